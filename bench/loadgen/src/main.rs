@@ -1,0 +1,2 @@
+//! Load generator for MASQUE relays.
+fn main(){}

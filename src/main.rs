@@ -1,0 +1,2 @@
+//! The `bauta` program.
+fn main() {}
