@@ -23,7 +23,7 @@ use ::http::HeaderValue;
 use quinn_proto::{ClientConfig, StreamId};
 
 use super::hop::{Hop, HopKey};
-use crate::error::Refusal;
+use crate::error::{Refusal, TlsFault};
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::policy::resolve::{Resolution, ResolveError};
@@ -441,7 +441,7 @@ impl Pool {
         entry.dial = Dial::Idle;
         let failed = entry.waiting.drain(..).map(|Request { tunnel, .. }| PoolEvent::Failed {
             tunnel,
-            refusal: refusal.clone(),
+            refusal,
         });
         self.events.extend(failed);
     }
@@ -456,10 +456,10 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 42..=49;
     let tls = |code: u64, ours: bool| match code.checked_sub(CRYPTO_ERROR) {
         Some(alert) if ours && CERTIFICATE_ALERTS.contains(&alert) => {
-            Some(Refusal::NextHopCertificate)
+            Some(Refusal::NextHopTls { fault: TlsFault::Certificate })
         }
-        Some(alert) if !ours && alert <= 0xff => Some(Refusal::NextHopAlert { alert: alert as u8 }),
-        Some(alert) if alert <= 0xff => Some(Refusal::NextHopTls),
+        Some(alert) if !ours && alert <= 0xff => Some(Refusal::NextHopTls { fault: TlsFault::Alert { id: alert as u8 } }),
+        Some(alert) if alert <= 0xff => Some(Refusal::NextHopTls { fault: TlsFault::Protocol }),
         Some(_) | None => None,
     };
     match reason {

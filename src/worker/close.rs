@@ -28,7 +28,7 @@ impl Machine {
         match tunnel.downstream {
             Leg::Stream { connection, stream } => {
                 let upstream_headers = response.as_deref().map(|head| &head.headers);
-                let head = refusal.response(self.server.pseudonym(), upstream_headers);
+                let head = self.server.refusal(refusal, upstream_headers);
                 self.hub.unbind(connection, stream);
                 self.hub.respond(connection, stream, &head, true);
             }
@@ -45,7 +45,7 @@ impl Machine {
     pub(super) fn abort(&mut self, now: Instant, id: TunnelId, abort: Abort, out: &mut impl Outside) {
         let upstream_code = match abort.ending() {
             Ending::Finish => None,
-            Ending::Reset { .. } => Some(Code::H3_REQUEST_CANCELLED),
+            Ending::Reset(_) => Some(Code::H3_REQUEST_CANCELLED),
         };
         // A tunnel that is not open has nothing that could end in an orderly way.
         let open = self.tunnels.get(id).is_some_and(|tunnel| matches!(tunnel.state, State::Open));
@@ -65,7 +65,7 @@ impl Machine {
                         self.hub.stop(connection, stream, Code::H3_NO_ERROR);
                     }
                     Ending::Finish => self.hub.reset(connection, stream, Code::H3_REQUEST_CANCELLED),
-                    Ending::Reset { h3, .. } => self.hub.reset(connection, stream, Code(h3)),
+                    Ending::Reset(code) => self.hub.reset(connection, stream, Code(code)),
                 }
             }
             Leg::Local => self.local.push_back(LocalEvent::Closed(id)),
@@ -85,7 +85,7 @@ impl Machine {
 
     /// Ends the tunnel of a local user in an orderly way.
     pub fn close_local(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        self.abort(now, id, Abort::ClientFinished, out);
+        self.abort(now, id, Abort::ClientClosed, out);
     }
 
     /// Takes a tunnel out of the table and resets its upstream leg.
@@ -181,8 +181,7 @@ impl Machine {
         let State::Requested { request } = &tunnel.state else {
             let abort = match code {
                 Some(code) if code == Code::H3_NO_ERROR => Abort::UpstreamClosed,
-                Some(_) => Abort::UpstreamReset,
-                None => Abort::UpstreamLost,
+                Some(_) | None => Abort::UpstreamReset,
             };
             return self.abort(now, id, abort, out);
         };
@@ -201,7 +200,7 @@ impl Machine {
             Some(_) | None => {
                 let refusal = match code {
                     Some(_) => Refusal::NextHopProtocol,
-                    None => Refusal::ConnectionTerminated,
+                    None => Refusal::DestinationUnavailable,
                 };
                 self.refuse(now, id, refusal, None, out);
             }

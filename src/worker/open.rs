@@ -2,7 +2,7 @@
 //!
 //! The answer goes out when the leg is there, never before (RFC 9298 §3.1): a 2xx means that datagrams flow.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use quinn_proto::StreamId;
@@ -44,7 +44,7 @@ impl Machine {
             }
             Err(refusal) => {
                 self.stats.requests_refused += 1;
-                let head = refusal.response(self.server.pseudonym(), None);
+                let head = self.server.refusal(refusal, None);
                 self.hub.respond(connection, stream, &head, true);
             }
         }
@@ -58,7 +58,7 @@ impl Machine {
             self.hub.bind(connection, stream, id.to_bits());
         }
         match host {
-            Host::Ip(address) => self.connect(now, id, &[address.into()], port, None, out),
+            Host::Ip(address) => self.connect(now, id, &[address], port, None, out),
             Host::Name(name) => out.resolve(&name, Resolve::Tunnel(id)),
         }
     }
@@ -149,7 +149,7 @@ impl Machine {
         &mut self,
         now: Instant,
         id: TunnelId,
-        addresses: &[std::net::IpAddr],
+        addresses: &[IpAddr],
         port: u16,
         name: Option<&str>,
         out: &mut impl Outside,
@@ -157,14 +157,14 @@ impl Machine {
         let allowed = self.server.allowed(addresses, port, name);
         let mut outcome = Err(allowed.as_ref().err().cloned().unwrap_or(Refusal::Unroutable));
         for address in allowed.unwrap_or_default() {
-            match out.connect(SocketAddr::new(address, port), Tag::Target(id)) {
+            match out.connect(address, Tag::Target(id)) {
                 Ok(socket) => {
                     outcome = Ok(socket);
                     break;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot open a target socket");
-                    outcome = Err(Refusal::of_socket_error(&error));
+                    outcome = Err(socket_refusal(&error));
                 }
             }
         }
@@ -245,5 +245,19 @@ impl Machine {
             Ok(()) => self.opened(now, id, Leg::Stream { connection, stream }, out),
             Err(refusal) => self.refuse(now, id, refusal, Some(Box::new(head)), out),
         }
+    }
+}
+
+/// What a target socket that could not be opened means for the client.
+fn socket_refusal(error: &std::io::Error) -> Refusal {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::NetworkUnreachable
+        | ErrorKind::HostUnreachable
+        | ErrorKind::AddrNotAvailable
+        | ErrorKind::NetworkDown => Refusal::Unroutable,
+        ErrorKind::PermissionDenied => Refusal::DeniedByRule,
+        ErrorKind::ConnectionRefused => Refusal::ConnectionRefused,
+        _ => Refusal::Overloaded,
     }
 }

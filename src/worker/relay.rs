@@ -141,7 +141,7 @@ impl Machine {
                 RecvData::Finished => match inbound.handle_finished() {
                     Ok(()) => {
                         let abort =
-                            if from_downstream { Abort::ClientFinished } else { Abort::UpstreamClosed };
+                            if from_downstream { Abort::ClientClosed } else { Abort::UpstreamClosed };
                         return self.abort(now, id, abort, out);
                     }
                     Err(error) => Err(error),
