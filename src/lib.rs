@@ -10,5 +10,6 @@ mod policy;
 mod server;
 mod transport;
 mod tunnel;
-mod wire;
+#[doc(hidden)]
+pub mod wire;
 mod worker;
