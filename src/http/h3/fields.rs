@@ -403,3 +403,6 @@ fn shown(name: &[u8]) -> Box<str> {
     let name = name.get(..HeadError::NAME_LEN_MAX).unwrap_or(name);
     name.escape_ascii().to_string().into()
 }
+
+#[cfg(test)]
+mod tests;
