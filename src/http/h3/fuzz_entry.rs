@@ -160,22 +160,21 @@ mod tests {
 
     use super::*;
 
+    fn replay(name: &str, target: fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let mut seeds = 0;
+        for seed in fs::read_dir(corpus.join(name)).unwrap() {
+            target(&fs::read(seed.unwrap().path()).unwrap());
+            seeds += 1;
+        }
+        assert!(seeds > 0, "no seeds for {name}");
+    }
+
     #[test]
     fn corpus_keeps_the_laws() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let targets: [(&str, fn(&[u8])); 4] = [
-            ("qpack", qpack),
-            ("frame", frame),
-            ("settings", settings),
-            ("fields", fields),
-        ];
-        for (name, target) in targets {
-            let mut seeds = 0;
-            for seed in fs::read_dir(corpus.join(name)).unwrap() {
-                target(&fs::read(seed.unwrap().path()).unwrap());
-                seeds += 1;
-            }
-            assert!(seeds > 0, "no seeds for {name}");
-        }
+        replay("qpack", qpack);
+        replay("frame", frame);
+        replay("settings", settings);
+        replay("fields", fields);
     }
 }
