@@ -4,7 +4,8 @@ mod client;
 mod config;
 mod error;
 mod handler;
-mod http;
+#[doc(hidden)]
+pub mod http;
 mod net;
 mod policy;
 mod server;
