@@ -4,11 +4,13 @@ mod client;
 mod config;
 mod error;
 mod handler;
-mod http;
+#[doc(hidden)]
+pub mod http;
 mod net;
 mod policy;
 mod server;
 mod transport;
 mod tunnel;
-mod wire;
+#[doc(hidden)]
+pub mod wire;
 mod worker;

@@ -1,1 +1,3 @@
-//! Module `wire`.
+//! Pure codecs: bytes in, values out; no state, no time.
+
+pub mod varint;
