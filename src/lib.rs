@@ -1,14 +1,16 @@
 //! A MASQUE relay, client and library.
 
 mod client;
-mod config;
+#[doc(hidden)]
+pub mod config;
 mod error;
 mod handler;
 mod http;
 mod net;
 mod policy;
 mod server;
-mod transport;
+#[doc(hidden)]
+pub mod transport;
 mod tunnel;
 mod wire;
 mod worker;

@@ -1,2 +1,2 @@
 //! Load generator for MASQUE relays.
-fn main(){}
+fn main() {}
