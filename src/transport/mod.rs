@@ -1,1 +1,3 @@
 //! Module `transport`.
+
+pub mod tls;
