@@ -248,7 +248,7 @@ mod tests {
         let mut examples = 0;
         for help in [AFTER_HELP, RELAY_HELP, DEMO_HELP, UDP_HELP] {
             let joined = help
-                .replace("\\\n", "")
+                .replace("\\\n      ", "")
                 .replace("'proxy-authorization: Bearer TOKEN'", "a:b");
             for line in joined
                 .lines()

@@ -207,7 +207,7 @@ pub const DATAGRAM_RECEIVE_BUFFER: Limit = Limit {
 /// Unread bytes that a peer may have in flight on one stream.
 pub const STREAM_RECEIVE_WINDOW: Limit = Limit {
     key: "quic.stream_receive_window",
-    default: 256 * KIB,
+    default: 128 * KIB,
     min: 16 * KIB,
     max: 64 * MIB,
     metric: "stream_data_blocked",
@@ -217,17 +217,17 @@ pub const STREAM_RECEIVE_WINDOW: Limit = Limit {
 /// Unread bytes that a peer may have in flight on all streams of a connection.
 pub const RECEIVE_WINDOW: Limit = Limit {
     key: "quic.receive_window",
-    default: MIB,
+    default: 256 * KIB,
     min: 64 * KIB,
     max: 256 * MIB,
     metric: "data_blocked",
-    reason: "the peer waits; four streams at full window, and the largest stream memory of a connection",
+    reason: "the peer waits; requests of some hundred bytes and capsules for datagrams too large, from many tunnels at once",
 };
 
 /// Bytes that a connection holds for sending until they are acknowledged, over all streams.
 pub const SEND_WINDOW: Limit = Limit {
     key: "quic.send_window",
-    default: MIB,
+    default: 256 * KIB,
     min: 64 * KIB,
     max: 256 * MIB,
     metric: "send_window_full",
