@@ -1,16 +1,26 @@
 //! A MASQUE relay, client and library.
 
-mod client;
-mod config;
-mod error;
-mod handler;
+#[doc(hidden)]
+pub mod client;
+#[doc(hidden)]
+pub mod config;
+#[doc(hidden)]
+pub mod error;
+#[doc(hidden)]
+pub mod handler;
 #[doc(hidden)]
 pub mod http;
-mod net;
-mod policy;
-mod server;
-mod transport;
-mod tunnel;
+#[doc(hidden)]
+pub mod net;
+#[doc(hidden)]
+pub mod policy;
+#[doc(hidden)]
+pub mod server;
+#[doc(hidden)]
+pub mod transport;
+#[doc(hidden)]
+pub mod tunnel;
 #[doc(hidden)]
 pub mod wire;
-mod worker;
+#[doc(hidden)]
+pub mod worker;

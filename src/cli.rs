@@ -1,0 +1,370 @@
+//! Arguments of the `bauta` program: what can be asked for, within which bounds, with an example for each command.
+//!
+//! Everything here is checked before the program does anything; what is wrong ends it with exit code 2.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ::http::{HeaderName, HeaderValue};
+use bauta::config::{Hop, Io, parse_header};
+use clap::{Args, Parser, Subcommand, value_parser};
+
+/// Bytes of the UDP payloads of `bauta demo`. Below 16 there is no room for sequence number and time; above 1300 they
+/// no longer fit through two nested hops at the default MTU.
+const SIZE_BYTES: std::ops::RangeInclusive<i64> = 16..=1300;
+/// Hops of `--via`: each costs a round trip and some forty bytes of every packet.
+const VIA_MAX: usize = 2;
+
+/// A MASQUE relay: UDP through HTTP/3, in one hop or two.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  bauta demo                                  see it work on this machine, no configuration
+  bauta relay --config egress.toml --check    check a configuration and its certificates
+  bauta relay --config egress.toml            run a relay
+
+Exit codes: 0 success, 1 failure while running, 2 wrong arguments or configuration";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a relay, ingress or egress
+    Relay(RelayArgs),
+    /// Run client, ingress, egress and target on this machine and show what passes
+    Demo(DemoArgs),
+    /// Forward a local UDP port to a target through one relay or two
+    Udp(UdpArgs),
+}
+
+/// `bauta relay`.
+#[derive(Debug, Args)]
+#[command(after_help = RELAY_HELP)]
+pub(crate) struct RelayArgs {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", required_unless_present = "dev")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Check the configuration, load its certificates, print the worst-case memory, and stop
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// Make throw-away certificates where the configuration names none, and print what a client needs
+    #[arg(long)]
+    pub(crate) dev: bool,
+
+    /// Address to listen on when the configuration names none
+    #[arg(
+        long,
+        value_name = "ADDR",
+        requires = "dev",
+        default_value = "127.0.0.1:4433"
+    )]
+    pub(crate) listen: SocketAddr,
+}
+
+const RELAY_HELP: &str = "\
+Examples:
+  bauta relay --config egress.toml
+  bauta relay --config ingress.toml --check
+  bauta relay --dev --listen [::1]:4433";
+
+/// `bauta demo`.
+#[derive(Debug, Args)]
+#[command(after_help = DEMO_HELP)]
+pub(crate) struct DemoArgs {
+    /// How long to run
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u32).range(1..=86_400))]
+    pub(crate) duration: u32,
+
+    /// Relays between client and target
+    #[arg(long, value_name = "1|2", default_value_t = 2, value_parser = value_parser!(u8).range(1..=2))]
+    pub(crate) hops: u8,
+
+    /// The client opens the second hop inside the first, so that the ingress does not see the target
+    #[arg(long)]
+    pub(crate) nested: bool,
+
+    /// Bytes of each UDP payload
+    #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = value_parser!(u16).range(SIZE_BYTES))]
+    pub(crate) size: u16,
+
+    /// Datagrams per second; as many as the chain carries when left out
+    #[arg(long, value_name = "PPS", value_parser = value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: Option<u32>,
+
+    /// Worker threads of each relay
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: u16,
+
+    /// How workers wait for sockets
+    #[arg(long, value_name = "auto|uring|epoll", default_value = "auto", value_parser = io)]
+    pub(crate) io: Io,
+
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const DEMO_HELP: &str = "\
+Examples:
+  bauta demo
+  bauta demo --nested --rate 50000 --size 1000
+  bauta demo --hops 1 --duration 30 --io epoll --json";
+
+/// `bauta udp`.
+#[derive(Debug, Args)]
+#[command(after_help = UDP_HELP)]
+pub(crate) struct UdpArgs {
+    /// Relay to go through: https://HOST[:PORT] or a URI template; give a second one to nest it in the first
+    #[arg(long, value_name = "URL", required = true, value_parser = hop)]
+    pub(crate) via: Vec<Hop>,
+
+    /// Local UDP address to forward from
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+
+    /// Where the datagrams should go
+    #[arg(long, value_name = "HOST:PORT", value_parser = target)]
+    pub(crate) target: String,
+
+    /// Certificate authorities to trust in place of the system's (PEM)
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Accept any certificate: anybody on the path can read and change everything
+    #[arg(long)]
+    pub(crate) insecure: bool,
+
+    /// Field to send with each request, such as a token
+    #[arg(long, value_name = "NAME:VALUE", value_parser = header)]
+    pub(crate) header: Vec<(HeaderName, HeaderValue)>,
+}
+
+const UDP_HELP: &str = "\
+Examples:
+  bauta udp --via https://relay.example --listen 127.0.0.1:5353 --target 192.0.2.53:53
+  bauta udp --via https://ingress.example --via https://egress.example:4433 \\
+      --listen 127.0.0.1:4000 --target echo.example:7 --header 'proxy-authorization: Bearer TOKEN'
+  bauta udp --via https://127.0.0.1:4433 --ca dev-ca.pem --listen 127.0.0.1:5353 --target 192.0.2.53:53";
+
+impl Cli {
+    /// Reads the arguments of the process; prints help or what is wrong, and ends the process, when there is nothing
+    /// to run.
+    pub(crate) fn from_process() -> Self {
+        Self::parse().checked().unwrap_or_else(|error| error.exit())
+    }
+
+    /// Rules between arguments that clap has no word for.
+    fn checked(self) -> Result<Self, clap::Error> {
+        let wrong = |message: String| {
+            use clap::CommandFactory;
+            Err(Self::command().error(clap::error::ErrorKind::ValueValidation, message))
+        };
+        match &self.command {
+            Command::Demo(demo) if demo.nested && demo.hops != 2 => {
+                wrong("--nested needs --hops 2: there is nothing to nest in one hop".to_owned())
+            }
+            Command::Udp(udp) if udp.via.len() > VIA_MAX => wrong(format!(
+                "--via was given {} times, at most {VIA_MAX} hops are possible",
+                udp.via.len()
+            )),
+            Command::Relay(_) | Command::Demo(_) | Command::Udp(_) => Ok(self),
+        }
+    }
+}
+
+fn io(text: &str) -> Result<Io, String> {
+    match text {
+        "auto" => Ok(Io::Auto),
+        "uring" => Ok(Io::Uring),
+        "epoll" => Ok(Io::Epoll),
+        _ => Err("must be auto, uring or epoll".to_owned()),
+    }
+}
+
+fn hop(text: &str) -> Result<Hop, String> {
+    Hop::parse(text, |_| Ok(())).map_err(|error| error.to_string())
+}
+
+/// `host:port` with a port that exists; the name itself is judged by the relay that resolves it.
+fn target(text: &str) -> Result<String, String> {
+    let authority = text
+        .parse::<::http::uri::Authority>()
+        .ok()
+        .filter(|authority| {
+            !authority.host().is_empty()
+                && !text.contains('@')
+                && authority.port_u16().is_some_and(|port| port != 0)
+        });
+    authority
+        .map(|_| text.to_owned())
+        .ok_or_else(|| "must be HOST:PORT with a port of 1 to 65535".to_owned())
+}
+
+/// `name: value`; blanks around the value do not belong to it.
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    // A pseudo-header field starts with the colon that would otherwise end the name.
+    let end = text
+        .char_indices()
+        .skip(1)
+        .find(|(_, c)| *c == ':')
+        .map(|(end, _)| end);
+    let (name, value) = end
+        .and_then(|end| text.split_at_checked(end))
+        .ok_or("must be NAME:VALUE")?;
+    let value = value.strip_prefix(':').unwrap_or(value);
+    parse_header(name, value.trim_matches([' ', '\t'])).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        Cli::try_parse_from(line.split(' '))
+            .and_then(Cli::checked)
+            .map_err(|error| {
+                assert_eq!(error.exit_code(), 2, "{line}");
+                error.to_string()
+            })
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every line under "Examples:" of every help text parses.
+    #[test]
+    fn examples_of_the_help_parse() {
+        let mut examples = 0;
+        for help in [AFTER_HELP, RELAY_HELP, DEMO_HELP, UDP_HELP] {
+            let joined = help
+                .replace("\\\n      ", "")
+                .replace("'proxy-authorization: Bearer TOKEN'", "a:b");
+            for line in joined
+                .lines()
+                .filter_map(|line| line.trim_start().strip_prefix("bauta "))
+            {
+                let command: Vec<&str> = line
+                    .split("   ")
+                    .next()
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .collect();
+                parse(&format!("bauta {}", command.join(" "))).unwrap();
+                examples += 1;
+            }
+        }
+        assert_eq!(examples, 12);
+    }
+
+    #[test]
+    fn defaults() {
+        let Command::Demo(demo) = parse("bauta demo").unwrap().command else {
+            panic!("not demo")
+        };
+        assert_eq!(
+            (demo.duration, demo.hops, demo.size, demo.workers),
+            (10, 2, 1200, 1)
+        );
+        assert_eq!(
+            (demo.nested, demo.rate, demo.io, demo.json),
+            (false, None, Io::Auto, false)
+        );
+    }
+
+    #[test]
+    fn bounds_are_named() {
+        for (line, message) in [
+            ("bauta demo --size 15", "15 is not in 16..=1300"),
+            ("bauta demo --size 1301", "1301 is not in 16..=1300"),
+            ("bauta demo --hops 3", "3 is not in 1..=2"),
+            ("bauta demo --rate 0", "0 is not in 1..=10000000"),
+            ("bauta demo --duration 0", "0 is not in 1..=86400"),
+            ("bauta demo --workers 0", "0 is not in 1..=1024"),
+            ("bauta demo --io ring", "must be auto, uring or epoll"),
+            ("bauta demo --nested --hops 1", "--nested needs --hops 2"),
+            ("bauta relay", "--config <FILE>"),
+            ("bauta relay --config a --listen 127.0.0.1:1", "--dev"),
+            (
+                "bauta udp --via https://a --listen 127.0.0.1:1 --target a:0",
+                "must be HOST:PORT",
+            ),
+            (
+                "bauta udp --via https://a --listen 127.0.0.1:1 --target a",
+                "must be HOST:PORT",
+            ),
+            (
+                "bauta udp --via a --listen 127.0.0.1:1 --target a:1",
+                "must start with https://",
+            ),
+            ("bauta udp --listen 127.0.0.1:1 --target a:1", "--via <URL>"),
+            (
+                "bauta udp --via https://a --via https://b --via https://c --listen 127.0.0.1:1 --target a:1",
+                "given 3 times, at most 2",
+            ),
+            (
+                "bauta udp --via https://a --listen 127.0.0.1:1 --target a:1 --ca x --insecure",
+                "cannot be used with",
+            ),
+            (
+                "bauta udp --via https://a --listen 127.0.0.1:1 --target a:1 --header via:x",
+                "via is a field that",
+            ),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(message), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        for text in ["192.0.2.1:53", "[2001:db8::1]:443", "echo.example:7"] {
+            assert_eq!(target(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "",
+            ":1",
+            "a",
+            "a:",
+            "a:65536",
+            "2001:db8::1:443",
+            "a@b:1",
+            "a b:1",
+        ] {
+            assert!(target(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn headers() {
+        let (name, value) = header("Proxy-Authorization:  Bearer a:b ").unwrap();
+        assert_eq!(
+            (name.as_str(), value.to_str().unwrap()),
+            ("proxy-authorization", "Bearer a:b")
+        );
+        assert_eq!(header("x:").unwrap().1, "");
+        assert_eq!(header("x::a").unwrap().1, ":a");
+        for (text, message) in [
+            ("", "must be NAME:VALUE"),
+            (":", "must be NAME:VALUE"),
+            ("x", "must be NAME:VALUE"),
+            (":path:/", "pseudo"),
+            ("host:x", "host is a field"),
+            ("x:a\r\nb", "characters"),
+            ("a b:c", "not a field name"),
+        ] {
+            let error = header(text).unwrap_err();
+            assert!(error.contains(message), "{text:?}: {error}");
+        }
+    }
+}

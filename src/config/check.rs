@@ -1,0 +1,550 @@
+//! From the file format to checked types: bounds of single values, then relations between them.
+//!
+//! Every problem is reported and replaced by something harmless, so that the check always reaches its end; the result
+//! is handed out only when there was no problem.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::checked::{
+    Certificate, Checked, Dns, Limits, Listener, PolicyText, Quic, Timeouts, Upstream,
+};
+use super::duration::Period;
+use super::hop::Hop;
+use super::limits::{self, Limit};
+use super::{Environment, Problems, parse_header, relay};
+
+/// More workers than any machine has cores.
+const WORKERS_MAX: i64 = 1_024;
+/// Characters of a name that every log and every `Via` field repeats.
+const NAME_CHARS_MAX: usize = 64;
+/// Hops behind an ingress. Two make a chain of three relays; each costs a round trip and some forty bytes of MTU.
+const HOPS_MAX: usize = 2;
+/// Name servers to ask; a resolver that needs more is broken.
+const DNS_SERVERS_MAX: usize = 8;
+/// Port of DNS (RFC 1035 section 4.2.1).
+const DNS_PORT: u16 = 53;
+/// Smallest MTU of QUIC (RFC 9000 section 14).
+const MTU_MIN: i64 = 1_200;
+/// Largest UDP payload over IPv4.
+const MTU_MAX: i64 = 65_507;
+/// Start MTU at which a QUIC Initial of 1200 bytes fits through a tunnel.
+const MTU_FOR_INNER_INITIAL: u16 = 1_241;
+/// The ACK frequency draft allows more; beyond this, loss is noticed too late.
+const ACK_THRESHOLD_MAX: i64 = 1_000;
+/// The least idle time that RFC 9298 section 3.1 wants.
+const TUNNEL_IDLE_WANTED: Duration = Duration::from_secs(120);
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Checks everything; what is wrong goes to `problems`, and the result is then not to be used.
+pub(super) fn check(
+    file: relay::File,
+    environment: &Environment,
+    problems: &mut Problems,
+) -> Checked {
+    let mut checker = Checker {
+        environment,
+        problems,
+        warnings: Vec::new(),
+    };
+    let relay::File {
+        process,
+        listen,
+        upstream,
+        policy,
+        dns,
+        quic,
+        limits,
+        timeouts,
+    } = file;
+    let workers = checker.integer("workers", process.workers, 0..=WORKERS_MAX);
+    let name = checker.name(process.name);
+    let listen = checker.listeners(listen);
+    let upstream = checker.upstream(upstream);
+    let policy = checker.policy(policy);
+    let dns = checker.dns(dns);
+    let quic = checker.quic(quic);
+    let limits = checker.limits(limits);
+    let timeouts = checker.timeouts(timeouts);
+    checker.relations(&dns, &quic, &timeouts);
+    Checked {
+        name,
+        workers: NonZeroUsize::new(count(workers)).unwrap_or(environment.cores),
+        pin: process.pin.unwrap_or(true),
+        io: process.io,
+        steering: process.steering,
+        gso: process.gso,
+        gro: process.gro,
+        log: process.log,
+        listen,
+        upstream,
+        policy,
+        dns,
+        quic,
+        limits,
+        timeouts,
+        warnings: checker.warnings,
+    }
+}
+
+struct Checker<'a> {
+    environment: &'a Environment,
+    problems: &'a mut Problems,
+    warnings: Vec<String>,
+}
+
+impl Checker<'_> {
+    fn name(&mut self, name: Option<String>) -> String {
+        let name = name.unwrap_or_else(|| self.environment.name.clone());
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        // Proxy-Status wants a token of structured fields, which starts with a letter or an asterisk.
+        let starts = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '*');
+        if !starts || !name.bytes().all(token) || name.len() > NAME_CHARS_MAX {
+            let bound = format!(
+                "must be a token of 1 to {NAME_CHARS_MAX} characters that starts with a letter"
+            );
+            self.problems.value("name", quoted(&name), bound);
+        }
+        name
+    }
+
+    fn listeners(&mut self, listen: Vec<relay::Listen>) -> Vec<Listener> {
+        let mut listeners: Vec<Listener> = Vec::with_capacity(listen.len());
+        for (index, entry) in listen.into_iter().enumerate() {
+            let key = format!("listen[{index}]");
+            let address = self.address(&key, entry.address);
+            // Port 0 is a different address every time.
+            if address.port() != 0 && listeners.iter().any(|other| other.address == address) {
+                self.problems.value(
+                    format!("{key}.address"),
+                    quoted(address),
+                    "an earlier entry listens there",
+                );
+            }
+            let certificate = self.certificate(&key, entry.certificate, entry.key);
+            for (index, template) in entry.templates.iter().enumerate() {
+                if let Err(message) = self.listener_template(template) {
+                    self.problems.value(
+                        format!("{key}.templates[{index}]"),
+                        quoted(template),
+                        message,
+                    );
+                }
+            }
+            let origins = self.origins(&key, entry.origins);
+            listeners.push(Listener {
+                address,
+                certificate,
+                templates: entry.templates,
+                origins,
+            });
+        }
+        match self.environment.dev_listen {
+            Some(address) if listeners.is_empty() => {
+                listeners.push(Listener {
+                    address,
+                    certificate: None,
+                    templates: Vec::new(),
+                    origins: Vec::new(),
+                });
+            }
+            None if listeners.is_empty()
+                && self
+                    .problems
+                    .list
+                    .iter()
+                    .all(|p| !p.key.starts_with("listen")) =>
+            {
+                self.problems.key(
+                    "listen",
+                    "missing: at least one [[listen]] with address, certificate and key",
+                );
+            }
+            Some(_) | None => {}
+        }
+        listeners
+    }
+
+    fn address(&mut self, at: &str, address: Option<String>) -> SocketAddr {
+        let key = format!("{at}.address");
+        match (address, self.environment.dev_listen) {
+            (None, None) => self
+                .problems
+                .key(key, "missing: an address such as \"[::]:443\""),
+            (None, Some(address)) => return address,
+            (Some(text), _) => match text.parse() {
+                Ok(address) => return address,
+                Err(_) => {
+                    self.problems
+                        .value(key, quoted(text), "not an address such as \"[::]:443\"")
+                }
+            },
+        }
+        // The rest of the entry is worth checking too; port 0 collides with nothing.
+        SocketAddr::from(([0, 0, 0, 0], 0))
+    }
+
+    fn certificate(
+        &mut self,
+        at: &str,
+        chain: Option<PathBuf>,
+        key: Option<PathBuf>,
+    ) -> Option<Certificate> {
+        match (chain, key) {
+            (Some(chain), Some(key)) => Some(Certificate {
+                chain: self.path(&chain),
+                key: self.path(&key),
+            }),
+            (None, None) if self.environment.dev_listen.is_some() => None,
+            (chain, key) => {
+                if chain.is_none() {
+                    self.problems.key(
+                        format!("{at}.certificate"),
+                        "missing: path of the certificate chain (PEM)",
+                    );
+                }
+                if key.is_none() {
+                    self.problems.key(
+                        format!("{at}.key"),
+                        "missing: path of the private key (PEM)",
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn path(&self, path: &std::path::Path) -> PathBuf {
+        self.environment.directory.join(path)
+    }
+
+    fn listener_template(&self, template: &str) -> Result<(), String> {
+        if !template.starts_with('/') && !template.starts_with("https://") {
+            return Err("must start with / or https://".to_owned());
+        }
+        if !template.contains("target_host") || !template.contains("target_port") {
+            return Err("must hold both variables, target_host and target_port".to_owned());
+        }
+        (self.environment.template)(template)
+    }
+
+    fn origins(&mut self, at: &str, origins: Vec<String>) -> Vec<String> {
+        let accepted = |text: &str| {
+            let authority: ::http::uri::Authority = text.parse().ok()?;
+            (!authority.host().is_empty() && !text.contains('@')).then(|| text.to_ascii_lowercase())
+        };
+        let mut list = Vec::with_capacity(origins.len());
+        for (index, origin) in origins.into_iter().enumerate() {
+            match accepted(&origin) {
+                Some(origin) => list.push(origin),
+                None => {
+                    let key = format!("{at}.origins[{index}]");
+                    self.problems.value(
+                        key,
+                        quoted(origin),
+                        "must be host or host:port, as in :authority",
+                    );
+                }
+            }
+        }
+        list
+    }
+
+    fn upstream(&mut self, upstream: relay::Upstream) -> Upstream {
+        let relay::Upstream {
+            urls,
+            ca,
+            dangerous_insecure,
+            headers,
+        } = upstream;
+        if urls.len() > HOPS_MAX {
+            self.problems.key(
+                "upstream.urls",
+                format!("{} hops, must be at most {HOPS_MAX}", urls.len()),
+            );
+        }
+        let mut hops = Vec::with_capacity(urls.len());
+        for (index, url) in urls.iter().enumerate() {
+            match Hop::parse(url, self.environment.template) {
+                Ok(hop) => hops.push(hop),
+                Err(error) => {
+                    self.problems.value(
+                        format!("upstream.urls[{index}]"),
+                        quoted(url),
+                        error.to_string(),
+                    );
+                }
+            }
+        }
+        if ca.is_some() && dangerous_insecure {
+            let message = "true: accepts any certificate, so upstream.ca would have no effect; remove one of them";
+            self.problems.key("upstream.dangerous_insecure", message);
+        }
+        if dangerous_insecure {
+            self.warnings.push(
+                "upstream.dangerous_insecure: the next hop is not authenticated, anybody on the path can replace it"
+                    .to_owned(),
+            );
+        }
+        let mut fields = Vec::with_capacity(headers.len());
+        for (name, value) in &headers {
+            match parse_header(name, value) {
+                Ok(field) => fields.push(field),
+                Err(error) => self
+                    .problems
+                    .key(format!("upstream.headers.{name}"), error.to_string()),
+            }
+        }
+        let ca = ca.map(|path| self.path(&path));
+        Upstream {
+            hops,
+            ca,
+            dangerous_insecure,
+            headers: fields,
+        }
+    }
+
+    fn policy(&mut self, policy: relay::Policy) -> PolicyText {
+        let relay::Policy {
+            public_only,
+            allow,
+            deny,
+        } = policy;
+        for (key, rules) in [("policy.allow", &allow), ("policy.deny", &deny)] {
+            for (index, rule) in rules.iter().enumerate() {
+                if let Err(message) = (self.environment.rule)(rule) {
+                    self.problems
+                        .value(format!("{key}[{index}]"), quoted(rule), message);
+                }
+            }
+        }
+        if !public_only {
+            self.warnings.push(
+                "policy.public_only: false opens the networks of this machine to every client, but for policy.deny"
+                    .to_owned(),
+            );
+        }
+        PolicyText {
+            public_only,
+            allow,
+            deny,
+        }
+    }
+
+    fn dns(&mut self, dns: relay::Dns) -> Dns {
+        if dns.servers.len() > DNS_SERVERS_MAX {
+            let message = format!(
+                "{} servers, must be at most {DNS_SERVERS_MAX}",
+                dns.servers.len()
+            );
+            self.problems.key("dns.servers", message);
+        }
+        let mut servers = Vec::with_capacity(dns.servers.len());
+        for (index, text) in dns.servers.iter().enumerate() {
+            let address = text
+                .parse::<IpAddr>()
+                .map(|ip| SocketAddr::new(ip, DNS_PORT))
+                .or_else(|_| text.parse::<SocketAddr>());
+            match address {
+                Ok(address) => servers.push(address),
+                Err(_) => {
+                    let key = format!("dns.servers[{index}]");
+                    self.problems.value(
+                        key,
+                        quoted(text),
+                        "not an address such as \"192.0.2.53\" or \"[2001:db8::53]:53\"",
+                    );
+                }
+            }
+        }
+        Dns {
+            servers,
+            timeout: self.duration("dns.timeout", dns.timeout, MILLISECOND * 10..=MINUTE),
+        }
+    }
+
+    fn quic(&mut self, quic: relay::Quic) -> Quic {
+        let threshold = self.integer(
+            "quic.ack_frequency_threshold",
+            quic.ack_frequency_threshold,
+            0..=ACK_THRESHOLD_MAX,
+        );
+        Quic {
+            congestion: quic.congestion,
+            initial_mtu: self.mtu("quic.initial_mtu", quic.initial_mtu),
+            min_mtu: self.mtu("quic.min_mtu", quic.min_mtu),
+            mtu_upper_bound: self.mtu("quic.mtu_upper_bound", quic.mtu_upper_bound),
+            mtu_black_hole_cooldown: self.duration(
+                "quic.mtu_black_hole_cooldown",
+                quic.mtu_black_hole_cooldown,
+                MILLISECOND * 100..=HOUR,
+            ),
+            ack_frequency_threshold: u32::try_from(threshold)
+                .ok()
+                .filter(|threshold| *threshold != 0),
+            datagram_send_buffer: count(
+                self.limit(&limits::DATAGRAM_SEND_BUFFER, quic.datagram_send_buffer),
+            ),
+            datagram_receive_buffer: count(self.limit(
+                &limits::DATAGRAM_RECEIVE_BUFFER,
+                quic.datagram_receive_buffer,
+            )),
+            stream_receive_window: small(
+                self.limit(&limits::STREAM_RECEIVE_WINDOW, quic.stream_receive_window),
+            ),
+            receive_window: small(self.limit(&limits::RECEIVE_WINDOW, quic.receive_window)),
+            send_window: small(self.limit(&limits::SEND_WINDOW, quic.send_window)),
+            idle_timeout: self.duration("quic.idle_timeout", quic.idle_timeout, SECOND..=DAY),
+            keep_alive: self.duration("quic.keep_alive", quic.keep_alive, SECOND..=HOUR),
+            retry_handshakes: count(self.limit(&limits::RETRY_HANDSHAKES, quic.retry_handshakes)),
+            max_pending_handshakes: count(
+                self.limit(&limits::PENDING_HANDSHAKES, quic.max_pending_handshakes),
+            ),
+        }
+    }
+
+    fn limits(&mut self, file: relay::Limits) -> Limits {
+        Limits {
+            connections: count(self.limit(&limits::CONNECTIONS, file.connections)),
+            tunnels_per_connection: small(
+                self.limit(&limits::TUNNELS_PER_CONNECTION, file.tunnels_per_connection),
+            ),
+            tunnels: count(self.limit(&limits::TUNNELS, file.tunnels)),
+            target_sockets: count(self.limit(&limits::TARGET_SOCKETS, file.target_sockets)),
+            early_datagrams: count(self.limit(&limits::EARLY_DATAGRAMS, file.early_datagrams)),
+            early_bytes: count(self.limit(&limits::EARLY_BYTES, file.early_bytes)),
+            queue_datagrams: count(self.limit(&limits::QUEUE_DATAGRAMS, file.queue_datagrams)),
+            queue_bytes: count(self.limit(&limits::QUEUE_BYTES, file.queue_bytes)),
+            field_section_bytes: u64::from(small(
+                self.limit(&limits::FIELD_SECTION_BYTES, file.field_section_bytes),
+            )),
+            mailbox: count(self.limit(&limits::MAILBOX, file.mailbox)),
+            resolves: count(self.limit(&limits::RESOLVES, file.resolves)),
+        }
+    }
+
+    fn timeouts(&mut self, file: relay::Timeouts) -> Timeouts {
+        Timeouts {
+            tunnel_idle: self.duration("timeouts.tunnel_idle", file.tunnel_idle, SECOND..=DAY),
+            resolve: self.duration("timeouts.resolve", file.resolve, MILLISECOND * 100..=MINUTE),
+            open: self.duration("timeouts.open", file.open, MILLISECOND * 100..=MINUTE),
+            drain: self.duration("timeouts.drain", file.drain, Duration::ZERO..=HOUR),
+            handshake: self.duration(
+                "timeouts.handshake",
+                file.handshake,
+                MILLISECOND * 100..=MINUTE,
+            ),
+        }
+    }
+
+    /// Rules between keys; each names the key that an operator would change first.
+    fn relations(&mut self, dns: &Dns, quic: &Quic, timeouts: &Timeouts) {
+        if quic.initial_mtu < quic.min_mtu {
+            let message = format!("must not be below quic.min_mtu ({})", quic.min_mtu);
+            self.problems
+                .value("quic.initial_mtu", quic.initial_mtu, message);
+        }
+        if quic.mtu_upper_bound < quic.initial_mtu {
+            let message = format!("must not be below quic.initial_mtu ({})", quic.initial_mtu);
+            self.problems
+                .value("quic.mtu_upper_bound", quic.mtu_upper_bound, message);
+        }
+        if quic.initial_mtu < MTU_FOR_INNER_INITIAL {
+            self.warnings.push(format!(
+                "quic.initial_mtu: {}: below {MTU_FOR_INNER_INITIAL} the first packets of QUIC do not fit into a tunnel",
+                quic.initial_mtu
+            ));
+        }
+        if quic.idle_timeout < timeouts.tunnel_idle {
+            let bound = Period(timeouts.tunnel_idle);
+            let message = format!(
+                "must not be below timeouts.tunnel_idle ({bound}), or it would end quiet tunnels"
+            );
+            self.problems
+                .value("quic.idle_timeout", Period(quic.idle_timeout), message);
+        }
+        if quic.keep_alive >= quic.idle_timeout {
+            let message = format!(
+                "must be below quic.idle_timeout ({})",
+                Period(quic.idle_timeout)
+            );
+            self.problems
+                .value("quic.keep_alive", Period(quic.keep_alive), message);
+        }
+        if quic.retry_handshakes > quic.max_pending_handshakes {
+            let message = format!(
+                "must not be above quic.max_pending_handshakes ({})",
+                quic.max_pending_handshakes
+            );
+            self.problems
+                .value("quic.retry_handshakes", quic.retry_handshakes, message);
+        }
+        if dns.timeout > timeouts.resolve {
+            let message = format!(
+                "must not be above timeouts.resolve ({})",
+                Period(timeouts.resolve)
+            );
+            self.problems
+                .value("dns.timeout", Period(dns.timeout), message);
+        }
+        if timeouts.tunnel_idle < TUNNEL_IDLE_WANTED {
+            self.warnings.push(format!(
+                "timeouts.tunnel_idle: {}: RFC 9298 section 3.1 asks for two minutes or more",
+                Period(timeouts.tunnel_idle)
+            ));
+        }
+    }
+
+    fn limit(&mut self, limit: &Limit, value: i64) -> i64 {
+        self.integer(limit.key, value, limit.range())
+    }
+
+    fn mtu(&mut self, key: &str, value: i64) -> u16 {
+        u16::try_from(self.integer(key, value, MTU_MIN..=MTU_MAX)).unwrap_or(u16::MAX)
+    }
+
+    fn integer(&mut self, key: &str, value: i64, range: RangeInclusive<i64>) -> i64 {
+        if !range.contains(&value) {
+            self.problems.value(
+                key,
+                value,
+                format!("must be {} to {}", range.start(), range.end()),
+            );
+        }
+        value.clamp(*range.start(), *range.end())
+    }
+
+    fn duration(&mut self, key: &str, value: Period, range: RangeInclusive<Duration>) -> Duration {
+        if !range.contains(&value.0) {
+            let message = format!(
+                "must be {} to {}",
+                Period(*range.start()),
+                Period(*range.end())
+            );
+            self.problems.value(key, value, message);
+        }
+        value.0.clamp(*range.start(), *range.end())
+    }
+}
+
+fn quoted(text: impl ToString) -> String {
+    super::reader::show(&toml::Value::String(text.to_string()))
+}
+
+/// For values that were checked against a range without negative numbers.
+fn count(value: i64) -> usize {
+    usize::try_from(value).unwrap_or_default()
+}
+
+/// For values that were checked against a range inside that of `u32`.
+fn small(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or_default()
+}

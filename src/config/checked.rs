@@ -1,0 +1,179 @@
+//! The configuration behind `check`: values in the types and units that the relay uses, all inside their bounds.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::http::{HeaderName, HeaderValue};
+
+use super::{Congestion, Hop, Io, LogLevel, Offload, Steering};
+
+/// A relay's whole configuration. Immutable, shared by all workers, swapped whole.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Pseudonym in `Via` and `Proxy-Status`: a token (RFC 9110 section 5.6.2).
+    pub name: String,
+    /// Worker threads.
+    pub workers: NonZeroUsize,
+    /// Whether each worker is pinned to a core.
+    pub pin: bool,
+    /// How workers wait for sockets.
+    pub io: Io,
+    /// How packets find their worker.
+    pub steering: Steering,
+    /// Segmentation of sent trains.
+    pub gso: Offload,
+    /// Coalescing of received trains.
+    pub gro: Offload,
+    /// Least severity of log lines.
+    pub log: LogLevel,
+    /// At least one, all with different addresses.
+    pub listen: Vec<Listener>,
+    /// The next hops.
+    pub upstream: Upstream,
+    /// What tunnels may reach.
+    pub policy: PolicyText,
+    /// How names become addresses.
+    pub dns: Dns,
+    /// QUIC, downstream and upstream.
+    pub quic: Quic,
+    /// What peers can use up.
+    pub limits: Limits,
+    /// How long the relay waits for others.
+    pub timeouts: Timeouts,
+    /// What is accepted but questionable, one sentence each, for the log and for `--check`.
+    pub warnings: Vec<String>,
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// UDP address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Certificate and key; `None` only in development mode, where the relay makes its own.
+    pub certificate: Option<Certificate>,
+    /// URI templates served besides the default one, absolute or as paths.
+    pub templates: Vec<String>,
+    /// Accepted values of `:authority`, in lower case; empty accepts any.
+    pub origins: Vec<String>,
+}
+
+/// Paths of a certificate chain and its private key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The chain, the relay's own certificate first.
+    pub chain: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// The next hops of an ingress. Without any, the relay is an egress and opens targets itself.
+#[derive(Clone, Debug, Default)]
+pub struct Upstream {
+    /// Hops in the order in which a datagram towards the target passes them.
+    pub hops: Vec<Hop>,
+    /// Certificate authorities to trust in place of the system's, PEM.
+    pub ca: Option<PathBuf>,
+    /// Accept any certificate: only for tests, anybody on the path can read and change everything.
+    pub dangerous_insecure: bool,
+    /// Fields for every request to the first hop, values marked as sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The rules of `[policy]` as text; `policy` gives them a meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyText {
+    /// Refuse targets outside the public address space unless a rule allows them.
+    pub public_only: bool,
+    /// Rules that allow.
+    pub allow: Vec<String>,
+    /// Rules that deny; they win over `allow`.
+    pub deny: Vec<String>,
+}
+
+/// Name servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Servers to ask; empty means those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// Wait for one answer of one server.
+    pub timeout: Duration,
+}
+
+/// Parameters of QUIC connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quic {
+    /// Congestion controller.
+    pub congestion: Congestion,
+    /// UDP payload bytes of a packet before discovery.
+    pub initial_mtu: u16,
+    /// UDP payload bytes that every path is known to carry; a black hole falls back to it.
+    pub min_mtu: u16,
+    /// UDP payload bytes up to which discovery probes.
+    pub mtu_upper_bound: u16,
+    /// Wait after a black hole before discovery starts again.
+    pub mtu_black_hole_cooldown: Duration,
+    /// Packets that the peer may leave unacknowledged (ACK frequency draft); `None` leaves it to the peer.
+    pub ack_frequency_threshold: Option<u32>,
+    /// Bytes of datagrams waiting to be sent, per connection.
+    pub datagram_send_buffer: usize,
+    /// Bytes of datagrams waiting to be read, per connection.
+    pub datagram_receive_buffer: usize,
+    /// Flow control credit per stream, bytes.
+    pub stream_receive_window: u32,
+    /// Flow control credit per connection, bytes.
+    pub receive_window: u32,
+    /// Unacknowledged stream bytes per connection.
+    pub send_window: u32,
+    /// Silence after which a connection is gone (RFC 9000 section 10.1).
+    pub idle_timeout: Duration,
+    /// Interval of keep-alives on upstream connections.
+    pub keep_alive: Duration,
+    /// Handshakes in progress from which on a Retry is asked, per worker.
+    pub retry_handshakes: usize,
+    /// Handshakes in progress, per worker.
+    pub max_pending_handshakes: usize,
+}
+
+/// Bounds on what peers can use up; [`super::limits`] has the reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Downstream connections per worker.
+    pub connections: usize,
+    /// Open requests per connection.
+    pub tunnels_per_connection: u32,
+    /// Open tunnels per worker.
+    pub tunnels: usize,
+    /// UDP sockets towards targets per worker.
+    pub target_sockets: usize,
+    /// Datagrams held per undecided request.
+    pub early_datagrams: usize,
+    /// Bytes held per undecided request.
+    pub early_bytes: usize,
+    /// Datagrams queued per tunnel and direction.
+    pub queue_datagrams: usize,
+    /// Bytes queued per tunnel and direction.
+    pub queue_bytes: usize,
+    /// Decoded bytes of a field section.
+    pub field_section_bytes: u64,
+    /// Entries of a worker's mailbox.
+    pub mailbox: usize,
+    /// Names being resolved at once per worker.
+    pub resolves: usize,
+}
+
+/// How long the relay waits for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A tunnel without a datagram in either direction is closed (RFC 9298 section 3.1).
+    pub tunnel_idle: Duration,
+    /// For the addresses of a target, all attempts together.
+    pub resolve: Duration,
+    /// For the answer of the next hop to a request, connecting included.
+    pub open: Duration,
+    /// Between the wish to stop and the end of the last tunnel.
+    pub drain: Duration,
+    /// For a connection to be established.
+    pub handshake: Duration,
+}

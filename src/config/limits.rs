@@ -1,0 +1,270 @@
+//! Every bound on what peers can make a relay use: name, default, reason, and the metric that counts its hits.
+//!
+//! A limit is configured under its `key`; the file format takes its default from here, `check` its range, and
+//! `bauta relay --check` adds the limits up to the worst-case memory. What is "per worker" multiplies with `workers`.
+
+use std::ops::RangeInclusive;
+
+const KIB: i64 = 1024;
+const MIB: i64 = 1024 * KIB;
+
+/// One bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Full key in the configuration.
+    pub key: &'static str,
+    /// Value when the configuration names none.
+    pub default: i64,
+    /// Smallest value with which a relay works.
+    pub min: i64,
+    /// Largest value that makes sense, and that every type it is stored in can hold.
+    pub max: i64,
+    /// Metric that counts how often the bound was hit.
+    pub metric: &'static str,
+    /// What happens at the bound, and why the default is what it is.
+    pub reason: &'static str,
+}
+
+impl Limit {
+    /// The accepted values.
+    pub const fn range(&self) -> RangeInclusive<i64> {
+        self.min..=self.max
+    }
+}
+
+/// All limits, in the order of the documentation.
+pub const ALL: &[&Limit] = &[
+    &CONNECTIONS,
+    &TUNNELS_PER_CONNECTION,
+    &TUNNELS,
+    &TARGET_SOCKETS,
+    &EARLY_DATAGRAMS,
+    &EARLY_BYTES,
+    &QUEUE_DATAGRAMS,
+    &QUEUE_BYTES,
+    &FIELD_SECTION_BYTES,
+    &MAILBOX,
+    &RESOLVES,
+    &PENDING_HANDSHAKES,
+    &RETRY_HANDSHAKES,
+    &DATAGRAM_SEND_BUFFER,
+    &DATAGRAM_RECEIVE_BUFFER,
+    &STREAM_RECEIVE_WINDOW,
+    &RECEIVE_WINDOW,
+    &SEND_WINDOW,
+];
+
+/// Downstream connections per worker.
+pub const CONNECTIONS: Limit = Limit {
+    key: "limits.connections",
+    default: 4_096,
+    min: 1,
+    max: 1_000_000,
+    metric: "connections_refused",
+    reason: "a new connection is refused with CONNECTION_REFUSED; the buffers below are paid once per connection",
+};
+
+/// Requests open at once on one connection: the bidirectional stream credit.
+pub const TUNNELS_PER_CONNECTION: Limit = Limit {
+    key: "limits.tunnels_per_connection",
+    default: 1_024,
+    min: 1,
+    max: 65_536,
+    metric: "streams_blocked",
+    reason: "the client waits for stream credit; a browser behind one connection opens hundreds of tunnels",
+};
+
+/// Open tunnels per worker.
+pub const TUNNELS: Limit = Limit {
+    key: "limits.tunnels",
+    default: 16_384,
+    min: 1,
+    max: 1_000_000,
+    metric: "tunnels_refused",
+    reason: "a request is refused with 503; four tunnels per connection at the default number of connections",
+};
+
+/// UDP sockets towards targets per worker.
+pub const TARGET_SOCKETS: Limit = Limit {
+    key: "limits.target_sockets",
+    default: 16_384,
+    min: 1,
+    max: 1_000_000,
+    metric: "target_sockets_refused",
+    reason: "a request is refused with 503; each socket is a file descriptor, so LimitNOFILE must be above the sum",
+};
+
+/// Datagrams held per tunnel while its request is being decided.
+pub const EARLY_DATAGRAMS: Limit = Limit {
+    key: "limits.early_datagrams",
+    default: 16,
+    min: 0,
+    max: 1_024,
+    metric: "early_datagrams_dropped",
+    reason: "the newest is dropped; a QUIC client sends its first flight of up to ten packets along with the request",
+};
+
+/// Bytes of datagrams held per tunnel while its request is being decided.
+pub const EARLY_BYTES: Limit = Limit {
+    key: "limits.early_bytes",
+    default: 32 * KIB,
+    min: 0,
+    max: 16 * MIB,
+    metric: "early_datagrams_dropped",
+    reason: "the newest is dropped; room for sixteen datagrams of a common path MTU",
+};
+
+/// Datagrams queued per tunnel and direction.
+pub const QUEUE_DATAGRAMS: Limit = Limit {
+    key: "limits.queue_datagrams",
+    default: 256,
+    min: 16,
+    max: 65_536,
+    metric: "queue_datagrams_dropped",
+    reason: "the oldest is dropped; four turns of 64 datagrams absorb a burst without adding standing delay",
+};
+
+/// Bytes of datagrams queued per tunnel and direction.
+pub const QUEUE_BYTES: Limit = Limit {
+    key: "limits.queue_bytes",
+    default: 256 * KIB,
+    min: 64 * KIB,
+    max: 64 * MIB,
+    metric: "queue_datagrams_dropped",
+    reason: "the oldest is dropped; the least value holds one datagram of the largest size",
+};
+
+/// Decoded size of a field section (RFC 9114 section 4.2.2), announced to the peer.
+pub const FIELD_SECTION_BYTES: Limit = Limit {
+    key: "limits.field_section_bytes",
+    default: 16 * KIB,
+    min: KIB,
+    max: MIB,
+    metric: "field_sections_refused",
+    reason: "a request is refused with 431; requests for a tunnel are below 1 KiB, tokens for authentication some KiB",
+};
+
+/// Entries of a worker's mailbox.
+pub const MAILBOX: Limit = Limit {
+    key: "limits.mailbox",
+    default: 1_024,
+    min: 64,
+    max: 65_536,
+    metric: "mailbox_full",
+    reason: "a stray train is dropped as if the network had lost it; the owner empties its mailbox every turn",
+};
+
+/// Names being resolved at once per worker.
+pub const RESOLVES: Limit = Limit {
+    key: "limits.resolves",
+    default: 1_024,
+    min: 1,
+    max: 65_536,
+    metric: "resolves_refused",
+    reason: "a request is refused with 503; a slow name server must not collect requests without bound",
+};
+
+/// Handshakes in progress per worker.
+pub const PENDING_HANDSHAKES: Limit = Limit {
+    key: "quic.max_pending_handshakes",
+    default: 1_024,
+    min: 1,
+    max: 65_536,
+    metric: "handshakes_refused",
+    reason: "a new connection is refused; at 300 us each a core needs a third of a second for them",
+};
+
+/// Handshakes in progress per worker from which on clients prove their address with a Retry (RFC 9000 section 8.1.2).
+pub const RETRY_HANDSHAKES: Limit = Limit {
+    key: "quic.retry_handshakes",
+    default: 128,
+    min: 0,
+    max: 65_536,
+    metric: "retries_sent",
+    reason: "Retry costs a round trip, so only under load (spec row 9000-8.1-b); 0 asks always",
+};
+
+/// Bytes of datagrams that wait in a connection for the congestion controller.
+pub const DATAGRAM_SEND_BUFFER: Limit = Limit {
+    key: "quic.datagram_send_buffer",
+    default: 512 * KIB,
+    min: 128 * KIB,
+    max: 64 * MIB,
+    metric: "datagrams_send_buffer_full",
+    reason: "datagrams stay in the queues of their tunnels; 64 KiB lost a third of a flood, 256 KiB nothing (PERF.md)",
+};
+
+/// Bytes of received datagrams that wait in a connection to be read.
+pub const DATAGRAM_RECEIVE_BUFFER: Limit = Limit {
+    key: "quic.datagram_receive_buffer",
+    default: 512 * KIB,
+    min: 128 * KIB,
+    max: 64 * MIB,
+    metric: "datagrams_receive_buffer_full",
+    reason: "the oldest is dropped; it is read empty every turn, and a turn holds 64 datagrams per socket",
+};
+
+/// Unread bytes that a peer may have in flight on one stream.
+pub const STREAM_RECEIVE_WINDOW: Limit = Limit {
+    key: "quic.stream_receive_window",
+    default: 128 * KIB,
+    min: 16 * KIB,
+    max: 64 * MIB,
+    metric: "stream_data_blocked",
+    reason: "the peer waits; streams carry requests and capsules, datagrams do not count",
+};
+
+/// Unread bytes that a peer may have in flight on all streams of a connection.
+pub const RECEIVE_WINDOW: Limit = Limit {
+    key: "quic.receive_window",
+    default: 256 * KIB,
+    min: 64 * KIB,
+    max: 256 * MIB,
+    metric: "data_blocked",
+    reason: "the peer waits; requests of some hundred bytes and capsules for datagrams too large, from many tunnels at once",
+};
+
+/// Bytes that a connection holds for sending until they are acknowledged, over all streams.
+pub const SEND_WINDOW: Limit = Limit {
+    key: "quic.send_window",
+    default: 256 * KIB,
+    min: 64 * KIB,
+    max: 256 * MIB,
+    metric: "send_window_full",
+    reason: "writes wait, and with them the reads that feed them",
+};
+
+/// Bytes that quinn-proto may buffer for one handshake before it is accepted: a few Initial packets.
+///
+/// Not configurable: a handshake is accepted or refused in the turn in which it arrives.
+pub const HANDSHAKE_BUFFER_BYTES: u64 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_makes_sense() {
+        for limit in ALL {
+            assert!(limit.range().contains(&limit.default), "{}", limit.key);
+            assert!(
+                limit.min >= 0 && limit.max <= i64::from(u32::MAX),
+                "{}",
+                limit.key
+            );
+            assert!(
+                !limit.metric.is_empty() && limit.reason.len() > 20,
+                "{}",
+                limit.key
+            );
+        }
+    }
+
+    #[test]
+    fn keys_are_unique() {
+        let mut keys: Vec<&str> = ALL.iter().map(|limit| limit.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), ALL.len());
+    }
+}

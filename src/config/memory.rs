@@ -1,0 +1,150 @@
+//! What the limits add up to: the memory of a relay whose every limit is reached at once.
+//!
+//! A bound, not a forecast: buffers grow with what is in them, and an idle connection has none of them full.
+
+use std::fmt;
+
+use super::Checked;
+use super::limits::HANDSHAKE_BUFFER_BYTES;
+
+/// State of one connection without its buffers, of QUIC, TLS and HTTP/3 together (estimate).
+const CONNECTION_BYTES: u64 = 16 * 1024;
+/// State of one tunnel without its queues (estimate).
+const TUNNEL_BYTES: u64 = 2 * 1024;
+/// Kernel memory of one connected UDP socket with empty buffers (measured: 2.6 KiB).
+const SOCKET_BYTES: u64 = 2_662;
+/// The largest train that one receive call returns, the payload of a mailbox entry.
+const TRAIN_BYTES: u64 = 64 * 1024;
+/// One request waiting for addresses: the name and who asked (estimate).
+const RESOLVE_BYTES: u64 = 1024;
+
+/// One summand of the worst-case memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryTerm {
+    /// Who uses it.
+    pub user: &'static str,
+    /// How many of them there can be, over all workers.
+    pub count: u64,
+    /// What one of them can use.
+    pub bytes_each: u64,
+}
+
+impl MemoryTerm {
+    /// The whole summand.
+    pub const fn bytes(&self) -> u64 {
+        self.count.saturating_mul(self.bytes_each)
+    }
+}
+
+/// `connections: state    8192 x   16.0 KiB =  128.0 MiB`
+impl fmt::Display for MemoryTerm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            user,
+            count,
+            bytes_each,
+        } = self;
+        write!(
+            f,
+            "{user:<28} {count:>9} x {:>10} = {:>10}",
+            Bytes(*bytes_each),
+            Bytes(self.bytes())
+        )
+    }
+}
+
+/// Bytes for people: `512 B`, `16.0 KiB`, `1.5 GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Tenths of the unit, in integers: the largest sum is far below u64::MAX / 10.
+        let tenths = |unit: u64| self.0.saturating_mul(10) / unit;
+        let text = match self.0 {
+            0..=1023 => return f.pad(&format!("{} B", self.0)),
+            1024..=0xf_ffff => (tenths(1 << 10), "KiB"),
+            0x10_0000..=0x3fff_ffff => (tenths(1 << 20), "MiB"),
+            _ => (tenths(1 << 30), "GiB"),
+        };
+        f.pad(&format!("{}.{} {}", text.0 / 10, text.0 % 10, text.1))
+    }
+}
+
+/// The summands of the worst case; their sum is what `--check` prints last.
+pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
+    let Checked { limits, quic, .. } = config;
+    let workers = size(config.workers.get());
+    // A worker's tunnels share one upstream connection per hop.
+    let upstream = workers * size(config.upstream.hops.len());
+    let connections = workers * size(limits.connections) + upstream;
+    let tunnels = workers * size(limits.tunnels);
+    let term = |user, count, bytes_each| MemoryTerm {
+        user,
+        count,
+        bytes_each,
+    };
+    vec![
+        term("connections: state", connections, CONNECTION_BYTES),
+        term(
+            "connections: datagrams out",
+            connections,
+            size(quic.datagram_send_buffer),
+        ),
+        term(
+            "connections: datagrams in",
+            connections,
+            size(quic.datagram_receive_buffer),
+        ),
+        term(
+            "connections: streams out",
+            connections,
+            u64::from(quic.send_window),
+        ),
+        term(
+            "connections: streams in",
+            connections,
+            u64::from(quic.receive_window),
+        ),
+        term(
+            "handshakes: first packets",
+            workers * size(quic.max_pending_handshakes),
+            HANDSHAKE_BUFFER_BYTES,
+        ),
+        term(
+            "requests: field sections",
+            tunnels,
+            limits.field_section_bytes,
+        ),
+        term("tunnels: state", tunnels, TUNNEL_BYTES),
+        term(
+            "tunnels: queues, both ways",
+            tunnels * 2,
+            size(limits.queue_bytes),
+        ),
+        term(
+            "tunnels: early datagrams",
+            tunnels,
+            size(limits.early_bytes),
+        ),
+        term(
+            "target sockets: kernel",
+            workers * size(limits.target_sockets),
+            SOCKET_BYTES,
+        ),
+        term(
+            "mailboxes: stray trains",
+            workers * size(limits.mailbox),
+            TRAIN_BYTES,
+        ),
+        term(
+            "names being resolved",
+            workers * size(limits.resolves),
+            RESOLVE_BYTES,
+        ),
+    ]
+}
+
+fn size(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

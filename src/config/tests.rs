@@ -1,0 +1,466 @@
+//! The configuration as an operator meets it: defaults, everything wrong in one go, relations, the memory sum.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MINIMAL: &str =
+    "[[listen]]\naddress = \"[::]:443\"\ncertificate = \"chain.pem\"\nkey = \"/k/key.pem\"\n";
+
+fn environment() -> Environment {
+    Environment::new("/etc/bauta", NonZeroUsize::new(4).unwrap(), "bauta-7f")
+}
+
+fn development() -> Environment {
+    Environment {
+        dev_listen: Some(SocketAddr::from(([127, 0, 0, 1], 4433))),
+        ..environment()
+    }
+}
+
+/// The problems of `text` as they are printed.
+fn problems(text: &str) -> Vec<String> {
+    match parse(text, &environment()) {
+        Ok(_) => Vec::new(),
+        Err(LoadError::Invalid(list)) => list.iter().map(ToString::to_string).collect(),
+        Err(other) => vec![other.to_string()],
+    }
+}
+
+/// Adds `text` to a file without problems.
+fn problems_of(text: &str) -> Vec<String> {
+    problems(&format!("{MINIMAL}{text}"))
+}
+
+#[test]
+fn defaults() {
+    let config = parse(MINIMAL, &environment()).unwrap();
+    assert_eq!(config.name, "bauta-7f");
+    assert_eq!(config.workers.get(), 4);
+    assert!(config.pin && config.policy.public_only && config.warnings.is_empty());
+    assert_eq!(
+        (config.io, config.steering, config.gso, config.gro),
+        Default::default()
+    );
+    assert_eq!(config.listen[0].address, "[::]:443".parse().unwrap());
+    let certificate = config.listen[0].certificate.clone().unwrap();
+    assert_eq!(certificate.chain, Path::new("/etc/bauta/chain.pem"));
+    assert_eq!(certificate.key, Path::new("/k/key.pem"));
+    assert_eq!(config.quic.ack_frequency_threshold, Some(10));
+    assert_eq!(
+        (
+            config.quic.min_mtu,
+            config.quic.initial_mtu,
+            config.quic.mtu_upper_bound
+        ),
+        (1200, 1350, 1452)
+    );
+    // spec: 9000-10.1-c, 9298-3.1-m
+    assert!(config.quic.idle_timeout >= config.timeouts.tunnel_idle);
+    assert!(config.timeouts.tunnel_idle >= Duration::from_secs(120));
+    // spec: tp-2
+    assert!(config.quic.initial_mtu >= 1241);
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+        name = "edge"
+        workers = 2
+        pin = false
+        io = "epoll"
+        steering = "mailbox"
+        gso = "off"
+        gro = "off"
+        log = "debug"
+
+        [[listen]]
+        address = "127.0.0.1:0"
+        certificate = "a.pem"
+        key = "a.key"
+        templates = ["/masque?h={target_host}&p={target_port}"]
+        origins = ["Relay.Example:8443"]
+
+        [upstream]
+        urls = ["https://egress.example"]
+        ca = "ca.pem"
+        headers = { proxy-authorization = "Bearer x" }
+
+        [policy]
+        public_only = false
+        allow = ["10.0.0.0/8"]
+        deny = ["*.example:25"]
+
+        [dns]
+        servers = ["192.0.2.53", "[2001:db8::53]:5353"]
+        timeout = "500ms"
+
+        [quic]
+        congestion = "newreno"
+        initial_mtu = 1200
+        ack_frequency_threshold = 0
+        idle_timeout = 300
+        keep_alive = "10s"
+
+        [limits]
+        connections = 7
+        queue_bytes = 65_536
+
+        [timeouts]
+        tunnel_idle = "30s"
+        drain = 0
+    "#;
+    let config = parse(text, &environment()).unwrap();
+    assert_eq!(
+        (config.name.as_str(), config.workers.get(), config.pin),
+        ("edge", 2, false)
+    );
+    assert_eq!((config.io, config.steering), (Io::Epoll, Steering::Mailbox));
+    assert_eq!(
+        (config.gso, config.gro, config.log),
+        (Offload::Off, Offload::Off, LogLevel::Debug)
+    );
+    assert_eq!(config.listen[0].origins, ["relay.example:8443"]);
+    assert_eq!(config.upstream.hops[0].host, "egress.example");
+    assert_eq!(
+        config.upstream.ca.as_deref(),
+        Some(Path::new("/etc/bauta/ca.pem"))
+    );
+    assert!(config.upstream.headers[0].1.is_sensitive());
+    assert_eq!(config.dns.servers[0], "192.0.2.53:53".parse().unwrap());
+    assert_eq!(config.dns.timeout, Duration::from_millis(500));
+    assert_eq!(config.quic.congestion, Congestion::NewReno);
+    assert_eq!(config.quic.ack_frequency_threshold, None);
+    assert_eq!(config.quic.idle_timeout, Duration::from_secs(300));
+    assert_eq!(
+        (config.limits.connections, config.limits.queue_bytes),
+        (7, 65_536)
+    );
+    assert_eq!(config.timeouts.drain, Duration::ZERO);
+    let warned: Vec<&str> = config
+        .warnings
+        .iter()
+        .filter_map(|w| w.split(':').next())
+        .collect();
+    assert_eq!(
+        warned,
+        [
+            "policy.public_only",
+            "quic.initial_mtu",
+            "timeouts.tunnel_idle"
+        ]
+    );
+}
+
+#[test]
+fn everything_wrong_is_reported_in_one_go() {
+    let text = r#"
+        workers = 5000
+        io = "ring"
+        colour = true
+
+        [[listen]]
+        address = "x"
+        certificate = 5
+        origins = ["relay.example/path", "ok.example"]
+
+        [[listen]]
+        adress = "[::]:443"
+
+        [quic]
+        congestion = "cubic"
+        keep_alive = "soon"
+        initial_mtu = 100
+
+        [limits]
+        tunnels = -1
+        conections = 4
+    "#;
+    assert_eq!(
+        problems(text),
+        [
+            "listen[0].certificate: 5: invalid type: integer `5`, expected path string",
+            "listen[1].adress: unknown key, did you mean `address`?",
+            "quic.keep_alive: \"soon\": not a duration such as \"30s\", \"150ms\", \"2m\" or \"1h\"",
+            "limits.conections: unknown key, did you mean `connections`?",
+            "colour: unknown key, known are dns, gro, gso, io, limits, listen, log, name, pin, policy, quic, \
+             steering, timeouts, upstream, workers",
+            "io: \"ring\": unknown variant `ring`, expected one of `auto`, `uring`, `epoll`",
+            "workers: 5000: must be 0 to 1024",
+            "listen[0].address: \"x\": not an address such as \"[::]:443\"",
+            "listen[0].key: missing: path of the private key (PEM)",
+            "listen[0].origins[0]: \"relay.example/path\": must be host or host:port, as in :authority",
+            "listen[1].address: missing: an address such as \"[::]:443\"",
+            "listen[1].certificate: missing: path of the certificate chain (PEM)",
+            "listen[1].key: missing: path of the private key (PEM)",
+            "quic.initial_mtu: 100: must be 1200 to 65507",
+            "limits.tunnels: -1: must be 1 to 1000000",
+        ]
+    );
+}
+
+#[test]
+fn shapes() {
+    assert_eq!(
+        problems(""),
+        ["listen: missing: at least one [[listen]] with address, certificate and key"]
+    );
+    assert_eq!(
+        problems("listen = 3"),
+        ["listen: must be a list of tables, each written [[listen]]"]
+    );
+    assert_eq!(
+        problems("listen = [3]"),
+        ["listen[0]: 3: must be a table, written [[listen]]"]
+    );
+    assert_eq!(
+        problems(&format!("quic = 3\n{MINIMAL}")),
+        ["quic: 3: must be a table, written [quic]"]
+    );
+    assert_eq!(
+        problems_of("[quick]"),
+        ["quick: unknown key, did you mean `quic`?"]
+    );
+    assert!(problems("a = \n").concat().starts_with("line 1: "));
+    assert!(
+        problems("\n\na = 1\na = 2\n")
+            .concat()
+            .starts_with("line 4: ")
+    );
+}
+
+#[test]
+fn relations() {
+    for (text, expected) in [
+        (
+            "[quic]\nidle_timeout = 60",
+            "quic.idle_timeout: \"60s\": must not be below timeouts.tunnel_idle (\"180s\"), or it would end quiet tunnels",
+        ),
+        (
+            "[quic]\nkeep_alive = 180",
+            "quic.keep_alive: \"180s\": must be below quic.idle_timeout (\"180s\")",
+        ),
+        (
+            "[quic]\nmin_mtu = 1400",
+            "quic.initial_mtu: 1350: must not be below quic.min_mtu (1400)",
+        ),
+        (
+            "[quic]\nmtu_upper_bound = 1300",
+            "quic.mtu_upper_bound: 1300: must not be below quic.initial_mtu (1350)",
+        ),
+        (
+            "[quic]\nretry_handshakes = 2000",
+            "quic.retry_handshakes: 2000: must not be above quic.max_pending_handshakes (1024)",
+        ),
+        (
+            "[dns]\ntimeout = 10",
+            "dns.timeout: \"10s\": must not be above timeouts.resolve (\"5s\")",
+        ),
+        (
+            "[[listen]]\naddress = \"[::]:443\"\ncertificate = \"a\"\nkey = \"b\"",
+            "listen[1].address: \"[::]:443\": an earlier entry listens there",
+        ),
+        (
+            "[upstream]\nca = \"x\"\ndangerous_insecure = true",
+            "upstream.dangerous_insecure: true: accepts any certificate, so upstream.ca would have no effect; remove \
+             one of them",
+        ),
+    ] {
+        assert_eq!(problems_of(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn values() {
+    for (text, expected) in [
+        (
+            "[upstream]\nurls = [\"http://x\"]",
+            "upstream.urls[0]: \"http://x\": must start with https://",
+        ),
+        (
+            "[policy]\ndeny = [\"\"]",
+            "policy.deny[0]: \"\": must not be blank",
+        ),
+        (
+            "[dns]\nservers = [\"dns.example\"]",
+            "dns.servers[0]: \"dns.example\": not an address such as \"192.0.2.53\" or \"[2001:db8::53]:53\"",
+        ),
+        (
+            "[timeouts]\ntunnel_idle = \"500ms\"",
+            "timeouts.tunnel_idle: \"500ms\": must be \"1s\" to \"86400s\"",
+        ),
+        (
+            "[timeouts]\nopen = -1",
+            "timeouts.open: -1: a duration is not negative",
+        ),
+        (
+            "[upstream.headers]\nvia = \"s3cret\"",
+            "upstream.headers.via: via is a field that the relay writes itself",
+        ),
+    ] {
+        assert_eq!(problems_of(text), [expected], "{text}");
+    }
+    let key = "name: \"1 relay\": must be a token of 1 to 64 characters that starts with a letter";
+    assert_eq!(problems(&format!("name = \"1 relay\"\n{MINIMAL}")), [key]);
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    for text in [
+        "[upstream.headers]\nhost = \"s3cret\"",
+        "[upstream.headers]\nx = \"s3\\rcret\"",
+        "[upstream]\nheaders = { a = \"s3cret\", b = 1 }",
+    ] {
+        let printed = problems_of(text).concat();
+        assert!(!printed.is_empty() && !printed.contains("s3"), "{printed}");
+    }
+}
+
+#[test]
+fn development_needs_no_file() {
+    let config = parse("", &development()).unwrap();
+    assert_eq!(
+        config.listen[0].address,
+        SocketAddr::from(([127, 0, 0, 1], 4433))
+    );
+    assert_eq!(config.listen[0].certificate, None);
+
+    let half = parse("[[listen]]\ncertificate = \"a\"", &development()).unwrap_err();
+    assert_eq!(
+        half.to_string(),
+        "listen[0].key: missing: path of the private key (PEM)"
+    );
+}
+
+#[test]
+fn the_judges_of_other_layers_are_asked() {
+    let environment = Environment {
+        rule: |rule| Err(format!("no rule {}", rule.len())),
+        template: |_| Err("no template".to_owned()),
+        ..environment()
+    };
+    let text = "[[listen]]\naddress = \"[::]:443\"\ncertificate = \"a\"\nkey = \"b\"\n\
+                templates = [\"/{target_host}/{target_port}\", \"x\"]\n\
+                [policy]\nallow = [\"abc\"]\n[upstream]\nurls = [\"https://a.example\"]";
+    let error = parse(text, &environment).unwrap_err().to_string();
+    assert_eq!(
+        error.lines().collect::<Vec<_>>(),
+        [
+            "listen[0].templates[0]: \"/{target_host}/{target_port}\": no template",
+            "listen[0].templates[1]: \"x\": must start with / or https://",
+            "upstream.urls[0]: \"https://a.example\": no template",
+            "policy.allow[0]: \"abc\": no rule 3",
+        ]
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = load(Path::new("/nonexistent/relay.toml"), &environment())
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("/nonexistent/relay.toml: "), "{error}");
+}
+
+/// Each limit is read from its key, refused one beyond its bounds, and accepted at them.
+#[test]
+fn every_limit_is_enforced_under_its_key() {
+    for limit in limits::ALL {
+        let (section, key) = limit.key.split_once('.').unwrap();
+        for (value, inside) in [
+            (limit.min - 1, false),
+            (limit.min, true),
+            (limit.max, true),
+            (limit.max + 1, false),
+        ] {
+            // Retry asks for room among the pending handshakes, whatever the limit under test is.
+            let room = match key {
+                "retry_handshakes" => "max_pending_handshakes = 65536\n",
+                "max_pending_handshakes" => "retry_handshakes = 0\n",
+                _ => "",
+            };
+            let found = problems_of(&format!(
+                "[{section}]\n{}{key} = {value}",
+                if section == "quic" { room } else { "" }
+            ));
+            if inside {
+                assert_eq!(found, [""; 0], "{}", limit.key);
+            } else {
+                assert_eq!(
+                    found,
+                    [format!(
+                        "{}: {value}: must be {} to {}",
+                        limit.key, limit.min, limit.max
+                    )]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_is_a_sum_that_grows_with_each_limit() {
+    let sum = |text: &str| -> u64 {
+        let config = parse(&format!("{MINIMAL}{text}"), &environment()).unwrap();
+        worst_case_memory(&config)
+            .iter()
+            .map(MemoryTerm::bytes)
+            .sum()
+    };
+    let default = sum("");
+    for limit in limits::ALL {
+        let (section, key) = limit.key.split_once('.').unwrap();
+        let grown = sum(&format!("[{section}]\n{key} = {}", limit.default + 1));
+        // These bound parts of what another limit pays for, or how a handshake goes on.
+        let free = [
+            "tunnels_per_connection",
+            "early_datagrams",
+            "queue_datagrams",
+            "retry_handshakes",
+        ];
+        assert_eq!(grown > default, !free.contains(&key), "{}", limit.key);
+    }
+    let one = sum("[limits]\nconnections = 1");
+    let two = sum("[limits]\nconnections = 2");
+    assert_eq!(two - one, 4 * (16 * 1024 + 2 * 512 * 1024 + 2 * 256 * 1024));
+}
+
+#[test]
+fn bytes_for_people() {
+    for (bytes, text) in [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        ((1 << 20) - 1, "1023.9 KiB"),
+        (1 << 20, "1.0 MiB"),
+        (3 << 29, "1.5 GiB"),
+    ] {
+        assert_eq!(Bytes(bytes).to_string(), text);
+    }
+    assert_eq!(format!("{:>8}", Bytes(0)), "     0 B");
+}
+
+proptest! {
+    #[test]
+    fn garbage_never_panics(text in "[\\[\\]a-z_=\"0-9 .\n-]{0,200}") {
+        let outcome = parse(&text, &environment());
+        prop_assert!(outcome.is_err());
+    }
+
+    /// A key from anywhere with a value of any kind is either accepted or reported under its own name.
+    #[test]
+    fn one_bad_key_is_reported_alone(
+        section in prop::sample::select(vec!["quic", "limits", "timeouts", "dns", "policy", "upstream"]),
+        key in "[a-z_]{1,12}",
+        value in prop::sample::select(vec!["1.5", "true", "[[1]]", "{ a = 1 }", "1979-05-27", "\"x\"", "-7"]),
+    ) {
+        for problem in problems_of(&format!("[{section}]\n{key} = {value}")) {
+            prop_assert!(problem.starts_with(&format!("{section}.{key}")), "{}", problem);
+        }
+    }
+}
