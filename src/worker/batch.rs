@@ -1,18 +1,15 @@
 //! Payloads on their way to target sockets: runs of equal size leave as one train.
 //!
-//! The kernel cuts a message with UDP_SEGMENT into datagrams of one size, of which only the last may be shorter.
-//! So a run takes payloads as long as they have the size of its first; a shorter one is the last; anything else
-//! starts a new run. Runs live for one turn.
+//! A run collects what one turn brings for one socket, in order; the driver cuts it into messages that the kernel
+//! can segment. Runs live for one turn, so the payloads are never copied: they stay in the buffers they came in.
 
 use bytes::Bytes;
 
 use crate::net::{Network, SocketId, TrainOutcome};
 use crate::tunnel::TunnelId;
 
-/// Most datagrams of one train (the kernel's UDP_MAX_SEGMENTS of older releases).
-const SEGMENTS_MAX: usize = 64;
-/// Most bytes of one train: the largest UDP payload over IPv4.
-const BYTES_MAX: usize = 65_507;
+/// Most datagrams of a run. More than one turn usually brings, and a bound on what a slow turn may hold on to.
+const RUN_MAX: usize = 256;
 
 /// Where a tunnel's run stands in [`Batches`]; meaningless once the turn is over.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +23,6 @@ struct Batch {
     tunnel: TunnelId,
     socket: SocketId,
     segments: Vec<Bytes>,
-    bytes: usize,
 }
 
 /// The runs of one turn.
@@ -46,7 +42,7 @@ impl Default for Batches {
 }
 
 impl Batches {
-    /// Adds a payload to the run of its tunnel, and sends the run first if it does not fit in.
+    /// Adds a payload to the run of its tunnel, and sends the run first if it is full.
     pub(super) fn push(
         &mut self,
         slot: &mut BatchSlot,
@@ -60,17 +56,16 @@ impl Batches {
             match self.batches.get_mut(self.used) {
                 Some(batch) => (batch.tunnel, batch.socket) = (tunnel, socket),
                 None => {
-                    let segments = Vec::with_capacity(SEGMENTS_MAX);
-                    self.batches.push(Batch { tunnel, socket, segments, bytes: 0 });
+                    let segments = Vec::with_capacity(RUN_MAX / 4);
+                    self.batches.push(Batch { tunnel, socket, segments });
                 }
             }
             self.used += 1;
         }
         let batch = &mut self.batches[slot.index as usize];
-        if !batch.takes(payload.len()) {
+        if batch.segments.len() >= RUN_MAX {
             batch.send(net, &mut self.dead);
         }
-        batch.bytes += payload.len();
         batch.segments.push(payload);
     }
 
@@ -86,18 +81,6 @@ impl Batches {
 }
 
 impl Batch {
-    fn takes(&self, len: usize) -> bool {
-        let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) else {
-            return true;
-        };
-        // An empty datagram cannot be a segment.
-        len > 0
-            && len <= first.len()
-            && last.len() == first.len()
-            && self.segments.len() < SEGMENTS_MAX
-            && self.bytes + len <= BYTES_MAX
-    }
-
     fn send(&mut self, net: &mut impl Network, dead: &mut Vec<TunnelId>) {
         if !self.segments.is_empty() {
             match net.send_train(self.socket, &self.segments) {
@@ -105,7 +88,6 @@ impl Batch {
                 TrainOutcome::Dead => dead.push(self.tunnel),
             }
             self.segments.clear();
-            self.bytes = 0;
         }
     }
 }
@@ -133,29 +115,23 @@ mod tests {
     }
 
     #[test]
-    fn runs_break_where_the_kernel_needs_it_and_order_is_kept() {
+    fn a_run_keeps_its_order_and_its_bound_and_reports_dead_sockets() {
         let mut table = Table::default();
         let tunnel = table.insert(());
         let socket = SocketId::from_parts(7, 1);
-        let mut net = Recorder::default();
+        let mut net = Recorder { dead: true, ..Recorder::default() };
         let mut batches = Batches::default();
         let mut slot = BatchSlot::default();
-        for len in [100, 100, 60, 100, 0, 0, 200, 100] {
+        for len in 0..RUN_MAX + 3 {
             batches.push(&mut slot, tunnel, socket, Bytes::from(vec![0; len]), &mut net);
         }
-        batches.flush(&mut net, |_| panic!("nothing died"));
-        let lens: Vec<_> = net.trains.drain(..).map(|(_, lens)| lens).collect();
-        assert_eq!(lens, [vec![100, 100, 60], vec![100], vec![0], vec![0], vec![200, 100]]);
-
-        for _ in 0..130 {
-            batches.push(&mut slot, tunnel, socket, Bytes::from(vec![0; 1200]), &mut net);
-        }
-        net.dead = true;
         let mut dead = Vec::new();
         batches.flush(&mut net, |id| dead.push(id));
-        let lens: Vec<_> = net.trains.iter().map(|(_, lens)| lens.len()).collect();
-        assert_eq!(lens, [54, 54, 22]);
-        assert_eq!(dead, [tunnel]);
+        let lens: Vec<_> = net.trains.iter().flat_map(|(_, lens)| lens.iter().copied()).collect();
+        assert_eq!(lens, (0..RUN_MAX + 3).collect::<Vec<_>>());
+        assert_eq!(net.trains.len(), 2);
+        assert_eq!(dead, [tunnel, tunnel]);
+        batches.flush(&mut net, |_| panic!("nothing left"));
     }
 
     #[test]
