@@ -7,6 +7,8 @@ pub mod config;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
+pub mod fuzzing;
+#[doc(hidden)]
 pub mod handler;
 #[doc(hidden)]
 pub mod http;
