@@ -432,6 +432,9 @@ fn secrets_are_never_indexed() {
     let head = request_from_lines(lines).unwrap();
     assert!(head.headers.get("x-own").unwrap().is_sensitive());
     assert!(!head.headers.get("capsule-protocol").unwrap().is_sensitive());
+    // Credentials are not printed even when their sender left the bit out.
+    let head = with(&EXTENDED, "authorization", "Bearer secret").unwrap();
+    assert!(!format!("{head:?}").contains("secret"));
 }
 
 #[test]
