@@ -1,1 +1,3 @@
 //! Module `net`.
+
+pub mod resolve;

@@ -52,7 +52,9 @@ const fn v6(segments: [u16; 8], prefix_len: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix_len)
 }
 
-/// IANA IPv4 Special-Purpose Address Registry, and multicast from the IPv4 address space registry.
+/// IANA IPv4 Special-Purpose Address Registry, without the rows that agree with the row around them, and multicast from
+/// the IPv4 address space registry.
+#[rustfmt::skip]
 const V4_RANGES: &[(Ipv4Net, Reach, &str)] = &[
     (v4(0, 0, 0, 0, 0), Global, "Global Unicast"),
     (v4(0, 0, 0, 0, 8), Local, "This network"),
@@ -63,18 +65,10 @@ const V4_RANGES: &[(Ipv4Net, Reach, &str)] = &[
     (v4(169, 254, 0, 0, 16), Local, "Link Local"),
     (v4(172, 16, 0, 0, 12), Local, "Private-Use"),
     (v4(192, 0, 0, 0, 24), Local, "IETF Protocol Assignments"),
-    (
-        v4(192, 0, 0, 9, 32),
-        Global,
-        "Port Control Protocol Anycast",
-    ),
+    (v4(192, 0, 0, 9, 32), Global, "Port Control Protocol Anycast"),
     (v4(192, 0, 0, 10, 32), Global, "TURN Anycast"),
     (v4(192, 0, 2, 0, 24), Local, "Documentation (TEST-NET-1)"),
-    (
-        v4(192, 88, 99, 0, 24),
-        Local,
-        "Deprecated (6to4 Relay Anycast)",
-    ),
+    (v4(192, 88, 99, 0, 24), Local, "Deprecated (6to4 Relay Anycast)"),
     (v4(192, 168, 0, 0, 16), Local, "Private-Use"),
     (v4(198, 18, 0, 0, 15), Local, "Benchmarking"),
     (v4(198, 51, 100, 0, 24), Local, "Documentation (TEST-NET-2)"),
@@ -84,105 +78,38 @@ const V4_RANGES: &[(Ipv4Net, Reach, &str)] = &[
     (v4(255, 255, 255, 255, 32), Never, "Limited Broadcast"),
 ];
 
-/// IANA IPv6 Special-Purpose Address Registry, and what the IPv6 address space registry reserves.
+/// IANA IPv6 Special-Purpose Address Registry, likewise, and what the IPv6 address space registry reserves.
+#[rustfmt::skip]
 const V6_RANGES: &[(Ipv6Net, Reach, &str)] = &[
     (v6([0; 8], 0), Local, "Reserved by IETF"),
     (v6([0; 8], 96), Local, "IPv4-Compatible"),
     (v6([0; 8], 128), Never, "Unspecified"),
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), Local, "Loopback"),
     (v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96), Local, "IPv4-mapped"),
-    (
-        v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),
-        Local,
-        "IPv4-Translated",
-    ),
-    (
-        v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96),
-        Global,
-        "IPv4-IPv6 Translation",
-    ),
-    (
-        v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
-        Local,
-        "Local IPv4-IPv6 Translation",
-    ),
+    (v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96), Local, "IPv4-Translated"),
+    (v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), Global, "IPv4-IPv6 Translation"),
+    (v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), Local, "Local IPv4-IPv6 Translation"),
     (v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), Local, "Discard-Only"),
-    (
-        v6([0x100, 0, 0, 1, 0, 0, 0, 0], 64),
-        Local,
-        "Dummy IPv6 Prefix",
-    ),
-    (
-        v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3),
-        Global,
-        "Global Unicast",
-    ),
-    (
-        v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
-        Local,
-        "IETF Protocol Assignments",
-    ),
+    (v6([0x100, 0, 0, 1, 0, 0, 0, 0], 64), Local, "Dummy IPv6 Prefix"),
+    (v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3), Global, "Global Unicast"),
+    (v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), Local, "IETF Protocol Assignments"),
     (v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32), Global, "Teredo"),
-    (
-        v6([0x2001, 1, 0, 0, 0, 0, 0, 1], 128),
-        Global,
-        "Port Control Protocol Anycast",
-    ),
-    (
-        v6([0x2001, 1, 0, 0, 0, 0, 0, 2], 128),
-        Global,
-        "TURN Anycast",
-    ),
-    (
-        v6([0x2001, 1, 0, 0, 0, 0, 0, 3], 128),
-        Global,
-        "DNS-SD SRP Anycast",
-    ),
+    (v6([0x2001, 1, 0, 0, 0, 0, 0, 1], 128), Global, "Port Control Protocol Anycast"),
+    (v6([0x2001, 1, 0, 0, 0, 0, 0, 2], 128), Global, "TURN Anycast"),
+    (v6([0x2001, 1, 0, 0, 0, 0, 0, 3], 128), Global, "DNS-SD SRP Anycast"),
     (v6([0x2001, 2, 0, 0, 0, 0, 0, 0], 48), Local, "Benchmarking"),
     (v6([0x2001, 3, 0, 0, 0, 0, 0, 0], 32), Global, "AMT"),
-    (
-        v6([0x2001, 4, 0x112, 0, 0, 0, 0, 0], 48),
-        Global,
-        "AS112-v6",
-    ),
-    (
-        v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28),
-        Local,
-        "Deprecated (ORCHID)",
-    ),
+    (v6([0x2001, 4, 0x112, 0, 0, 0, 0, 0], 48), Global, "AS112-v6"),
+    (v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28), Local, "Deprecated (ORCHID)"),
     (v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28), Global, "ORCHIDv2"),
-    (
-        v6([0x2001, 0x30, 0, 0, 0, 0, 0, 0], 28),
-        Global,
-        "Drone Remote ID",
-    ),
-    (
-        v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32),
-        Local,
-        "Documentation",
-    ),
+    (v6([0x2001, 0x30, 0, 0, 0, 0, 0, 0], 28), Global, "Drone Remote ID"),
+    (v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32), Local, "Documentation"),
     (v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16), Global, "6to4"),
-    (
-        v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),
-        Local,
-        "Documentation",
-    ),
-    (
-        v6([0x5f00, 0, 0, 0, 0, 0, 0, 0], 16),
-        Local,
-        "Segment Routing SIDs",
-    ),
+    (v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), Local, "Documentation"),
+    (v6([0x5f00, 0, 0, 0, 0, 0, 0, 0], 16), Local, "Segment Routing SIDs"),
     (v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), Local, "Unique-Local"),
-    (
-        v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
-        Local,
-        "Link-Local Unicast",
-    ),
-    (
-        v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10),
-        Local,
-        "Deprecated (Site-Local)",
-    ),
+    (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), Local, "Link-Local Unicast"),
+    (v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10), Local, "Deprecated (Site-Local)"),
     (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), Never, "Multicast"),
 ];
 

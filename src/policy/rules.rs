@@ -13,9 +13,9 @@
 //! Names compare label by label, without case; a trailing dot is ignored. A name rule matches the name that the client
 //! asked for, a network rule the address it resolved to.
 //!
-//! **Order of decision.** The relay's own addresses are refused, whatever the rules say. A matching `deny` rule refuses.
-//! If there is any `allow` rule, one of them has to match. Then, with `public_only`, the address has to be public, or an
-//! `allow` rule with a network has to hold it: only the operator who names `10.0.0.0/8` opens it, `*` and names open
+//! **Order of decision.** The relay's own addresses are refused, whatever the rules say. A matching `deny` rule
+//! refuses. If there is any `allow` rule, one of them has to match. Then, with `public_only`, the address has to be
+//! public, or an `allow` rule with a network has to hold it: who names `10.0.0.0/8` opens it, `*` and names open
 //! nothing, and neither does a network of prefix length 0. Unspecified, multicast and broadcast addresses never open.
 //!
 //! An address that carries an IPv4 address (see [`super::address`]) is denied if a rule denies either, and each of
@@ -137,27 +137,17 @@ impl Policy {
             return Err(Denied::PortZero);
         }
         let name = name.map(normal);
+        let any = |rules: &[Rule], ip| rules.iter().any(|rule| rule.matches(ip, name, port));
         let mut ends = address::unmap(address.ip());
         let connected = address.ip().to_canonical();
 
-        if ends
-            .clone()
-            .any(|ip| self.own.iter().any(|own| is_own(*own, ip, port)))
-        {
+        if ends.clone().any(|ip| self.is_own(ip, port)) {
             return Err(Denied::OwnAddress);
         }
-        if ends
-            .clone()
-            .any(|ip| self.deny.iter().any(|rule| rule.matches(ip, name, port)))
-        {
+        if ends.clone().any(|ip| any(&self.deny, ip)) {
             return Err(Denied::ByRule);
         }
-        if !self.allow.is_empty()
-            && !self
-                .allow
-                .iter()
-                .any(|rule| rule.matches(connected, name, port))
-        {
+        if !self.allow.is_empty() && !any(&self.allow, connected) {
             return Err(Denied::ByRule);
         }
         ends.try_for_each(|ip| match address::judge(ip) {
@@ -193,6 +183,19 @@ impl Policy {
         ))
     }
 
+    fn is_own(&self, ip: IpAddr, port: u16) -> bool {
+        let this_machine = ip.is_loopback() || ip.is_unspecified();
+        let reaches = |listener: IpAddr| {
+            if listener.is_unspecified() {
+                this_machine && (listener.is_ipv6() || ip.is_ipv4())
+            } else {
+                listener == ip
+            }
+        };
+        (self.own.iter()).any(|own| own.port() == port && reaches(own.ip().to_canonical()))
+    }
+
+    /// Whether an allow rule names a network around the address.
     fn opens(&self, ip: IpAddr, port: u16) -> bool {
         self.allow.iter().any(|rule| match rule.hosts {
             Hosts::Net(net) => net.prefix_len() > 0 && net.contains(&ip) && rule.matches_port(port),
@@ -201,8 +204,8 @@ impl Policy {
     }
 }
 
-/// The addresses that reach `listeners`, for [`Policy::own`]: each wildcard once per local interface address, and itself
-/// (which stands for loopback).
+/// The addresses that reach `listeners`, for [`Policy::own`]: each wildcard once per local interface address, and
+/// itself, which stands for loopback.
 ///
 /// Addresses that others translate to this machine (a NAT in front, an elastic address) are unknown here; deny them.
 pub fn own_addresses(listeners: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<SocketAddr> {
@@ -218,15 +221,6 @@ pub fn own_addresses(listeners: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<Soc
         }
     }
     own
-}
-
-fn is_own(own: SocketAddr, ip: IpAddr, port: u16) -> bool {
-    let this_machine = ip.is_loopback() || ip.is_unspecified();
-    let reached = match own.ip().to_canonical() {
-        any if any.is_unspecified() => this_machine && (any.is_ipv6() || ip.is_ipv4()),
-        one => one == ip,
-    };
-    reached && own.port() == port
 }
 
 /// One rule; see the module for the text form, which `FromStr` reads and `Display` prints.
