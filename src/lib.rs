@@ -12,5 +12,6 @@ mod server;
 #[doc(hidden)]
 pub mod transport;
 mod tunnel;
-mod wire;
+#[doc(hidden)]
+pub mod wire;
 mod worker;

@@ -1,0 +1,289 @@
+//! The Capsule Protocol (RFC 9297 §3.2): a reader that takes the data stream in any pieces, and heads to write.
+//!
+//! ```text
+//!   Capsule  = Type (i)  Length (i)  Value (..)
+//!
+//!            ┌──────────────── next capsule ◄──────────────────────────────┐
+//!            ▼                                                             │
+//!   Type ─► Length ─┬─ type 0, fits ────► Datagram  (whole value) ── event ┤
+//!                   ├─ type 0, too long ► Oversize  (Context ID) ─── event ┼─► Skip ─┐
+//!                   └─ other type ──────────────────────────────────────── │ ────────┤
+//!                                                                          └─────────┘
+//! ```
+//!
+//! Invariants: the events depend on the bytes only, not on how they are cut. At most one DATAGRAM value, up to the
+//! limit of the reader, and eight bytes of an integer are buffered; nothing is allocated for bytes that have not arrived,
+//! except that a buffer grows by doubling up to the declared length. A value that lies in one piece is not copied.
+//! Every length up to 2^62−1 is legal and can be skipped; [`Work`] tells the owner what that has cost.
+//!
+//! The reader does not interpret the HTTP Datagram Payload of a capsule that fits, and it does not end a tunnel: that an
+//! oversize UDP payload aborts the stream (RFC 9298 §5) is for the tunnel to say.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use super::datagram::{ContextId, UDP_PAYLOAD_MAX};
+use super::varint;
+
+/// The longest head that [`encode_datagram_head`] writes, in bytes: type, length and Context ID.
+pub const DATAGRAM_HEAD_MAX: usize = 1 + 2 * varint::SIZE_MAX;
+
+/// The default limit for the value of a DATAGRAM capsule, in bytes: the largest UDP payload behind the longest Context ID.
+pub const DATAGRAM_VALUE_MAX: usize = UDP_PAYLOAD_MAX + varint::SIZE_MAX;
+
+/// The type of a capsule, at most [`varint::MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CapsuleType(pub u64);
+
+impl CapsuleType {
+    /// The value is an HTTP Datagram Payload (RFC 9297 §3.5).
+    pub const DATAGRAM: Self = Self(0x00);
+}
+
+/// Appends type and length of a capsule whose value of `value_len` bytes follows.
+pub fn encode_head(capsule_type: CapsuleType, value_len: u64, out: &mut impl BufMut) {
+    varint::encode(capsule_type.0, out);
+    varint::encode(value_len, out);
+}
+
+/// Appends the head of a DATAGRAM capsule and the Context ID; `payload_len` bytes of payload follow.
+///
+/// The capsule length covers the Context ID. At most [`DATAGRAM_HEAD_MAX`] bytes are written, all in shortest form.
+pub fn encode_datagram_head(context_id: ContextId, payload_len: usize, out: &mut impl BufMut) {
+    let value_len = context_id.size() as u64 + payload_len as u64;
+    encode_head(CapsuleType::DATAGRAM, value_len, out);
+    context_id.encode(out);
+}
+
+/// What a [`CapsuleReader`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CapsuleEvent {
+    /// A DATAGRAM capsule: its value, the HTTP Datagram Payload, Context ID included. It can be empty.
+    ///
+    /// The bytes may share the allocation of the input.
+    Datagram(Bytes),
+    /// A DATAGRAM capsule with a value above the limit of the reader. It is reported as soon as its Context ID is known
+    /// and skipped without buffering (RFC 9297 §3.5, RFC 9298 §5).
+    Oversize {
+        /// What the payload would have been.
+        context_id: ContextId,
+        /// Length of the payload after the Context ID, in bytes, as declared.
+        payload_len: u64,
+    },
+}
+
+/// The data stream ended cleanly inside a capsule, which makes the message malformed (RFC 9297 §3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CapsuleError {
+    /// The type or the length of a capsule is incomplete.
+    #[error("stream ended inside a capsule head")]
+    EndInHead,
+    /// The value of a capsule is incomplete.
+    #[error("stream ended {missing} bytes before the end of a capsule")]
+    EndInValue {
+        /// Bytes that did not arrive.
+        missing: u64,
+    },
+}
+
+/// What a reader has done so far, for the owner's budget against peers that send work instead of datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Capsule heads read, of all types.
+    pub capsules: u64,
+    /// Capsules skipped, because of an unknown type or because they were too long.
+    pub capsules_skipped: u64,
+    /// Bytes of values skipped so far.
+    pub bytes_skipped: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Type,
+    Length { capsule_type: CapsuleType },
+    Datagram { len: usize },
+    Oversize { len: u64 },
+    Skip { left: u64 },
+}
+
+/// Reads capsules out of a data stream that arrives in pieces of any size.
+#[derive(Debug)]
+pub struct CapsuleReader {
+    state: State,
+    /// The beginning of a variable-length integer that the input so far has cut.
+    cut: CutVarint,
+    /// The beginning of a DATAGRAM value that the input so far has cut.
+    value: Vec<u8>,
+    datagram_value_max: usize,
+    work: Work,
+}
+
+impl Default for CapsuleReader {
+    fn default() -> Self {
+        Self::new(DATAGRAM_VALUE_MAX)
+    }
+}
+
+impl CapsuleReader {
+    /// A reader that hands out DATAGRAM values of up to `datagram_value_max` bytes, Context ID included.
+    ///
+    /// The limit is also the most that it buffers. It is raised to eight bytes, so that each longer value holds a whole
+    /// Context ID.
+    #[must_use]
+    pub fn new(datagram_value_max: usize) -> Self {
+        Self {
+            state: State::Type,
+            cut: CutVarint::default(),
+            value: Vec::new(),
+            datagram_value_max: datagram_value_max.max(varint::SIZE_MAX),
+            work: Work::default(),
+        }
+    }
+
+    /// Takes bytes from the front of `input` until there is something to report.
+    ///
+    /// `None` means that `input` is used up. After an event, call again with the rest. Capsules of unknown type are
+    /// skipped silently (RFC 9297 §3.2) within one call, whose work is linear in the length of `input`.
+    pub fn read(&mut self, input: &mut Bytes) -> Option<CapsuleEvent> {
+        loop {
+            match self.state {
+                State::Type => {
+                    let (value, _) = self.cut.take(input)?;
+                    let capsule_type = CapsuleType(value);
+                    self.state = State::Length { capsule_type };
+                }
+                State::Length { capsule_type } => {
+                    let (len, _) = self.cut.take(input)?;
+                    self.begin_value(capsule_type, len);
+                }
+                State::Datagram { len } => {
+                    let payload = self.take_value(len, input)?;
+                    self.state = State::Type;
+                    return Some(CapsuleEvent::Datagram(payload));
+                }
+                State::Oversize { len } => {
+                    let (value, used) = self.cut.take(input)?;
+                    let payload_len = len - used as u64;
+                    self.state = State::Skip { left: payload_len };
+                    self.work.bytes_skipped = self.work.bytes_skipped.saturating_add(used as u64);
+                    return Some(CapsuleEvent::Oversize {
+                        context_id: ContextId(value),
+                        payload_len,
+                    });
+                }
+                State::Skip { left } => {
+                    let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+                    input.advance(skipped);
+                    self.work.bytes_skipped =
+                        self.work.bytes_skipped.saturating_add(skipped as u64);
+                    let left = left - skipped as u64;
+                    if left > 0 {
+                        self.state = State::Skip { left };
+                        return None;
+                    }
+                    self.state = State::Type;
+                }
+            }
+        }
+    }
+
+    /// Tells whether the data stream may end here; call it on a clean end (FIN, END_STREAM), not on a reset.
+    ///
+    /// # Errors
+    /// [`CapsuleError`] when the end falls inside a capsule (RFC 9297 §3.3).
+    pub fn finish(&self) -> Result<(), CapsuleError> {
+        let missing = match self.state {
+            State::Type if self.cut.is_empty() => return Ok(()),
+            State::Type | State::Length { .. } => return Err(CapsuleError::EndInHead),
+            State::Datagram { len } => (len - self.value.len()) as u64,
+            State::Oversize { len } => len - self.cut.len() as u64,
+            State::Skip { left } => left,
+        };
+        Err(CapsuleError::EndInValue { missing })
+    }
+
+    /// What has been read and skipped since the reader was made.
+    #[must_use]
+    pub const fn work(&self) -> Work {
+        self.work
+    }
+
+    /// Bytes held at the moment, at most the limit given to [`CapsuleReader::new`].
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.value.len() + self.cut.len()
+    }
+
+    /// The one place that knows capsule types: further ones get their limit and their state here.
+    fn begin_value(&mut self, capsule_type: CapsuleType, len: u64) {
+        self.work.capsules += 1;
+        self.state = match usize::try_from(len) {
+            Ok(len) if capsule_type == CapsuleType::DATAGRAM && len <= self.datagram_value_max => {
+                State::Datagram { len }
+            }
+            _ => {
+                self.work.capsules_skipped += 1;
+                match capsule_type {
+                    CapsuleType::DATAGRAM => State::Oversize { len },
+                    _ => State::Skip { left: len },
+                }
+            }
+        };
+    }
+
+    /// Completes a value of `len` bytes from `input`, or keeps what there is of it.
+    fn take_value(&mut self, len: usize, input: &mut Bytes) -> Option<Bytes> {
+        if self.value.is_empty() && input.len() >= len {
+            return Some(input.split_to(len));
+        }
+        let piece = input.split_to(input.len().min(len - self.value.len()));
+        let held = self.value.len() + piece.len();
+        if held > self.value.capacity() {
+            // By doubling, so that many small pieces cost little, and never past the length of the value.
+            let wanted = held.max(2 * self.value.capacity()).min(len);
+            self.value.reserve_exact(wanted - self.value.len());
+        }
+        self.value.extend_from_slice(&piece);
+        (held == len).then(|| std::mem::take(&mut self.value).into())
+    }
+}
+
+/// The first bytes of a variable-length integer whose end has not arrived.
+#[derive(Debug, Default)]
+struct CutVarint {
+    bytes: [u8; varint::SIZE_MAX],
+    len: usize,
+}
+
+impl CutVarint {
+    const fn len(&self) -> usize {
+        self.len
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Completes the integer from the front of `input`, or keeps all of `input`; gives the value and its encoded length.
+    fn take(&mut self, input: &mut Bytes) -> Option<(u64, usize)> {
+        if self.is_empty()
+            && let Some((value, used)) = varint::decode(input)
+        {
+            input.advance(used);
+            return Some((value, used));
+        }
+        while let Some(slot) = self.bytes.get_mut(self.len)
+            && let Ok(byte) = input.try_get_u8()
+        {
+            *slot = byte;
+            self.len += 1;
+            if let Some(found) = self.bytes.get(..self.len).and_then(varint::decode) {
+                self.len = 0;
+                return Some(found);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;
