@@ -5,7 +5,8 @@ mod config;
 mod error;
 mod handler;
 mod http;
-mod net;
+#[doc(hidden)]
+pub mod net;
 mod policy;
 mod server;
 mod transport;
