@@ -48,7 +48,9 @@ impl Balance {
         max: u32,
     ) -> Result<(), ConnectionError> {
         match event {
-            Some(FrameEvent::Data(content) | FrameEvent::Headers(content)) if !content.is_empty() => {
+            Some(FrameEvent::Data(content) | FrameEvent::Headers(content))
+                if !content.is_empty() =>
+            {
                 self.relieve(content.len().saturating_add(FRAME_HEADER_LEN_MAX));
                 Ok(())
             }

@@ -83,7 +83,8 @@ impl Connection {
             goaway_sent: None,
             goaway_received: None,
         };
-        machine.local.hold_control(&machine.settings_frame());
+        let settings = machine.settings_frame();
+        machine.local.hold_control(&settings);
         machine
     }
 
@@ -101,7 +102,11 @@ impl Connection {
     ///
     /// # Errors
     /// Whatever the peer did wrong that concerns the whole connection.
-    pub fn handle_stream_event(&mut self, t: &mut impl Transport, event: StreamEvent) -> Result<(), ConnectionError> {
+    pub fn handle_stream_event(
+        &mut self,
+        t: &mut impl Transport,
+        event: StreamEvent,
+    ) -> Result<(), ConnectionError> {
         match event {
             StreamEvent::Opened { dir: Dir::Uni } => {
                 while let Some(id) = t.accept_uni() {
@@ -158,7 +163,11 @@ impl Connection {
     ///
     /// # Errors
     /// H3_CLOSED_CRITICAL_STREAM when the peer stopped our control stream.
-    pub fn goaway(&mut self, t: &mut impl Transport, goaway: GoAway) -> Result<(), ConnectionError> {
+    pub fn goaway(
+        &mut self,
+        t: &mut impl Transport,
+        goaway: GoAway,
+    ) -> Result<(), ConnectionError> {
         let id = match (self.role, goaway) {
             (Role::Client, GoAway::Soft | GoAway::Final) => 0,
             (Role::Server, GoAway::Soft) => GOAWAY_SOFT,
@@ -184,6 +193,12 @@ impl Connection {
         self.requests.len()
     }
 
+    /// How many bytes the request streams hold: read and not delivered, written and not sent. Walks over all of them, so
+    /// it is for tests and for reports.
+    pub fn buffered_bytes(&self) -> usize {
+        self.requests.values().map(Stream::buffered_bytes).sum()
+    }
+
     /// The peer's SETTINGS, once they arrived.
     pub fn peer_settings(&self) -> Option<&Settings> {
         self.peer_settings.as_ref()
@@ -194,7 +209,9 @@ impl Connection {
     pub fn datagram_mode(&self, t: &mut impl Transport) -> DatagramMode {
         match &self.peer_settings {
             None => DatagramMode::Pending,
-            Some(settings) if settings.datagrams && t.datagram_size_max().is_some() => DatagramMode::Frames,
+            Some(settings) if settings.datagrams && t.datagram_size_max().is_some() => {
+                DatagramMode::Frames
+            }
             Some(_) => DatagramMode::Capsules,
         }
     }
@@ -227,8 +244,16 @@ impl Connection {
         Ok(())
     }
 
-    fn uni_bytes(&mut self, t: &mut impl Transport, id: StreamId, mut bytes: Bytes) -> Result<(), ConnectionError> {
-        match self.peer.read_type(id, &mut bytes, self.role, &self.config)? {
+    fn uni_bytes(
+        &mut self,
+        t: &mut impl Transport,
+        id: StreamId,
+        mut bytes: Bytes,
+    ) -> Result<(), ConnectionError> {
+        match self
+            .peer
+            .read_type(id, &mut bytes, self.role, &self.config)?
+        {
             Typed::NotYet => return Ok(()),
             Typed::Known => {}
             Typed::Unknown => {
@@ -240,18 +265,18 @@ impl Connection {
         self.undelivered.charge(bytes.len(), charged_max)?;
         loop {
             let frame = match self.peer.stream(id) {
-                Some(PeerStream::Control(reader)) => reader
-                    .next(&mut bytes)
-                    .map_err(|code| ConnectionError::new(code, "bad frame on the control stream"))?,
+                Some(PeerStream::Control(reader)) => reader.next(&mut bytes).map_err(|code| {
+                    ConnectionError::new(code, "bad frame on the control stream")
+                })?,
                 Some(PeerStream::Encoder(encoder)) => {
-                    return encoder
-                        .feed(&bytes)
-                        .map_err(|code| ConnectionError::new(code, "encoder instruction without dynamic table"));
+                    return encoder.feed(&bytes).map_err(|code| {
+                        ConnectionError::new(code, "encoder instruction without dynamic table")
+                    });
                 }
                 Some(PeerStream::Decoder(decoder)) => {
-                    return decoder
-                        .feed(&bytes)
-                        .map_err(|code| ConnectionError::new(code, "decoder instruction without dynamic table"));
+                    return decoder.feed(&bytes).map_err(|code| {
+                        ConnectionError::new(code, "decoder instruction without dynamic table")
+                    });
                 }
                 Some(PeerStream::Untyped(_)) | None => return Ok(()),
             };
@@ -262,12 +287,16 @@ impl Connection {
         }
     }
 
-    fn handle_control_frame(&mut self, t: &mut impl Transport, frame: FrameEvent) -> Result<(), ConnectionError> {
+    fn handle_control_frame(
+        &mut self,
+        t: &mut impl Transport,
+        frame: FrameEvent,
+    ) -> Result<(), ConnectionError> {
         let is_first = self.peer_settings.is_none();
         match frame {
             FrameEvent::Settings(payload) if is_first => {
-                let settings =
-                    Settings::decode(&payload).map_err(|code| ConnectionError::new(code, "bad SETTINGS"))?;
+                let settings = Settings::decode(&payload)
+                    .map_err(|code| ConnectionError::new(code, "bad SETTINGS"))?;
                 self.peer_settings = Some(settings);
                 self.events.push_back(Event::Settings(settings));
                 Ok(())
@@ -276,25 +305,39 @@ impl Connection {
                 Code::H3_MISSING_SETTINGS,
                 "control stream does not start with SETTINGS",
             )),
-            FrameEvent::Settings(_) => Err(ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "second SETTINGS")),
-            FrameEvent::Headers(_) | FrameEvent::Data(_) | FrameEvent::PushPromise => Err(ConnectionError::new(
+            FrameEvent::Settings(_) => Err(ConnectionError::new(
                 Code::H3_FRAME_UNEXPECTED,
-                "frame of a request stream on the control stream",
+                "second SETTINGS",
             )),
+            FrameEvent::Headers(_) | FrameEvent::Data(_) | FrameEvent::PushPromise => {
+                Err(ConnectionError::new(
+                    Code::H3_FRAME_UNEXPECTED,
+                    "frame of a request stream on the control stream",
+                ))
+            }
             FrameEvent::GoAway(id) => self.handle_goaway(t, id),
             FrameEvent::MaxPushId(id) => self.handle_max_push_id(id),
             // Nothing was ever promised, so there is nothing to cancel.
-            FrameEvent::CancelPush(_) => Err(ConnectionError::new(Code::H3_ID_ERROR, "CANCEL_PUSH without push")),
+            FrameEvent::CancelPush(_) => Err(ConnectionError::new(
+                Code::H3_ID_ERROR,
+                "CANCEL_PUSH without push",
+            )),
             FrameEvent::Skipped { .. } => Ok(()),
         }
     }
 
     fn handle_max_push_id(&mut self, id: u64) -> Result<(), ConnectionError> {
         if self.role == Role::Client {
-            return Err(ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "MAX_PUSH_ID from a server"));
+            return Err(ConnectionError::new(
+                Code::H3_FRAME_UNEXPECTED,
+                "MAX_PUSH_ID from a server",
+            ));
         }
         if self.peer_push_id_max.is_some_and(|max| id < max) {
-            return Err(ConnectionError::new(Code::H3_ID_ERROR, "MAX_PUSH_ID shrinks"));
+            return Err(ConnectionError::new(
+                Code::H3_ID_ERROR,
+                "MAX_PUSH_ID shrinks",
+            ));
         }
         self.peer_push_id_max = Some(id);
         Ok(())
@@ -303,7 +346,10 @@ impl Connection {
     fn handle_goaway(&mut self, t: &mut impl Transport, id: u64) -> Result<(), ConnectionError> {
         // A client's GOAWAY names a push id, whose form says nothing.
         if self.role == Role::Client && id & 3 != 0 {
-            return Err(ConnectionError::new(Code::H3_ID_ERROR, "GOAWAY without a request stream id"));
+            return Err(ConnectionError::new(
+                Code::H3_ID_ERROR,
+                "GOAWAY without a request stream id",
+            ));
         }
         if self.goaway_received.is_some_and(|received| id > received) {
             return Err(ConnectionError::new(Code::H3_ID_ERROR, "GOAWAY id grows"));

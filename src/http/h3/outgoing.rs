@@ -18,10 +18,7 @@ pub(super) struct Outgoing {
 pub(super) struct SendGone;
 
 impl Outgoing {
-    pub(super) fn is_empty(&self) -> bool {
-        self.unsent.is_empty()
-    }
-
+    /// How many octets wait.
     pub(super) fn len(&self) -> usize {
         self.unsent.len()
     }

@@ -26,11 +26,13 @@ impl Transport for quinn_proto::Connection {
     }
 
     fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, WriteError> {
-        self.send_stream(id).write(data).map_err(|error| match error {
-            quinn_proto::WriteError::Blocked => WriteError::Blocked,
-            quinn_proto::WriteError::Stopped(code) => WriteError::Stopped(Code::from(code)),
-            quinn_proto::WriteError::ClosedStream => WriteError::Closed,
-        })
+        self.send_stream(id)
+            .write(data)
+            .map_err(|error| match error {
+                quinn_proto::WriteError::Blocked => WriteError::Blocked,
+                quinn_proto::WriteError::Stopped(code) => WriteError::Stopped(Code::from(code)),
+                quinn_proto::WriteError::ClosedStream => WriteError::Closed,
+            })
     }
 
     fn read(&mut self, id: StreamId, bytes_max: usize) -> Read {
@@ -38,7 +40,9 @@ impl Transport for quinn_proto::Connection {
         // Streams are only ever read in order, so the second error cannot occur.
         let mut chunks = match stream.read(true) {
             Ok(chunks) => chunks,
-            Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => return Read::Closed,
+            Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => {
+                return Read::Closed;
+            }
         };
         // Dropping `chunks` returns the credit and, at the end of a stream, its slot.
         match chunks.next(bytes_max) {

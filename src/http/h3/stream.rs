@@ -117,6 +117,10 @@ impl Stream {
         self.recv == Recv::Closed && self.send == Send::Closed
     }
 
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.unread.len() + self.outgoing.len()
+    }
+
     pub(super) fn close_recv(&mut self) {
         self.recv = Recv::Closed;
         self.unread = Bytes::new();
@@ -151,9 +155,16 @@ impl Stream {
             // An empty slice would keep the received packet alive.
             self.unread = Bytes::new();
         }
-        self.undelivered
-            .settle(consumed, event.as_ref(), config.undelivered_stream_bytes_max)?;
-        connection.settle(consumed, event.as_ref(), config.undelivered_connection_bytes_max)?;
+        self.undelivered.settle(
+            consumed,
+            event.as_ref(),
+            config.undelivered_stream_bytes_max,
+        )?;
+        connection.settle(
+            consumed,
+            event.as_ref(),
+            config.undelivered_connection_bytes_max,
+        )?;
         Ok(event)
     }
 
@@ -167,7 +178,8 @@ impl Stream {
         connection: &mut Balance,
         config: &Config,
     ) -> Result<(), ConnectionError> {
-        self.undelivered.charge(bytes, config.undelivered_stream_bytes_max)?;
+        self.undelivered
+            .charge(bytes, config.undelivered_stream_bytes_max)?;
         connection.charge(bytes, config.undelivered_connection_bytes_max)
     }
 

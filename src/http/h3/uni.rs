@@ -55,8 +55,10 @@ impl LocalStream {
     }
 }
 
-const STOPPED: ConnectionError =
-    ConnectionError::new(Code::H3_CLOSED_CRITICAL_STREAM, "our control or QPACK stream was stopped");
+const STOPPED: ConnectionError = ConnectionError::new(
+    Code::H3_CLOSED_CRITICAL_STREAM,
+    "our control or QPACK stream was stopped",
+);
 
 /// Our three streams.
 #[derive(Debug)]
@@ -75,6 +77,11 @@ impl LocalStreams {
         }
     }
 
+    /// Keeps frames for the control stream, behind its type.
+    pub(super) fn hold_control(&mut self, frames: &[u8]) {
+        self.control.outgoing.hold(frames);
+    }
+
     /// Opens what the peer allows, control first, and sends what waits.
     pub(super) fn open(&mut self, t: &mut impl Transport) -> Result<(), ConnectionError> {
         self.control.open(t)?;
@@ -83,13 +90,21 @@ impl LocalStreams {
     }
 
     /// Sends frames on the control stream, or keeps them until it is open.
-    pub(super) fn send_control(&mut self, t: &mut impl Transport, frames: &[u8]) -> Result<(), ConnectionError> {
-        self.control.outgoing.hold(frames);
+    pub(super) fn send_control(
+        &mut self,
+        t: &mut impl Transport,
+        frames: &[u8],
+    ) -> Result<(), ConnectionError> {
+        self.hold_control(frames);
         self.control.flush(t)
     }
 
     /// Goes on with a stream that takes octets again.
-    pub(super) fn writable(&mut self, t: &mut impl Transport, id: StreamId) -> Result<(), ConnectionError> {
+    pub(super) fn writable(
+        &mut self,
+        t: &mut impl Transport,
+        id: StreamId,
+    ) -> Result<(), ConnectionError> {
         for stream in [&mut self.control, &mut self.encoder, &mut self.decoder] {
             if stream.id == Some(id) {
                 stream.flush(t)?;
@@ -101,7 +116,10 @@ impl LocalStreams {
     /// # Errors
     /// H3_CLOSED_CRITICAL_STREAM: a peer must not ask us to close one of them.
     pub(super) fn stopped(&self, id: StreamId) -> Result<(), ConnectionError> {
-        if [&self.control, &self.encoder, &self.decoder].iter().any(|stream| stream.id == Some(id)) {
+        if [&self.control, &self.encoder, &self.decoder]
+            .iter()
+            .any(|stream| stream.id == Some(id))
+        {
             return Err(STOPPED);
         }
         Ok(())
@@ -138,11 +156,15 @@ pub(super) struct PeerStreams {
 
 impl PeerStreams {
     pub(super) fn accept(&mut self, id: StreamId) {
-        self.streams.push((id, PeerStream::Untyped(VarintReader::default())));
+        self.streams
+            .push((id, PeerStream::Untyped(VarintReader::default())));
     }
 
     pub(super) fn stream(&mut self, id: StreamId) -> Option<&mut PeerStream> {
-        self.streams.iter_mut().find(|(known, _)| *known == id).map(|(_, stream)| stream)
+        self.streams
+            .iter_mut()
+            .find(|(known, _)| *known == id)
+            .map(|(_, stream)| stream)
     }
 
     /// Reads the type of an untyped stream from the front of `bytes`.
@@ -161,7 +183,9 @@ impl PeerStreams {
                 Some(ty) => ty,
                 None => return Ok(Typed::NotYet),
             },
-            Some(PeerStream::Control(_) | PeerStream::Encoder(_) | PeerStream::Decoder(_)) => return Ok(Typed::Known),
+            Some(PeerStream::Control(_) | PeerStream::Encoder(_) | PeerStream::Decoder(_)) => {
+                return Ok(Typed::Known);
+            }
             None => return Ok(Typed::Unknown),
         };
         let (stream, is_second) = match ty {
@@ -179,17 +203,23 @@ impl PeerStreams {
             ),
             PUSH => {
                 return Err(match role {
-                    Role::Server => {
-                        ConnectionError::new(Code::H3_STREAM_CREATION_ERROR, "push stream from a client")
+                    Role::Server => ConnectionError::new(
+                        Code::H3_STREAM_CREATION_ERROR,
+                        "push stream from a client",
+                    ),
+                    Role::Client => {
+                        ConnectionError::new(Code::H3_ID_ERROR, "push stream without MAX_PUSH_ID")
                     }
-                    Role::Client => ConnectionError::new(Code::H3_ID_ERROR, "push stream without MAX_PUSH_ID"),
                 });
             }
             _ => {
                 self.forget(id);
                 self.unknown_count = self.unknown_count.saturating_add(1);
                 if self.unknown_count > config.unknown_streams_max {
-                    return Err(ConnectionError::new(Code::H3_EXCESSIVE_LOAD, "too many unknown streams"));
+                    return Err(ConnectionError::new(
+                        Code::H3_EXCESSIVE_LOAD,
+                        "too many unknown streams",
+                    ));
                 }
                 return Ok(Typed::Unknown);
             }
@@ -216,9 +246,12 @@ impl PeerStreams {
                 self.forget(id);
                 Ok(())
             }
-            Some(PeerStream::Control(_) | PeerStream::Encoder(_) | PeerStream::Decoder(_)) => Err(
-                ConnectionError::new(Code::H3_CLOSED_CRITICAL_STREAM, "control or QPACK stream closed"),
-            ),
+            Some(PeerStream::Control(_) | PeerStream::Encoder(_) | PeerStream::Decoder(_)) => {
+                Err(ConnectionError::new(
+                    Code::H3_CLOSED_CRITICAL_STREAM,
+                    "control or QPACK stream closed",
+                ))
+            }
         }
     }
 

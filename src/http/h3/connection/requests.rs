@@ -1,14 +1,21 @@
 //! Request streams: heads are read and checked here, data streams pass through on demand (RFC 9114 section 4).
 
-use bytes::Bytes;
-use quinn_proto::{Dir, Side, StreamId};
+use std::mem;
 
-use super::super::event::{RecvData, RequestError, RespondError, SendData};
+use bytes::Bytes;
+use quinn_proto::StreamId;
+
+use super::super::code::Code;
+use super::super::event::{
+    Abort, ConnectionError, Event, RecvData, RequestError, RespondError, Role, SendData,
+};
+use super::super::frame::{self, FrameEvent};
 use super::super::outgoing::SendGone;
-use super::super::stream::{Kind, Send};
+use super::super::stream::{Kind, Recv, Send, Stream};
+use super::super::transport::{Read, Transport};
 use super::super::{fields, qpack};
-use super::*;
-use crate::http::request::{RequestHead, ResponseHead};
+use super::{Connection, READ_BYTES_MAX};
+use crate::http::request::{HeadError, RequestHead, ResponseHead};
 
 /// The owner's side.
 impl Connection {
@@ -16,13 +23,20 @@ impl Connection {
     ///
     /// # Errors
     /// See [`RequestError`]; nothing was sent then.
-    pub fn request(&mut self, t: &mut impl Transport, head: &RequestHead) -> Result<StreamId, RequestError> {
+    pub fn request(
+        &mut self,
+        t: &mut impl Transport,
+        head: &RequestHead,
+    ) -> Result<StreamId, RequestError> {
         debug_assert_eq!(self.role, Role::Client, "servers do not send requests");
         if self.goaway_received.is_some() || self.goaway_sent.is_some() {
             return Err(RequestError::GoingAway);
         }
         if head.protocol.is_some() {
-            let settings = self.peer_settings.as_ref().ok_or(RequestError::NoSettingsYet)?;
+            let settings = self
+                .peer_settings
+                .as_ref()
+                .ok_or(RequestError::NoSettingsYet)?;
             if !settings.extended_connect {
                 return Err(RequestError::ExtendedConnectUnsupported);
             }
@@ -60,7 +74,10 @@ impl Connection {
         fin: bool,
     ) -> Result<(), RespondError> {
         let max = self.peer_section_size_max();
-        let stream = self.requests.get_mut(&id.index()).ok_or(RespondError::Gone)?;
+        let stream = self
+            .requests
+            .get_mut(&id.index())
+            .ok_or(RespondError::Gone)?;
         if stream.send != Send::Open {
             return Err(RespondError::Gone);
         }
@@ -73,7 +90,8 @@ impl Connection {
         }
         let mut section = Vec::new();
         fields::encode_response(head, &mut section);
-        send_frame(t, id, stream, frame::HEADERS, &section).map_err(|SendGone| RespondError::Gone)?;
+        send_frame(t, id, stream, frame::HEADERS, &section)
+            .map_err(|SendGone| RespondError::Gone)?;
         stream.answered = !head.is_interim();
         if fin {
             if stream.recv != Recv::Closed {
@@ -129,7 +147,9 @@ impl Connection {
             }
             match stream.next_frame(bytes_max, &mut self.undelivered, &self.config)? {
                 None | Some(FrameEvent::Skipped { .. }) => {}
-                Some(FrameEvent::Data(_)) if stream.recv == Recv::Trailers => return Err(AFTER_TRAILERS),
+                Some(FrameEvent::Data(_)) if stream.recv == Recv::Trailers => {
+                    return Err(AFTER_TRAILERS);
+                }
                 Some(FrameEvent::Data(data)) if data.is_empty() => {}
                 Some(FrameEvent::Data(data)) => return Ok(RecvData::Data(data)),
                 Some(FrameEvent::Headers(section)) => self.handle_trailers(t, id, &section)?,
@@ -148,7 +168,10 @@ impl Connection {
         if stream.send != Send::Open {
             return SendData::Gone;
         }
-        debug_assert!(self.role == Role::Client || stream.answered, "DATA comes after the response");
+        debug_assert!(
+            self.role == Role::Client || stream.answered,
+            "DATA comes after the response"
+        );
         if data.is_empty() {
             return SendData::Written;
         }
@@ -156,7 +179,9 @@ impl Connection {
             Err(SendGone) => return SendData::Gone,
             Ok(true) => {}
             Ok(false) => {
-                if stream.outgoing.len().saturating_add(data.len()) > self.config.pending_write_bytes_max {
+                if stream.outgoing.len().saturating_add(data.len())
+                    > self.config.pending_write_bytes_max
+                {
                     stream.wants_write = true;
                     return SendData::Blocked;
                 }
@@ -195,14 +220,21 @@ impl Connection {
 
 /// The transport's side.
 impl Connection {
-    pub(super) fn accept_request(&mut self, t: &mut impl Transport, id: StreamId) -> Result<(), ConnectionError> {
+    pub(super) fn accept_request(
+        &mut self,
+        t: &mut impl Transport,
+        id: StreamId,
+    ) -> Result<(), ConnectionError> {
         if self.role == Role::Client {
             return Err(ConnectionError::new(
                 Code::H3_STREAM_CREATION_ERROR,
                 "bidirectional stream from a server",
             ));
         }
-        if self.goaway_sent.is_some_and(|goaway| u64::from(id) >= goaway) {
+        if self
+            .goaway_sent
+            .is_some_and(|goaway| u64::from(id) >= goaway)
+        {
             let reason = Abort::NotProcessed;
             t.reset(id, reason.code(self.role));
             t.stop(id, reason.code(self.role));
@@ -211,11 +243,16 @@ impl Connection {
         }
         self.requests_next = self.requests_next.max(id.index().saturating_add(1));
         // Plain until the head says otherwise.
-        self.requests.insert(id.index(), Stream::new(&self.config, Kind::Plain));
+        self.requests
+            .insert(id.index(), Stream::new(&self.config, Kind::Plain));
         self.read_head(t, id)
     }
 
-    pub(super) fn request_readable(&mut self, t: &mut impl Transport, id: StreamId) -> Result<(), ConnectionError> {
+    pub(super) fn request_readable(
+        &mut self,
+        t: &mut impl Transport,
+        id: StreamId,
+    ) -> Result<(), ConnectionError> {
         let Some(stream) = self.requests.get(&id.index()) else {
             return Ok(());
         };
@@ -244,7 +281,7 @@ impl Connection {
             // The transport reports STOP_SENDING as an event of its own.
             Err(SendGone) => stream.outgoing.clear(),
         }
-        if std::mem::take(&mut stream.wants_write) {
+        if mem::take(&mut stream.wants_write) {
             self.events.push_back(Event::Writable { id });
         }
         if stream.send == Send::Finishing {
@@ -291,8 +328,12 @@ impl Connection {
                         self.events.push_back(Event::Reset { id, code });
                         break;
                     }
+                    // Gone without a word, as after 0-RTT was rejected.
                     Read::Closed => {
-                        self.recv_closed(id);
+                        stream.close_recv();
+                        let code = Code::H3_REQUEST_CANCELLED;
+                        self.reset(t, id, code);
+                        self.events.push_back(Event::Reset { id, code });
                         break;
                     }
                 }
@@ -306,7 +347,12 @@ impl Connection {
         Ok(())
     }
 
-    fn handle_head(&mut self, t: &mut impl Transport, id: StreamId, section: &Bytes) -> Result<(), ConnectionError> {
+    fn handle_head(
+        &mut self,
+        t: &mut impl Transport,
+        id: StreamId,
+        section: &Bytes,
+    ) -> Result<(), ConnectionError> {
         let lines = match self.decode(section)? {
             Ok(lines) => lines,
             Err(too_large) => {
@@ -315,7 +361,9 @@ impl Connection {
             }
         };
         let handled = match self.role {
-            Role::Server => fields::request_from_lines(lines).map(|head| self.handle_request(t, id, head)),
+            Role::Server => {
+                fields::request_from_lines(lines).map(|head| self.handle_request(t, id, head))
+            }
             Role::Client => match fields::response_from_lines(lines) {
                 Ok(head) if head.is_interim() => return self.charge(id, section.len()),
                 Ok(head) => self.handle_response(id, head),
@@ -338,8 +386,15 @@ impl Connection {
             return;
         }
         stream.kind = Kind::of(&head);
-        stream.recv = if stream.kind.is_connect() { Recv::Tunnel } else { Recv::Content };
-        self.events.push_back(Event::Request { id, head: Box::new(head) });
+        stream.recv = if stream.kind.is_connect() {
+            Recv::Tunnel
+        } else {
+            Recv::Content
+        };
+        self.events.push_back(Event::Request {
+            id,
+            head: Box::new(head),
+        });
     }
 
     fn handle_response(&mut self, id: StreamId, head: ResponseHead) -> Result<(), HeadError> {
@@ -351,13 +406,25 @@ impl Connection {
         if is_tunnel && stream.kind != Kind::ClassicConnect {
             fields::check_capsule_fields(&head.headers)?;
         }
-        stream.recv = if is_tunnel { Recv::Tunnel } else { Recv::Content };
-        self.events.push_back(Event::Response { id, head: Box::new(head) });
+        stream.recv = if is_tunnel {
+            Recv::Tunnel
+        } else {
+            Recv::Content
+        };
+        self.events.push_back(Event::Response {
+            id,
+            head: Box::new(head),
+        });
         Ok(())
     }
 
     /// A second HEADERS frame: trailers where they may be.
-    fn handle_trailers(&mut self, t: &mut impl Transport, id: StreamId, section: &Bytes) -> Result<(), ConnectionError> {
+    fn handle_trailers(
+        &mut self,
+        t: &mut impl Transport,
+        id: StreamId,
+        section: &Bytes,
+    ) -> Result<(), ConnectionError> {
         let Some(stream) = self.requests.get_mut(&id.index()) else {
             return Ok(());
         };
@@ -365,7 +432,10 @@ impl Connection {
             Recv::Content => stream.recv = Recv::Trailers,
             Recv::Trailers => return Err(AFTER_TRAILERS),
             Recv::Tunnel | Recv::Head | Recv::Closed => {
-                return Err(ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "HEADERS on a CONNECT stream"));
+                return Err(ConnectionError::new(
+                    Code::H3_FRAME_UNEXPECTED,
+                    "HEADERS on a CONNECT stream",
+                ));
             }
         }
         // Trailers mean nothing to us; they only have to be well-formed.
@@ -378,10 +448,16 @@ impl Connection {
     }
 
     /// Decodes a field section; the inner error concerns only its message.
-    fn decode(&self, section: &[u8]) -> Result<Result<Vec<qpack::FieldLine>, qpack::Error>, ConnectionError> {
+    fn decode(
+        &self,
+        section: &[u8],
+    ) -> Result<Result<Vec<qpack::FieldLine>, qpack::Error>, ConnectionError> {
         let decoded = qpack::decode(section, self.config.field_section_size_max);
         match decoded.as_ref().err().and_then(|error| error.code()) {
-            Some(code) => Err(ConnectionError::new(code, "field section cannot be decoded")),
+            Some(code) => Err(ConnectionError::new(
+                code,
+                "field section cannot be decoded",
+            )),
             None => Ok(decoded),
         }
     }
@@ -439,13 +515,19 @@ impl Connection {
             (FrameEvent::PushPromise, Role::Client) => {
                 ConnectionError::new(Code::H3_ID_ERROR, "PUSH_PROMISE without MAX_PUSH_ID")
             }
-            (FrameEvent::Data(_), _) => ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "DATA before HEADERS"),
-            _ => ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "frame not allowed on a request stream"),
+            (FrameEvent::Data(_), _) => {
+                ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "DATA before HEADERS")
+            }
+            _ => ConnectionError::new(
+                Code::H3_FRAME_UNEXPECTED,
+                "frame not allowed on a request stream",
+            ),
         }
     }
 }
 
-const AFTER_TRAILERS: ConnectionError = ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "frame after trailers");
+const AFTER_TRAILERS: ConnectionError =
+    ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "frame after trailers");
 
 /// Sends one frame behind what waits on the stream.
 fn send_frame(
