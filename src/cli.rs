@@ -288,7 +288,7 @@ mod tests {
             ),
             (
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a",
-                "port is not a decimal",
+                "port is empty",
             ),
             (
                 "bauta udp --via a --listen 127.0.0.1:1 --target a:1",
