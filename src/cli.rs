@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ::http::{HeaderName, HeaderValue};
-use bauta::config::{Hop, Io, parse_header};
+use bauta::config::{Io, parse_header};
+use bauta::wire::target::Target;
+use bauta::wire::template::Template;
 use clap::{Args, Parser, Subcommand, value_parser};
 
 /// Bytes of the UDP payloads of `bauta demo`. Below 16 there is no room for sequence number and time; above 1300 they
@@ -123,16 +125,16 @@ Examples:
 #[command(after_help = UDP_HELP)]
 pub(crate) struct UdpArgs {
     /// Relay to go through: https://HOST[:PORT] or a URI template; give a second one to nest it in the first
-    #[arg(long, value_name = "URL", required = true, value_parser = hop)]
-    pub(crate) via: Vec<Hop>,
+    #[arg(long, value_name = "URL", required = true, value_parser = template)]
+    pub(crate) via: Vec<Template>,
 
     /// Local UDP address to forward from
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
 
     /// Where the datagrams should go
-    #[arg(long, value_name = "HOST:PORT", value_parser = target)]
-    pub(crate) target: String,
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) target: Target,
 
     /// Certificate authorities to trust in place of the system's (PEM)
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
@@ -189,23 +191,8 @@ fn io(text: &str) -> Result<Io, String> {
     }
 }
 
-fn hop(text: &str) -> Result<Hop, String> {
-    Hop::parse(text, |_| Ok(())).map_err(|error| error.to_string())
-}
-
-/// `host:port` with a port that exists; the name itself is judged by the relay that resolves it.
-fn target(text: &str) -> Result<String, String> {
-    let authority = text
-        .parse::<::http::uri::Authority>()
-        .ok()
-        .filter(|authority| {
-            !authority.host().is_empty()
-                && !text.contains('@')
-                && authority.port_u16().is_some_and(|port| port != 0)
-        });
-    authority
-        .map(|_| text.to_owned())
-        .ok_or_else(|| "must be HOST:PORT with a port of 1 to 65535".to_owned())
+fn template(text: &str) -> Result<Template, String> {
+    Template::from_authority_or_template(text).map_err(|error| error.to_string())
 }
 
 /// `name: value`; blanks around the value do not belong to it.
@@ -297,15 +284,15 @@ mod tests {
             ("bauta relay --config a --listen 127.0.0.1:1", "--dev"),
             (
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a:0",
-                "must be HOST:PORT",
+                "port is not a decimal",
             ),
             (
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a",
-                "must be HOST:PORT",
+                "port is empty",
             ),
             (
                 "bauta udp --via a --listen 127.0.0.1:1 --target a:1",
-                "must start with https://",
+                "not an absolute URI template",
             ),
             ("bauta udp --listen 127.0.0.1:1 --target a:1", "--via <URL>"),
             (
@@ -323,25 +310,6 @@ mod tests {
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(message), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn targets() {
-        for text in ["192.0.2.1:53", "[2001:db8::1]:443", "echo.example:7"] {
-            assert_eq!(target(text).as_deref(), Ok(text));
-        }
-        for text in [
-            "",
-            ":1",
-            "a",
-            "a:",
-            "a:65536",
-            "2001:db8::1:443",
-            "a@b:1",
-            "a b:1",
-        ] {
-            assert!(target(text).is_err(), "{text}");
         }
     }
 

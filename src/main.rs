@@ -123,7 +123,7 @@ fn report(checked: &Checked) -> String {
             .upstream
             .hops
             .iter()
-            .map(|hop| format!("next hop  {}", hop.template)),
+            .map(|hop| format!("next hop  {hop}")),
     );
     lines.extend(
         checked

@@ -13,9 +13,9 @@ use super::checked::{
     Certificate, Checked, Dns, Limits, Listener, PolicyText, Quic, Timeouts, Upstream,
 };
 use super::duration::Period;
-use super::hop::Hop;
 use super::limits::{self, Limit};
 use super::{Environment, Problems, parse_header, relay};
+use crate::wire::template::{PathTemplate, Template};
 
 /// More workers than any machine has cores.
 const WORKERS_MAX: i64 = 1_024;
@@ -130,20 +130,12 @@ impl Checker<'_> {
                 );
             }
             let certificate = self.certificate(&key, entry.certificate, entry.key);
-            for (index, template) in entry.templates.iter().enumerate() {
-                if let Err(message) = self.listener_template(template) {
-                    self.problems.value(
-                        format!("{key}.templates[{index}]"),
-                        quoted(template),
-                        message,
-                    );
-                }
-            }
+            let templates = self.templates(&key, &entry.templates);
             let origins = self.origins(&key, entry.origins);
             listeners.push(Listener {
                 address,
                 certificate,
-                templates: entry.templates,
+                templates,
                 origins,
             });
         }
@@ -152,7 +144,7 @@ impl Checker<'_> {
                 listeners.push(Listener {
                     address,
                     certificate: None,
-                    templates: Vec::new(),
+                    templates: vec![PathTemplate::well_known()],
                     origins: Vec::new(),
                 });
             }
@@ -226,26 +218,39 @@ impl Checker<'_> {
         self.environment.directory.join(path)
     }
 
-    fn listener_template(&self, template: &str) -> Result<(), String> {
-        if !template.starts_with('/') && !template.starts_with("https://") {
-            return Err("must start with / or https://".to_owned());
+    /// The default template is served whatever else is: clients configured with host and port look for it.
+    fn templates(&mut self, at: &str, texts: &[String]) -> Vec<PathTemplate> {
+        let parse = |text: &str| {
+            if text.starts_with('/') {
+                PathTemplate::parse(text)
+            } else {
+                Template::parse(text)?.path_template()
+            }
+        };
+        let mut templates = vec![PathTemplate::well_known()];
+        for (index, text) in texts.iter().enumerate() {
+            match parse(text) {
+                Ok(template) if templates.contains(&template) => {}
+                Ok(template) => templates.push(template),
+                Err(error) => {
+                    self.problems.value(
+                        format!("{at}.templates[{index}]"),
+                        quoted(text),
+                        error.to_string(),
+                    );
+                }
+            }
         }
-        if !template.contains("target_host") || !template.contains("target_port") {
-            return Err("must hold both variables, target_host and target_port".to_owned());
-        }
-        (self.environment.template)(template)
+        templates
     }
 
     fn origins(&mut self, at: &str, origins: Vec<String>) -> Vec<String> {
-        let accepted = |text: &str| {
-            let authority: ::http::uri::Authority = text.parse().ok()?;
-            (!authority.host().is_empty() && !text.contains('@')).then(|| text.to_ascii_lowercase())
-        };
         let mut list = Vec::with_capacity(origins.len());
         for (index, origin) in origins.into_iter().enumerate() {
-            match accepted(&origin) {
-                Some(origin) => list.push(origin),
-                None => {
+            // What can stand in front of the default path is what clients send as :authority.
+            match Template::default_for(&origin) {
+                Ok(_) => list.push(origin.to_ascii_lowercase()),
+                Err(_) => {
                     let key = format!("{at}.origins[{index}]");
                     self.problems.value(
                         key,
@@ -273,7 +278,7 @@ impl Checker<'_> {
         }
         let mut hops = Vec::with_capacity(urls.len());
         for (index, url) in urls.iter().enumerate() {
-            match Hop::parse(url, self.environment.template) {
+            match Template::from_authority_or_template(url) {
                 Ok(hop) => hops.push(hop),
                 Err(error) => {
                     self.problems.value(

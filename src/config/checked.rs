@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
 
-use super::{Congestion, Hop, Io, LogLevel, Offload, Steering};
+use crate::wire::template::{PathTemplate, Template};
+
+use super::{Congestion, Io, LogLevel, Offload, Steering};
 
 /// A relay's whole configuration. Immutable, shared by all workers, swapped whole.
 #[derive(Clone, Debug)]
@@ -53,8 +55,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Certificate and key; `None` only in development mode, where the relay makes its own.
     pub certificate: Option<Certificate>,
-    /// URI templates served besides the default one, absolute or as paths.
-    pub templates: Vec<String>,
+    /// Templates of the request paths that are served; the default one is always the first (RFC 9298 §2).
+    pub templates: Vec<PathTemplate>,
     /// Accepted values of `:authority`, in lower case; empty accepts any.
     pub origins: Vec<String>,
 }
@@ -72,7 +74,7 @@ pub struct Certificate {
 #[derive(Clone, Debug, Default)]
 pub struct Upstream {
     /// Hops in the order in which a datagram towards the target passes them.
-    pub hops: Vec<Hop>,
+    pub hops: Vec<Template>,
     /// Certificate authorities to trust in place of the system's, PEM.
     pub ca: Option<PathBuf>,
     /// Accept any certificate: only for tests, anybody on the path can read and change everything.

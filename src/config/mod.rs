@@ -13,14 +13,13 @@
 //! Invariants: code behind [`Checked`] never meets a value outside its bounds; every bound on what peers can use up is
 //! a [`limits::Limit`] with a metric; the environment (cores, random names, directories) comes in as [`Environment`].
 //!
-//! Deliberately not here: opening certificates (`transport::tls`), the meaning of policy rules and of URI templates
-//! (both come in as functions of [`Environment`]), reloading.
+//! Deliberately not here: opening certificates (`transport::tls`), the meaning of policy rules (a function in
+//! [`Environment`] judges them), reloading.
 
 mod check;
 mod checked;
 mod duration;
 mod header;
-mod hop;
 pub mod limits;
 mod memory;
 mod reader;
@@ -39,7 +38,6 @@ pub use checked::{
     Certificate, Checked, Dns, Limits, Listener, PolicyText, Quic, Timeouts, Upstream,
 };
 pub use header::{HeaderError, parse_header};
-pub use hop::{DEFAULT_TEMPLATE_PATH, Hop, HopError};
 pub use memory::{Bytes, MemoryTerm, worst_case_memory};
 pub use relay::{Congestion, Io, LogLevel, Offload, Steering};
 
@@ -59,12 +57,10 @@ pub struct Environment {
     pub dev_listen: Option<SocketAddr>,
     /// Judges one rule of `policy.allow` and `policy.deny`.
     pub rule: Judge,
-    /// Judges one URI template, absolute (`https://…`) or as a path (`/…`).
-    pub template: Judge,
 }
 
 impl Environment {
-    /// An environment for `directory` whose judges accept everything that is not blank.
+    /// An environment for `directory` that accepts every policy rule that is not blank.
     pub fn new(
         directory: impl Into<PathBuf>,
         cores: NonZeroUsize,
@@ -83,7 +79,6 @@ impl Environment {
             name: name.into(),
             dev_listen: None,
             rule: not_blank,
-            template: not_blank,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::template::PathTemplate;
 
 const MINIMAL: &str =
     "[[listen]]\naddress = \"[::]:443\"\ncertificate = \"chain.pem\"\nkey = \"/k/key.pem\"\n";
@@ -126,7 +127,7 @@ fn every_key_is_read() {
         (Offload::Off, Offload::Off, LogLevel::Debug)
     );
     assert_eq!(config.listen[0].origins, ["relay.example:8443"]);
-    assert_eq!(config.upstream.hops[0].host, "egress.example");
+    assert_eq!(config.upstream.hops[0].authority(), "egress.example");
     assert_eq!(
         config.upstream.ca.as_deref(),
         Some(Path::new("/etc/bauta/ca.pem"))
@@ -280,7 +281,7 @@ fn values() {
     for (text, expected) in [
         (
             "[upstream]\nurls = [\"http://x\"]",
-            "upstream.urls[0]: \"http://x\": must start with https://",
+            "upstream.urls[0]: \"http://x\": scheme is not https",
         ),
         (
             "[policy]\ndeny = [\"\"]",
@@ -338,23 +339,41 @@ fn development_needs_no_file() {
 }
 
 #[test]
-fn the_judges_of_other_layers_are_asked() {
+fn policy_rules_are_judged_by_their_own_layer() {
     let environment = Environment {
         rule: |rule| Err(format!("no rule {}", rule.len())),
-        template: |_| Err("no template".to_owned()),
         ..environment()
     };
-    let text = "[[listen]]\naddress = \"[::]:443\"\ncertificate = \"a\"\nkey = \"b\"\n\
-                templates = [\"/{target_host}/{target_port}\", \"x\"]\n\
-                [policy]\nallow = [\"abc\"]\n[upstream]\nurls = [\"https://a.example\"]";
-    let error = parse(text, &environment).unwrap_err().to_string();
+    let error = parse(
+        &format!("{MINIMAL}[policy]\nallow = [\"abc\"]"),
+        &environment,
+    )
+    .unwrap_err();
+    assert_eq!(error.to_string(), "policy.allow[0]: \"abc\": no rule 3");
+}
+
+#[test]
+fn the_default_template_is_always_served() {
+    // spec: 9298-2-k
+    let default = parse(MINIMAL, &environment()).unwrap();
+    assert_eq!(default.listen[0].templates, [PathTemplate::well_known()]);
+
+    let custom = "templates = [\"https://a.example/masque?h={target_host}&p={target_port}\", \
+                  \"/masque?h={target_host}&p={target_port}\"]";
+    let config = parse(&format!("{MINIMAL}{custom}"), &environment()).unwrap();
+    let own = PathTemplate::parse("/masque?h={target_host}&p={target_port}").unwrap();
     assert_eq!(
-        error.lines().collect::<Vec<_>>(),
+        config.listen[0].templates,
+        [PathTemplate::well_known(), own]
+    );
+
+    // spec: 9298-2-i
+    let wrong = "templates = [\"/masque/{target_host}\", \"masque/{target_host}/{target_port}\"]";
+    assert_eq!(
+        problems(&format!("{MINIMAL}{wrong}")),
         [
-            "listen[0].templates[0]: \"/{target_host}/{target_port}\": no template",
-            "listen[0].templates[1]: \"x\": must start with / or https://",
-            "upstream.urls[0]: \"https://a.example\": no template",
-            "policy.allow[0]: \"abc\": no rule 3",
+            "listen[0].templates[0]: \"/masque/{target_host}\": variable target_port is missing",
+            "listen[0].templates[1]: \"masque/{target_host}/{target_port}\": not an absolute URI template",
         ]
     );
 }
@@ -419,6 +438,7 @@ fn memory_is_a_sum_that_grows_with_each_limit() {
         // These bound parts of what another limit pays for, or how a handshake goes on.
         let free = [
             "tunnels_per_connection",
+            "stream_receive_window",
             "early_datagrams",
             "queue_datagrams",
             "retry_handshakes",
