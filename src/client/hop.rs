@@ -1,13 +1,12 @@
 //! One relay as its client sees it: where it is, how it is trusted, what every request to it carries.
 
-use std::net::IpAddr;
 
 use ::http::{HeaderMap, HeaderValue, header};
 use quinn_proto::crypto;
 use std::sync::Arc;
 
 use crate::http::request::RequestHead;
-use crate::wire::field::CAPSULE_PROTOCOL;
+use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE};
 use crate::wire::target::{Host, Target};
 use crate::wire::template::Template;
 
@@ -27,7 +26,7 @@ pub struct Hop {
 /// What makes two hops the same connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HopKey {
-    host: Box<str>,
+    host: Host,
     port: u16,
     carrier: &'static str,
     crypto_hash: u64,
@@ -37,7 +36,7 @@ impl Hop {
     /// The key that pools connections to this relay.
     pub fn key(&self) -> HopKey {
         HopKey {
-            host: self.template.host().into(),
+            host: self.template.host().clone(),
             port: self.template.port(),
             carrier: "h3",
             crypto_hash: self.crypto_hash,
@@ -46,30 +45,24 @@ impl Hop {
 
     /// The relay itself as a target, for the hop before it.
     pub fn target(&self) -> Target {
-        let host = match self.address() {
-            Some(address) => Host::Ip(address),
-            None => Host::Name(self.template.host().into()),
-        };
-        Target { host, port: self.template.port() }
+        Target { host: self.template.host().clone(), port: self.template.port() }
     }
 
-    /// The relay's address, when its URL names it by address.
-    pub fn address(&self) -> Option<IpAddr> {
-        self.template.host().parse().ok()
-    }
-
-    /// The name that the relay's certificate must carry.
-    pub fn server_name(&self) -> &str {
-        self.template.host()
+    /// The name or address that the relay's certificate must carry, and that is dialled.
+    pub fn server_name(&self) -> Box<str> {
+        match self.template.host() {
+            Host::Name(name) => name.clone(),
+            Host::Ip(address) => address.to_string().into(),
+        }
     }
 
     /// The head of a CONNECT-UDP request for `target` (RFC 9298 §3.4).
     pub fn request(&self, target: &Target, via: Option<&HeaderValue>) -> RequestHead {
         let path = self.template.expand_path(target);
         let authority = self.template.authority();
-        let mut head = RequestHead::extended_connect("connect-udp", "https", authority, &path);
+        let mut head = RequestHead::extended_connect("connect-udp", "https", authority, path);
         head.headers = self.headers.clone();
-        head.headers.insert(CAPSULE_PROTOCOL, HeaderValue::from_static("?1"));
+        head.headers.insert(CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE);
         if let Some(via) = via {
             head.headers.insert(header::VIA, via.clone());
         }

@@ -287,7 +287,7 @@ impl Pool {
         let mut config = ClientConfig::new(Arc::clone(&entry.hop.crypto));
         config.transport_config(transport);
         let name = entry.hop.server_name();
-        match hub.connect(now, self.endpoint, config, address, name, link) {
+        match hub.connect(now, self.endpoint, config, address, &name, link) {
             Ok(id) => entry.dial = Dial::Handshaking(id),
             Err(error) => {
                 tracing::warn!(%error, "cannot dial the next hop");
@@ -318,6 +318,13 @@ impl Pool {
             entry.ready.push(Pooled { id: connection, streams: 0, idle_since: now, going_away: false });
         }
         self.pump(now, hop, hub);
+    }
+
+    /// The peer grants more streams.
+    pub fn handle_streams(&mut self, now: Instant, connection: ConnectionId, hub: &mut Hub) {
+        if let Some(hop) = self.hop_of(connection) {
+            self.pump(now, hop, hub);
+        }
     }
 
     /// The peer accepts no more requests on this connection (RFC 9114 §5.2).
@@ -426,7 +433,7 @@ impl Pool {
             }
             None => {
                 entry.dial = Dial::Resolving;
-                PoolEvent::Resolve { hop, name: entry.hop.server_name().into() }
+                PoolEvent::Resolve { hop, name: entry.hop.server_name() }
             }
         };
         self.events.push_back(event);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::driver::{Driver, SendError, SocketId};
+use super::socket::ends_socket;
 use super::train::Outgoing;
 
 /// What became of a run of datagrams for a connected socket.
@@ -31,8 +32,11 @@ impl Network for Driver {
 
     fn send_train(&mut self, socket: SocketId, datagrams: &[Bytes]) -> TrainOutcome {
         match self.send_vectored(socket, datagrams) {
-            Err(SendError::Unreachable(_) | SendError::Stale) => TrainOutcome::Dead,
-            Ok(()) | Err(_) => TrainOutcome::Done,
+            Err(SendError::Stale) => TrainOutcome::Dead,
+            Err(SendError::Failed(error)) if ends_socket(&error) => TrainOutcome::Dead,
+            Ok(()) | Err(SendError::Blocked | SendError::TooLarge | SendError::Failed(_)) => {
+                TrainOutcome::Done
+            }
         }
     }
 }

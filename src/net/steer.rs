@@ -69,6 +69,12 @@ impl Steer {
         }
     }
 
+    /// Number of workers.
+    #[must_use]
+    pub const fn workers(&self) -> u32 {
+        self.workers
+    }
+
     /// The worker that packets with this destination connection ID are steered to. IDs below [`HASHED_BYTES`] belong to
     /// worker 0.
     #[must_use]

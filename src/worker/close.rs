@@ -6,6 +6,7 @@ use quinn_proto::StreamId;
 
 use super::machine::{Leg, LocalEvent, Machine, Outside, State, Tunnel};
 use crate::error::{Abort, Ending, Refusal};
+use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::transport::quic::ConnectionId;
@@ -150,6 +151,26 @@ impl Machine {
             return;
         };
         self.stream_failed(now, id, (connection, stream), Some(code), out);
+    }
+
+    /// HTTP/3 ended a request stream by itself.
+    pub(super) fn handle_aborted(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        stream: StreamId,
+        reason: &h3::Abort,
+        out: &mut impl Outside,
+    ) {
+        // Nobody processed it: as if the next hop had said so.
+        let code = match reason {
+            h3::Abort::NotProcessed => Code::H3_REQUEST_REJECTED,
+            h3::Abort::Malformed(_)
+            | h3::Abort::Incomplete
+            | h3::Abort::TooLarge(_)
+            | h3::Abort::DatagramUnexpected => Code::H3_MESSAGE_ERROR,
+        };
+        self.handle_reset(now, connection, stream, code, out);
     }
 
     /// The connection of a request stream is gone.

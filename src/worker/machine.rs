@@ -256,8 +256,10 @@ impl Machine {
     ) {
         match (tag, received) {
             (Tag::Listener(number), Received::Train(train)) => {
-                if let Some(train) = self.keep_own(number, train, out) {
+                if self.is_own(&train) {
                     self.handle_stray(now, number, socket, train, out);
+                } else {
+                    self.sort_out(now, number, socket, train, out);
                 }
             }
             (Tag::Dialler, Received::Train(train)) => {
@@ -290,24 +292,34 @@ impl Machine {
         }
     }
 
-    /// Forwards what belongs to other workers. Network cards may join packets of several connections of one
-    /// client into a train, so each packet is looked at.
-    fn keep_own(&mut self, listener: u32, train: Train, out: &mut impl Outside) -> Option<Train> {
+    /// Whether every packet belongs to this worker. Network cards may join packets of several connections of one
+    /// client into a train, so each is looked at.
+    fn is_own(&self, train: &Train) -> bool {
         let (steer, this) = &self.steer;
-        if steer.workers() == 1 || train.packets().all(|p| steer.worker_of_packet(p) == *this) {
-            return Some(train);
-        }
-        let mut own = Vec::new();
-        for part in train.split_by(|packet| steer.worker_of_packet(packet)) {
-            let (worker, part) = part;
-            if worker == *this {
-                own.push(part);
+        let mut packets = train.data.chunks(train.segment_size.max(1));
+        steer.workers() == 1 || packets.all(|packet| steer.worker_of_packet(packet) == *this)
+    }
+
+    /// Keeps our packets of a train and forwards the others.
+    fn sort_out(
+        &mut self,
+        now: Instant,
+        listener: u32,
+        socket: SocketId,
+        train: Train,
+        out: &mut impl Outside,
+    ) {
+        let (peer, local_ip, ecn) = (train.peer, train.local_ip, train.ecn);
+        for data in train.segments() {
+            let worker = self.steer.0.worker_of_packet(&data);
+            let single = Train { peer, local_ip, ecn, segment_size: data.len(), data };
+            if worker == self.steer.1 {
+                self.handle_stray(now, listener, socket, single, out);
             } else {
                 self.stats.strays_forwarded += 1;
-                out.forward(worker, listener, part);
+                out.forward(worker, listener, single);
             }
         }
-        Train::join(own)
     }
 
     /// The answer to [`Outside::resolve`].
@@ -401,22 +413,25 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         match event {
-            h3::Event::Settings => {
+            h3::Event::Settings(_) => {
                 self.pool.handle_settings(now, id, &mut self.hub);
                 self.pool_due = Some(now);
             }
             h3::Event::Request { id: stream, head } => self.handle_request(now, id, stream, &head, out),
-            h3::Event::Response { id: stream, head } => self.handle_response(now, id, stream, head, out),
+            h3::Event::Response { id: stream, head } => {
+                self.handle_response(now, id, stream, head, out);
+            }
             h3::Event::Readable { id: stream } => self.relay_data(now, id, stream, out),
             h3::Event::Reset { id: stream, code } | h3::Event::Stopped { id: stream, code } => {
                 self.handle_reset(now, id, stream, code, out);
             }
-            h3::Event::Malformed { id: stream, error } => {
+            h3::Event::Aborted { id: stream, reason } => {
                 self.stats.requests_malformed += 1;
-                tracing::debug!(%error, "a malformed message");
-                self.handle_reset(now, id, stream, Code::H3_MESSAGE_ERROR, out);
+                tracing::debug!(%reason, "a request stream was aborted");
+                self.handle_aborted(now, id, stream, &reason, out);
             }
             h3::Event::Writable { .. } => {}
+            h3::Event::StreamsAvailable => self.pool.handle_streams(now, id, &mut self.hub),
             h3::Event::GoAway { .. } => self.pool.handle_goaway(now, id, &mut self.hub),
         }
     }
@@ -500,21 +515,21 @@ impl Machine {
         self.drain =
             Drain::Announced { settle: now + GOAWAY_SETTLES, deadline: now + self.limits.drain };
         self.hub.drain();
-        self.goaway(h3::GoAway::Soft);
+        self.goaway(now, h3::GoAway::Soft);
     }
 
-    fn goaway(&mut self, kind: h3::GoAway) {
+    fn goaway(&mut self, now: Instant, kind: h3::GoAway) {
         let downstream: Vec<_> =
             self.hub.connections().filter(|id| self.hub.is_downstream(*id)).collect();
         for id in downstream {
-            self.hub.goaway(id, kind);
+            self.hub.goaway(now, id, kind);
         }
     }
 
     fn progress_drain(&mut self, now: Instant, out: &mut impl Outside) {
         match self.drain {
             Drain::Announced { settle, deadline } if settle <= now => {
-                self.goaway(h3::GoAway::Final);
+                self.goaway(now, h3::GoAway::Final);
                 self.drain = Drain::Refusing { deadline };
                 self.progress_drain(now, out);
             }

@@ -235,7 +235,7 @@ impl Machine {
         now: Instant,
         connection: ConnectionId,
         stream: StreamId,
-        head: ResponseHead,
+        head: Box<ResponseHead>,
         out: &mut impl Outside,
     ) {
         let Some(id) = self.hub.owner(connection, stream).map(TunnelId::from_bits) else {
@@ -243,7 +243,7 @@ impl Machine {
         };
         match check_accepted(&head) {
             Ok(()) => self.opened(now, id, Leg::Stream { connection, stream }, out),
-            Err(refusal) => self.refuse(now, id, refusal, Some(Box::new(head)), out),
+            Err(refusal) => self.refuse(now, id, refusal, Some(head), out),
         }
     }
 }

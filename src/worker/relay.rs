@@ -137,7 +137,7 @@ impl Machine {
             };
             let outcome = match read {
                 RecvData::Data(data) => inbound.handle_data(data, |payload| payloads.push(payload)),
-                RecvData::Blocked => break,
+                RecvData::Blocked | RecvData::Gone => break,
                 RecvData::Finished => match inbound.handle_finished() {
                     Ok(()) => {
                         let abort =

@@ -4,9 +4,9 @@
 
 mod budget;
 pub mod code;
-pub mod config;
-pub mod connection;
-pub mod event;
+mod config;
+mod connection;
+mod event;
 pub mod fields;
 pub mod frame;
 #[doc(hidden)]
@@ -25,6 +25,13 @@ mod stream;
 mod tests;
 pub mod transport;
 mod uni;
+
+pub use self::config::Config;
+pub use self::connection::Connection;
+pub use self::event::{
+    Abort, ConnectionError, DatagramDrop, DatagramMode, DatagramRoute, Event, GoAway, RecvData, RequestError,
+    RespondError, Role, SendData,
+};
 
 /// True for the values `0x1f * N + 0x21`, which exist to be ignored: as a frame type, stream type,
 /// setting or error code (RFC 9114 sections 6.2.3, 7.2.4.1, 7.2.8 and 8.1).

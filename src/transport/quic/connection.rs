@@ -122,7 +122,7 @@ impl Connection {
             quinn_proto::Event::Connected => {
                 self.handshake_deadline = None;
                 self.established = true;
-                self.h3.start(&mut self.quic);
+                self.h3.start(&mut self.quic)?;
                 Ok(Some(Event::Connected))
             }
             quinn_proto::Event::ConnectionLost { reason } => {
@@ -149,8 +149,8 @@ impl Connection {
 
     /// Keeps what an HTTP/3 event means for datagrams.
     pub(super) fn note(&mut self, event: &h3::Event) {
-        if matches!(event, h3::Event::Settings) {
-            self.mode = self.h3.datagram_mode(&self.quic);
+        if matches!(event, h3::Event::Settings(_)) {
+            self.mode = self.h3.datagram_mode(&mut self.quic);
         }
     }
 
@@ -171,11 +171,11 @@ impl Connection {
                     bytes::Buf::advance(&mut datagram, header_len);
                     return Ok(Some((id, datagram)));
                 }
-                DatagramRoute::Early if self.held.len() < HELD_DATAGRAMS_MAX => {
+                DatagramRoute::Early { .. } if self.held.len() < HELD_DATAGRAMS_MAX => {
                     // A copy: the original pins a receive buffer.
                     self.held.push_back((now, Bytes::copy_from_slice(&datagram)));
                 }
-                DatagramRoute::Early | DatagramRoute::Drop => stats.dropped_unroutable += 1,
+                DatagramRoute::Early { .. } | DatagramRoute::Drop(_) => stats.dropped_unroutable += 1,
             }
         }
         Ok(None)
@@ -196,10 +196,10 @@ impl Connection {
                     bytes::Buf::advance(&mut datagram, header_len);
                     return Ok(Some((id, datagram)));
                 }
-                DatagramRoute::Early if now.duration_since(since) < HELD_FOR => {
+                DatagramRoute::Early { .. } if now.duration_since(since) < HELD_FOR => {
                     self.held.push_back((since, datagram));
                 }
-                DatagramRoute::Early | DatagramRoute::Drop => stats.dropped_unroutable += 1,
+                DatagramRoute::Early { .. } | DatagramRoute::Drop(_) => stats.dropped_unroutable += 1,
             }
         }
         Ok(None)

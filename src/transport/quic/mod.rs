@@ -490,9 +490,21 @@ impl Hub {
         self.with(id, |h3, quic| h3.reset(quic, stream, code));
     }
 
+    /// Asks the peer to stop sending on a request stream.
+    pub fn stop(&mut self, id: ConnectionId, stream: StreamId, code: Code) {
+        self.with(id, |h3, quic| h3.stop(quic, stream, code));
+    }
+
     /// Announces that the connection accepts no more requests.
-    pub fn goaway(&mut self, id: ConnectionId, kind: h3::GoAway) {
-        self.with(id, |h3, quic| h3.goaway(quic, kind));
+    pub fn goaway(&mut self, now: Instant, id: ConnectionId, kind: h3::GoAway) {
+        let Some(connection) = live(&mut self.connections, id) else {
+            return;
+        };
+        let sent = connection.h3.goaway(&mut connection.quic, kind);
+        self.mark_dirty(id.index);
+        if let Err(error) = sent {
+            self.fail(now, id, error);
+        }
     }
 
     /// Closes a connection at once.

@@ -206,6 +206,16 @@ impl Connection {
         }
     }
 
+    /// Asks the peer to stop sending (STOP_SENDING with `code`). Our sending side stands.
+    pub fn stop(&mut self, t: &mut impl Transport, id: StreamId, code: Code) {
+        if let Some(stream) = self.requests.get_mut(&id.index())
+            && stream.recv != Recv::Closed
+        {
+            t.stop(id, code);
+            self.recv_closed(id);
+        }
+    }
+
     /// Abandons the stream in both directions, RESET_STREAM and STOP_SENDING with `code`, and forgets it.
     pub fn reset(&mut self, t: &mut impl Transport, id: StreamId, code: Code) {
         if let Some(stream) = self.requests.remove(&id.index()) {
