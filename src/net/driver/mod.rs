@@ -48,6 +48,12 @@ pub struct SocketId {
 }
 
 impl SocketId {
+    /// A name in another [`Network`](super::Network) than a driver: a simulated one numbers its sockets by itself.
+    #[must_use]
+    pub const fn from_parts(slot: u32, generation: u32) -> Self {
+        Self { slot, generation }
+    }
+
     /// The number under which the epoll set knows the socket. Generations begin at 1, so it is never below 2^32.
     fn token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.slot)
