@@ -138,7 +138,27 @@ impl Machine {
         Some(tunnel)
     }
 
-    /// A request stream was reset or stopped by its peer.
+    /// The peer reads no more of a request stream.
+    pub(super) fn handle_stopped(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        stream: StreamId,
+        code: Code,
+        out: &mut impl Outside,
+    ) {
+        let owner = self.hub.owner(connection, stream).map(TunnelId::from_bits);
+        let requested = owner.and_then(|id| self.tunnels.get(id)).is_some_and(|tunnel| {
+            matches!(tunnel.state, State::Requested { .. })
+                && tunnel.upstream == Leg::Stream { connection, stream }
+        });
+        // A refusal asks us to stop sending, and the response may be right behind (RFC 9114 §4.1).
+        if !requested {
+            self.handle_reset(now, connection, stream, code, out);
+        }
+    }
+
+    /// A request stream was reset by its peer, or is as good as reset.
     pub(super) fn handle_reset(
         &mut self,
         now: Instant,

@@ -422,8 +422,9 @@ impl Machine {
                 self.handle_response(now, id, stream, head, out);
             }
             h3::Event::Readable { id: stream } => self.relay_data(now, id, stream, out),
-            h3::Event::Reset { id: stream, code } | h3::Event::Stopped { id: stream, code } => {
-                self.handle_reset(now, id, stream, code, out);
+            h3::Event::Reset { id: stream, code } => self.handle_reset(now, id, stream, code, out),
+            h3::Event::Stopped { id: stream, code } => {
+                self.handle_stopped(now, id, stream, code, out);
             }
             h3::Event::Aborted { id: stream, reason } => {
                 self.stats.requests_malformed += 1;
