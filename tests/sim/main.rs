@@ -1,0 +1,18 @@
+//! Client, ingress, egress and target in one thread and in virtual time, with faults from a seed.
+//!
+//! ```text
+//!   client ──link──► ingress ──link──► egress ──link──► target        one Net, one clock
+//!   Machine          Machine           Machine          Host          the code of production in between
+//! ```
+//!
+//! The machines are those of production; what is replaced is `worker::run`, the sockets and the clock. Tests read
+//! like the story of a few parties: open, send, let time pass, look. A test that fails names its seed.
+//!
+//! Connection IDs and TLS draw their own randomness, which changes bytes, and the length of a signature by one or two.
+//! Everything else repeats with the seed: which packets there are, when, and what becomes of them.
+
+mod net;
+mod node;
+mod raw;
+mod relay;
+mod sim;

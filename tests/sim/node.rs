@@ -1,0 +1,433 @@
+//! The parties: machines built from the defaults of the configuration, and hosts that are no relays.
+//!
+//! ```text
+//!   client    no listener, a route of hops, tunnels opened by the test
+//!   relay     a listener; without hops it is an egress (direct), with hops an ingress (chain)
+//!   host      a plain UDP socket: keeps what it gets, and sends it back if told to
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use bauta::client::{Hop, HopId, Pool, PoolLimits};
+use bauta::config::{self, Checked, Environment};
+use bauta::error::Refusal;
+use bauta::handler::Handler;
+use bauta::http::h3;
+use bauta::http::request::ResponseHead;
+use bauta::net::steer::Steer;
+use bauta::net::{Network, Outgoing, Received, SocketId};
+use bauta::policy::Policy;
+use bauta::server::Server;
+use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
+use bauta::transport::quic::{Hub, HubLimits, OutboxLimits};
+use bauta::transport::tls::{
+    ClientTls, DevCa, Trust, client_config, quic_client, quic_server, server_config,
+};
+use bauta::tunnel::{EarlyLimits, TunnelId};
+use bauta::wire::template::{PathTemplate, Template};
+use bauta::worker::{LocalEvent, Machine, MachineLimits, Setup, Tag};
+use bytes::Bytes;
+use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
+
+use crate::net::{Letter, Net, NodeId};
+
+/// The time on every calendar of the simulation, since 1970. Certificates and tokens are judged by it.
+const CALENDAR: Duration = Duration::from_secs(1_700_000_000);
+/// Port of every relay.
+pub(crate) const RELAY_PORT: u16 = 443;
+/// Names that certificates are made for.
+const NAMES: [&str; 5] = [
+    "ingress.test",
+    "middle.test",
+    "egress.test",
+    "other.test",
+    "loop.test",
+];
+
+/// The authority that everybody trusts, and the certificate of every relay.
+pub(crate) static CA: LazyLock<DevCa> = LazyLock::new(authority);
+/// An authority that nobody trusts.
+pub(crate) static STRANGER: LazyLock<DevCa> = LazyLock::new(authority);
+
+fn authority() -> DevCa {
+    DevCa::new(&NAMES, SystemTime::UNIX_EPOCH + CALENDAR).expect("names for a certificate")
+}
+
+/// A calendar that stands still.
+#[derive(Debug)]
+struct Calendar;
+
+impl TimeProvider for Calendar {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(CALENDAR))
+    }
+}
+
+impl TimeSource for Calendar {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + CALENDAR
+    }
+}
+
+/// What a test may change before a machine is built.
+pub(crate) struct Settings {
+    pub(crate) checked: Checked,
+    pub(crate) pool: PoolLimits,
+    pub(crate) policy: Policy,
+    /// Who signed the certificate that a relay shows.
+    pub(crate) identity: &'static DevCa,
+}
+
+impl Settings {
+    /// The defaults, for a machine whose targets may be anywhere.
+    pub(crate) fn new(name: &str) -> Self {
+        let mut environment = Environment::new("/", NonZeroUsize::MIN, name);
+        environment.dev_listen = Some(SocketAddr::from(([192, 0, 2, 1], RELAY_PORT)));
+        let checked = config::parse("", &environment).expect("defaults are valid");
+        let pool = PoolLimits {
+            connections_per_hop_max: 64,
+            waiting_per_hop_max: checked.limits.tunnels,
+            idle: Duration::from_secs(60),
+            backoff_min: Duration::from_millis(250),
+            backoff_max: Duration::from_secs(10),
+        };
+        let policy = Policy {
+            public_only: false,
+            ..Policy::default()
+        };
+        Self {
+            checked,
+            pool,
+            policy,
+            identity: &CA,
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options::new(
+            self.checked.quic.clone(),
+            self.checked.limits.tunnels_per_connection,
+        )
+    }
+
+    fn hub(&self) -> Hub {
+        let Checked {
+            limits,
+            quic,
+            timeouts,
+            ..
+        } = &self.checked;
+        let hub_limits = HubLimits {
+            connections_max: limits.connections,
+            retry_handshakes: quic.retry_handshakes,
+            handshakes_max: quic.max_pending_handshakes,
+            handshake_timeout: timeouts.handshake,
+            outbox: OutboxLimits {
+                datagrams_max: limits.queue_datagrams,
+                bytes_max: limits.queue_bytes,
+            },
+        };
+        let h3_config = h3::Config {
+            field_section_size_max: limits.field_section_bytes,
+            headers_len_max: limits.field_section_bytes * 2,
+            ..h3::Config::default()
+        };
+        Hub::new(hub_limits, h3_config)
+    }
+
+    fn machine_limits(&self) -> MachineLimits {
+        let Checked {
+            limits, timeouts, ..
+        } = &self.checked;
+        MachineLimits {
+            tunnels_max: limits.tunnels,
+            early: EarlyLimits {
+                datagrams_max: limits.early_datagrams,
+                bytes_max: limits.early_bytes,
+            },
+            tunnel_idle: timeouts.tunnel_idle,
+            open_timeout: timeouts.open,
+            drain: timeouts.drain,
+        }
+    }
+
+    fn server_config(&self) -> Arc<ServerConfig> {
+        let tls = server_config(&self.identity.identity, false).expect("a working provider");
+        let crypto: Arc<dyn crypto::ServerConfig> = quic_server(tls).expect("AES-128");
+        let mut server = ServerConfig::with_crypto(crypto);
+        server.transport_config(self.options().server_transport());
+        server.incoming_buffer_size(config::limits::HANDSHAKE_BUFFER_BYTES);
+        server.time_source(Arc::new(Calendar));
+        Arc::new(server)
+    }
+}
+
+/// TLS of a client that trusts [`CA`].
+pub(crate) fn client_crypto() -> Arc<dyn crypto::ClientConfig> {
+    let tls = ClientTls::new(Trust::Pem(CA.ca_pem.clone()));
+    let mut config = rustls::ClientConfig::clone(&client_config(&tls).expect("an authority"));
+    config.time_provider = Arc::new(Calendar);
+    quic_client(Arc::new(config)).expect("AES-128")
+}
+
+/// A relay as its clients know it.
+pub(crate) fn hop(name: &str) -> Hop {
+    Hop {
+        template: Template::default_for(name).expect("a host name"),
+        crypto: client_crypto(),
+        crypto_hash: 1,
+        headers: Default::default(),
+    }
+}
+
+/// What became of a tunnel that a test opened.
+#[derive(Debug, Default)]
+pub(crate) struct Local {
+    pub(crate) opened: Option<Instant>,
+    pub(crate) refused: Option<(Refusal, Option<Box<ResponseHead>>)>,
+    pub(crate) closed: Option<Instant>,
+    pub(crate) payloads: Vec<Bytes>,
+}
+
+impl Local {
+    /// Status of the response that refused the tunnel.
+    pub(crate) fn status(&self) -> Option<u16> {
+        let (_, response) = self.refused.as_ref()?;
+        response.as_ref().map(|head| head.status.as_u16())
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.opened.is_some() && self.closed.is_none()
+    }
+}
+
+/// A machine with its sockets.
+pub(crate) struct MachineNode {
+    pub(crate) machine: Machine,
+    pub(crate) listener: Option<SocketId>,
+    pub(crate) dialler: SocketId,
+    /// Where the machine's route leads.
+    pub(crate) hop: Option<HopId>,
+    pub(crate) tunnels: BTreeMap<TunnelId, Local>,
+    inbox: Vec<(SocketId, u64, Received)>,
+}
+
+/// What a machine is to be.
+pub(crate) struct Role {
+    /// Worker number, and the hash that all workers of the process share.
+    pub(crate) steer: (Steer, u32),
+    pub(crate) endpoint: EndpointConfig,
+    pub(crate) listens: bool,
+    pub(crate) hops: Vec<Hop>,
+}
+
+impl Role {
+    pub(crate) fn client(hops: Vec<Hop>) -> Self {
+        Self {
+            listens: false,
+            ..Self::relay(hops)
+        }
+    }
+
+    pub(crate) fn relay(hops: Vec<Hop>) -> Self {
+        let steer = (Steer::new([1, 2, 3, 4], 1), 0);
+        Self {
+            steer,
+            endpoint: shared_endpoint_config(),
+            listens: true,
+            hops,
+        }
+    }
+}
+
+impl MachineNode {
+    pub(crate) fn new(net: &mut Net, node: NodeId, settings: Settings, role: Role) -> Self {
+        let mut hub = settings.hub();
+        let mut shared = role.endpoint;
+        let mut endpoint = |net: &mut Net, server| {
+            shared.rng_seed(Some(net.rng.seed()));
+            let config = endpoint_config(&shared, role.steer.0, role.steer.1);
+            quinn_proto::Endpoint::new(config, server, true, None)
+        };
+        let mut listeners = Vec::new();
+        let listener = role.listens.then(|| {
+            listeners.push(hub.add_endpoint(endpoint(net, Some(settings.server_config()))));
+            net.bind(node, Some(RELAY_PORT), Tag::Listener(0).to_bits())
+        });
+        let dialler_endpoint = hub.add_endpoint(endpoint(net, None));
+        let dialler = net.bind(node, None, Tag::Dialler.to_bits());
+        let mut pool = Pool::new(settings.pool, dialler_endpoint, settings.options());
+        let hop = (!role.hops.is_empty()).then(|| pool.add_route(role.hops));
+        let own = listener
+            .map(|_| SocketAddr::new(net.ip(node), RELAY_PORT))
+            .into_iter()
+            .collect();
+        let policy = Policy {
+            own,
+            ..settings.policy.clone()
+        };
+        let handler = match hop {
+            Some(_) => Handler::Chain(policy),
+            None => Handler::Direct(policy),
+        };
+        let templates = vec![PathTemplate::well_known()];
+        let server = Server::new(&settings.checked.name, templates, Vec::new(), handler, hop);
+        let machine = Machine::new(Setup {
+            hub,
+            listeners,
+            dialler: (dialler_endpoint, dialler),
+            pool,
+            server,
+            steer: role.steer,
+            limits: settings.machine_limits(),
+        });
+        Self {
+            machine,
+            listener,
+            dialler,
+            hop,
+            tunnels: BTreeMap::new(),
+            inbox: Vec::new(),
+        }
+    }
+
+    /// One turn, in the order of `worker::run`; whether there is more to do at once.
+    pub(crate) fn turn(&mut self, net: &mut Net, node: NodeId) -> bool {
+        let now = net.now;
+        let Self { machine, inbox, .. } = self;
+        let more = net.receive(node, inbox);
+        for (socket, tag, received) in inbox.drain(..) {
+            let tag = Tag::from_bits(tag);
+            machine.handle_received(now, socket, tag, received, &mut net.world(node));
+        }
+        while let Some(letter) = net.letter(node) {
+            let world = &mut net.world(node);
+            match letter {
+                Letter::Stray { listener, train } => {
+                    let socket = self.listener.expect("strays belong to listeners");
+                    machine.handle_stray(now, listener, socket, train, world);
+                }
+                Letter::Resolved { asker, resolution } => {
+                    machine.handle_resolved(now, asker, resolution, world);
+                }
+            }
+        }
+        machine.turn(now, &mut net.world(node));
+        while let Some(event) = self.machine.poll_local() {
+            self.note(now, event);
+        }
+        self.machine.flush(now, &mut net.world(node));
+        more || self.machine.is_busy()
+    }
+
+    fn note(&mut self, now: Instant, event: LocalEvent) {
+        match event {
+            LocalEvent::Opened(id) => {
+                let again = self.tunnels.entry(id).or_default().opened.replace(now);
+                assert_eq!(again, None, "a tunnel opens once");
+            }
+            LocalEvent::Refused(id, refusal, head) => {
+                let again = self
+                    .tunnels
+                    .entry(id)
+                    .or_default()
+                    .refused
+                    .replace((refusal, head));
+                assert_eq!(again, None, "a tunnel is refused once");
+            }
+            LocalEvent::Payload(id, payload) => {
+                let local = self.tunnels.entry(id).or_default();
+                assert!(local.is_open(), "payloads come while the tunnel is open");
+                local.payloads.push(Bytes::copy_from_slice(&payload));
+            }
+            LocalEvent::Closed(id) => {
+                let again = self.tunnels.entry(id).or_default().closed.replace(now);
+                assert_eq!(again, None, "a tunnel ends once");
+            }
+        }
+    }
+}
+
+/// A plain UDP socket.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) address: SocketAddr,
+    pub(crate) socket: SocketId,
+    /// Whether it sends back what it gets.
+    pub(crate) echo: bool,
+    /// Everything it got: when, from whom, what.
+    pub(crate) received: Vec<(Instant, SocketAddr, Bytes)>,
+    inbox: Vec<(SocketId, u64, Received)>,
+}
+
+impl Host {
+    pub(crate) fn new(net: &mut Net, node: NodeId, port: u16, echo: bool) -> Self {
+        let socket = net.bind(node, Some(port), 0);
+        let address = SocketAddr::new(net.ip(node), port);
+        Self {
+            address,
+            socket,
+            echo,
+            received: Vec::new(),
+            inbox: Vec::new(),
+        }
+    }
+
+    pub(crate) fn turn(&mut self, net: &mut Net, node: NodeId) -> bool {
+        let more = net.receive(node, &mut self.inbox);
+        for (_, _, received) in self.inbox.drain(..) {
+            let Received::Train(train) = received else {
+                continue;
+            };
+            assert_eq!(train.ecn, None, "towards targets everything is Not-ECT");
+            let peer = train.peer;
+            for datagram in train.segments() {
+                let datagram = datagram.freeze();
+                self.received.push((net.now, peer, datagram.clone()));
+                if self.echo {
+                    send(net, node, self.socket, peer, datagram);
+                }
+            }
+        }
+        more
+    }
+
+    /// The payloads, without the rest.
+    pub(crate) fn payloads(&self) -> Vec<Bytes> {
+        self.received
+            .iter()
+            .map(|(_, _, payload)| payload.clone())
+            .collect()
+    }
+
+    /// Who sent the first datagram: the relay's socket for a tunnel.
+    pub(crate) fn first_peer(&self) -> Option<SocketAddr> {
+        self.received.first().map(|(_, peer, _)| *peer)
+    }
+}
+
+/// Sends one datagram of a host, which may be empty.
+pub(crate) fn send(net: &mut Net, node: NodeId, socket: SocketId, peer: SocketAddr, data: Bytes) {
+    if data.is_empty() {
+        return net.send_from(socket, peer, None, data);
+    }
+    let outgoing = Outgoing {
+        peer: Some(peer),
+        local_ip: None,
+        ecn: None,
+        segment_size: None,
+        contents: &data,
+    };
+    net.world(node).send(socket, &outgoing);
+}
+
+/// Whether `ip` is one of those of clients.
+pub(crate) fn is_client(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.octets()[..3] == [198, 51, 100])
+}
