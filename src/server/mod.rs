@@ -144,7 +144,7 @@ impl Server {
         for value in received.get_all(header::VIA) {
             headers.append(header::VIA, value.clone());
         }
-        via::append(&mut headers, "3", &self.pseudonym);
+        via::append(&mut headers, "3", &self.pseudonym).ok()?;
         let lines: Vec<_> = headers.get_all(header::VIA).iter().map(HeaderValue::as_bytes).collect();
         HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
     }

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::machine::Resolve;
+use super::run::Report;
 use crate::net::{Train, Waker};
 use crate::policy::resolve::Resolution;
 
@@ -33,6 +34,8 @@ pub enum Letter {
         /// What was found.
         resolution: Resolution,
     },
+    /// Say what happened so far.
+    Report(Sender<Report>),
     /// End gracefully: no new work, tunnels may finish until the deadline.
     Drain,
     /// End now.

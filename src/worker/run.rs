@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
 use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
 use super::mailbox::{Address, Letter, Mailbox};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
-use crate::net::{self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, clock};
+use crate::net::{self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, Woken, clock};
 use crate::policy::resolve::ResolveError;
 use crate::transport::quic::HubStats;
 
@@ -206,7 +207,9 @@ impl<A: App> Worker<A> {
                     }
                 }
             }
-            let stopped = read_letters(now, mailbox, machine, listeners, &mut world);
+            let mut asked = Vec::new();
+            let stopped =
+                read_letters(now, mailbox, machine, listeners, &mut asked, &mut world);
             machine.turn(now, &mut world);
             while let Some(event) = machine.poll_local() {
                 app.handle(now, event, machine, &mut world);
@@ -228,11 +231,15 @@ impl<A: App> Worker<A> {
                 };
                 self.machine.handle_resolved(now, asker, Err(ResolveError::Timeout), &mut world);
             }
+            for asker in asked {
+                // Whoever asked may have left.
+                drop(asker.try_send(self.report(io.clone())));
+            }
             if stopped || self.machine.is_finished() || self.app.is_finished() {
                 return Ok((self.report(io), self.app));
             }
             if more || app_busy || self.machine.is_busy() {
-                self.driver.poll_ready_nonblocking()?;
+                let _: Woken = self.driver.poll_ready_nonblocking()?;
                 busy_turns += 1;
                 if busy_turns % TURNS_PER_YIELD == 0 {
                     yield_now().await;
@@ -240,7 +247,7 @@ impl<A: App> Worker<A> {
             } else {
                 let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
                 self.driver.set_timer(deadline.into_iter().flatten().min(), clock::now())?;
-                self.driver.ready().await?;
+                let _: Woken = self.driver.ready().await?;
             }
         }
     }
@@ -262,6 +269,7 @@ fn read_letters(
     mailbox: &Mailbox,
     machine: &mut Machine,
     listeners: &[SocketId],
+    asked: &mut Vec<Sender<Report>>,
     world: &mut World<'_>,
 ) -> bool {
     for _ in 0..LETTERS_PER_TURN {
@@ -275,6 +283,7 @@ fn read_letters(
             Some(Letter::Resolved { asker, resolution }) => {
                 machine.handle_resolved(now, asker, resolution, world);
             }
+            Some(Letter::Report(asker)) => asked.push(asker),
             Some(Letter::Drain) => machine.drain(now),
             Some(Letter::Stop) => {
                 machine.stop(now);

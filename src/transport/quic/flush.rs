@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::{ConnectionId, Hub, Link, outgoing};
+use super::{ConnectionId, Hub, Link, SendOutcome, outgoing};
 use crate::net::Network;
 
 /// Most bytes of one message with UDP_SEGMENT: the largest UDP payload over IPv4.
@@ -44,7 +44,8 @@ impl Hub {
                     Link::Tunnel { connection: outer, stream } => {
                         let segment_size = transmit.segment_size.unwrap_or(transmit.size).max(1);
                         for packet in transmit_buffer[..transmit.size].chunks(segment_size) {
-                            self.send_datagram(outer, stream, packet);
+                            // QUIC finds out by itself what was lost.
+                            let _: SendOutcome = self.send_datagram(outer, stream, packet);
                         }
                     }
                 },

@@ -460,8 +460,10 @@ impl Hub {
     /// Answers a request; with `fin` the answer is all there will be.
     pub fn respond(&mut self, id: ConnectionId, stream: StreamId, head: &ResponseHead, fin: bool) {
         self.with(id, |h3, quic| {
-            // A stream that is gone needs no answer.
-            drop(h3.respond(quic, stream, head, fin));
+            if let Err(error) = h3.respond(quic, stream, head, fin) {
+                // A stream that is gone needs no answer.
+                tracing::debug!(%error, "a response was not sent");
+            }
         });
     }
 

@@ -1,0 +1,11 @@
+//! What the `bauta` program runs: a relay, a forwarder, a demonstration. The binary only parses arguments.
+//!
+//! ```text
+//!   control thread (tokio, one thread): signals · names ──► mailboxes ──► worker threads
+//! ```
+
+pub mod relay;
+mod threads;
+pub mod udp;
+
+pub use self::threads::StartError;
