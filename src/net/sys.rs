@@ -255,8 +255,7 @@ pub(super) fn receive(
     let start = buffer.len();
     let mut control = control::Space::new();
     // Large enough for either family.
-    let mut peer =
-        SockAddr::from(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)));
+    let mut peer = SockAddr::from(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)));
     let mut slices = [MaybeUninitSlice::new(buffer.spare_capacity_mut())];
     let mut message = MsgHdrMut::new()
         .with_buffers(&mut slices)

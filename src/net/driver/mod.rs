@@ -6,7 +6,7 @@
 //!       … feed machines, expire timers …
 //!       driver.send(id, …);                       trains
 //!       driver.set_timer(earliest deadline, now);
-//!       woken = if more { driver.poll_ready_nonblocking() } else { driver.ready().await };
+//!       woken = if more { yield_now().await; driver.poll_ready_nonblocking() } else { driver.ready().await };
 //!   }
 //! ```
 //!

@@ -2,10 +2,10 @@
 
 use std::io;
 
+use super::{Driver, Entry, Received, SocketId, Stats};
 use crate::net::buffer::Pool;
 use crate::net::sys;
 use crate::net::train::Train;
-use super::{Driver, Entry, Received, SocketId, Stats};
 
 /// How a visit to a socket ended.
 enum Visit {
