@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Driver, Entry, Received, SocketId, Stats};
+use super::{Driver, Entry, Received, SocketId, Stats, find};
 use crate::net::buffer::Pool;
 use crate::net::sys;
 use crate::net::train::Train;
@@ -30,17 +30,14 @@ impl Driver {
             if turn_budget == 0 {
                 break;
             }
-            let Some(slot) = self.ready.pop_front() else {
+            let Some(id) = self.ready.pop_front() else {
                 break;
             };
-            let Some(entry) = self.sockets.get_mut(slot as usize) else {
+            let Some(entry) = find(&mut self.sockets, id) else {
                 continue;
             };
             let mut reader = Reader {
-                id: SocketId {
-                    slot,
-                    generation: entry.generation,
-                },
+                id,
                 entry,
                 pool: &mut self.pool,
                 stats: &mut self.stats,
@@ -51,7 +48,7 @@ impl Driver {
             turn_budget = turn_budget.saturating_sub(reader.datagrams);
             match visit {
                 Visit::Empty => entry.queued = false,
-                Visit::Unfinished => self.ready.push_back(slot),
+                Visit::Unfinished => self.ready.push_back(id),
             }
         }
         !self.ready.is_empty()

@@ -117,7 +117,7 @@ impl Driver {
         if let Some(entry) = find(&mut self.sockets, id)
             && entry.send_error.is_some()
         {
-            entry.enqueue(id.slot, &mut self.ready);
+            entry.enqueue(id, &mut self.ready);
         }
     }
 }
