@@ -22,8 +22,8 @@ impl Driver {
     /// Reads until a socket is empty, even if it has just given one datagram: looking again costs less than parking and
     /// waking for the next.
     ///
-    /// Returns whether work is left, that is, whether the worker must come back without parking.
-    #[must_use = "work that is left is not announced again"]
+    /// Returns whether work is left: the worker should come back soon, and [`ready`](Self::ready) will not park.
+    #[must_use = "a busy worker yields to the other tasks of its thread"]
     pub fn receive(&mut self, f: &mut impl FnMut(SocketId, u64, Received)) -> bool {
         let mut turn_budget = self.config.turn_budget_datagrams;
         for _ in 0..self.ready.len() {
