@@ -146,7 +146,7 @@ impl Connection {
                 }
             }
             match stream.next_frame(bytes_max, &mut self.undelivered, &self.config)? {
-                None | Some(FrameEvent::Skipped { .. }) => {}
+                None => {}
                 Some(FrameEvent::Data(_)) if stream.recv == Recv::Trailers => {
                     return Err(AFTER_TRAILERS);
                 }
@@ -339,7 +339,7 @@ impl Connection {
                 }
             }
             match stream.next_frame(READ_BYTES_MAX, &mut self.undelivered, &self.config)? {
-                None | Some(FrameEvent::Skipped { .. }) => {}
+                None => {}
                 Some(FrameEvent::Headers(section)) => self.handle_head(t, id, &section)?,
                 Some(other) => return Err(self.frame_unexpected(&other)),
             }
@@ -365,13 +365,19 @@ impl Connection {
                 fields::request_from_lines(lines).map(|head| self.handle_request(t, id, head))
             }
             Role::Client => match fields::response_from_lines(lines) {
-                Ok(head) if head.is_interim() => return self.charge(id, section.len()),
+                // It stays charged: endless interim responses are a load.
+                Ok(head) if head.is_interim() => return Ok(()),
                 Ok(head) => self.handle_response(id, head),
                 Err(error) => Err(error),
             },
         };
-        if let Err(error) = handled {
-            self.abort(t, id, Abort::Malformed(error));
+        match handled {
+            Ok(()) => {
+                if let Some(stream) = self.requests.get_mut(&id.index()) {
+                    stream.relieve(section.len(), &mut self.undelivered);
+                }
+            }
+            Err(error) => self.abort(t, id, Abort::Malformed(error)),
         }
         Ok(())
     }
@@ -481,13 +487,6 @@ impl Connection {
     pub(super) fn abort(&mut self, t: &mut impl Transport, id: StreamId, reason: Abort) {
         self.reset(t, id, reason.code(self.role));
         self.events.push_back(Event::Aborted { id, reason });
-    }
-
-    fn charge(&mut self, id: StreamId, bytes: usize) -> Result<(), ConnectionError> {
-        match self.requests.get_mut(&id.index()) {
-            Some(stream) => stream.charge(bytes, &mut self.undelivered, &self.config),
-            None => Ok(()),
-        }
     }
 
     fn recv_closed(&mut self, id: StreamId) {
