@@ -93,7 +93,7 @@ impl ResponseHead {
 
 /// Why a request or response is malformed (RFC 9114 section 4.1.2, RFC 9113 section 8.1.1).
 ///
-/// Names that the peer chose are escaped and cut to [`HeadError::NAME_LEN_MAX`] octets; values are
+/// Names that the peer chose are cut to [`HeadError::NAME_LEN_MAX`] octets and escaped; values are
 /// never shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {

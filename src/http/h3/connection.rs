@@ -20,6 +20,8 @@
 
 mod datagram;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::mem;

@@ -148,20 +148,16 @@ pub fn response_section_size(head: &ResponseHead) -> u64 {
 type Line<'a> = (&'a [u8], &'a [u8], bool);
 
 fn request_lines(head: &RequestHead) -> impl Iterator<Item = Line<'_>> {
-    let method = Some((METHOD, head.method.as_str()));
-    let rest = [
-        (PROTOCOL, &head.protocol),
-        (SCHEME, &head.scheme),
-        (AUTHORITY, &head.authority),
-        (PATH, &head.path),
+    let pseudo = [
+        (METHOD, Some(head.method.as_str())),
+        (PROTOCOL, head.protocol.as_deref()),
+        (SCHEME, head.scheme.as_deref()),
+        (AUTHORITY, head.authority.as_deref()),
+        (PATH, head.path.as_deref()),
     ];
-    let rest = rest
+    pseudo
         .into_iter()
-        .filter_map(|(name, value)| Some((name, value.as_deref()?)));
-    method
-        .into_iter()
-        .chain(rest)
-        .map(|(name, value)| (name.as_bytes(), value.as_bytes(), false))
+        .filter_map(|(name, value)| Some((name.as_bytes(), value?.as_bytes(), false)))
         .chain(header_lines(&head.headers))
 }
 
@@ -172,9 +168,7 @@ fn response_lines(head: &ResponseHead) -> impl Iterator<Item = Line<'_>> {
 
 fn header_lines(headers: &HeaderMap) -> impl Iterator<Item = Line<'_>> {
     headers.iter().map(|(name, value)| {
-        let never_indexed = value.is_sensitive()
-            || *name == header::AUTHORIZATION
-            || *name == header::PROXY_AUTHORIZATION;
+        let never_indexed = value.is_sensitive() || is_secret(name);
         (name.as_str().as_bytes(), value.as_bytes(), never_indexed)
     })
 }
@@ -228,10 +222,16 @@ fn read_field(line: FieldLine) -> Result<(HeaderName, HeaderValue), HeadError> {
     }
     let mut value = HeaderValue::from_maybe_shared(value)
         .map_err(|_| HeadError::InvalidValue { name: shown(&name) })?;
-    value.set_sensitive(never_indexed);
     let name = HeaderName::from_lowercase(&name)
         .map_err(|_| HeadError::InvalidName { name: shown(&name) })?;
+    // Also keeps credentials out of what a head prints for debugging.
+    value.set_sensitive(never_indexed || is_secret(&name));
     Ok((name, value))
+}
+
+/// Fields whose values no table may hold, whatever their sender said (RFC 9204 section 7.1.3).
+fn is_secret(name: &HeaderName) -> bool {
+    *name == header::AUTHORIZATION || *name == header::PROXY_AUTHORIZATION
 }
 
 /// Stores a pseudo-header field that is not empty, valid, and there only once.
@@ -403,3 +403,6 @@ fn shown(name: &[u8]) -> Box<str> {
     let name = name.get(..HeadError::NAME_LEN_MAX).unwrap_or(name);
     name.escape_ascii().to_string().into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,6 +92,13 @@ enum State {
     },
 }
 
+impl State {
+    const BETWEEN_FRAMES: Self = Self::Type(VarintReader {
+        value: 0,
+        missing: None,
+    });
+}
+
 /// Frames that make one event once their payload is complete.
 #[derive(Clone, Copy, Debug)]
 enum Collected {
@@ -108,7 +115,7 @@ impl FrameReader {
     /// [`settings::PAYLOAD_LEN_MAX`] on a control stream.
     pub fn new(headers_len_max: u64) -> Self {
         Self {
-            state: State::Type(VarintReader::default()),
+            state: State::BETWEEN_FRAMES,
             headers_len_max,
             skipped_frames: 0,
             skipped_bytes: 0,
@@ -122,8 +129,8 @@ impl FrameReader {
     ///
     /// All are connection errors, after which the reader is of no more use:
     /// - `H3_FRAME_UNEXPECTED` for the frame types of HTTP/2 (RFC 9114 section 7.2.8).
-    /// - `H3_FRAME_ERROR` when a payload is not exactly its one varint, and for SETTINGS above
-    ///   [`settings::PAYLOAD_LEN_MAX`] `H3_EXCESSIVE_LOAD`, as for HEADERS above the limit.
+    /// - `H3_FRAME_ERROR` when a payload is not exactly its one varint (section 7.1).
+    /// - `H3_EXCESSIVE_LOAD` for HEADERS or SETTINGS above their limit.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<FrameEvent>, Code> {
         loop {
             match &mut self.state {
@@ -131,10 +138,8 @@ impl FrameReader {
                     let Some(ty) = reader.read(input) else {
                         return Ok(None);
                     };
-                    self.state = State::Length {
-                        ty,
-                        reader: VarintReader::default(),
-                    };
+                    let reader = VarintReader::default();
+                    self.state = State::Length { ty, reader };
                 }
                 State::Length { ty, reader } => {
                     let Some(len) = reader.read(input) else {
@@ -162,7 +167,7 @@ impl FrameReader {
                         payload.split().freeze()
                     };
                     let kind = *kind;
-                    self.state = State::Type(VarintReader::default());
+                    self.state = State::BETWEEN_FRAMES;
                     return kind.event(whole).map(Some);
                 }
                 State::Stream { missing } => {
@@ -171,7 +176,7 @@ impl FrameReader {
                     }
                     let piece = take(input, missing);
                     if *missing == 0 {
-                        self.state = State::Type(VarintReader::default());
+                        self.state = State::BETWEEN_FRAMES;
                     }
                     return Ok(Some(FrameEvent::Data(piece)));
                 }
@@ -181,7 +186,7 @@ impl FrameReader {
                     if *missing > 0 {
                         return Ok(None);
                     }
-                    self.state = State::Type(VarintReader::default());
+                    self.state = State::BETWEEN_FRAMES;
                 }
             }
         }
@@ -192,10 +197,8 @@ impl FrameReader {
     pub fn is_mid_frame(&self) -> bool {
         match &self.state {
             State::Type(reader) => reader.is_started(),
-            State::Length { .. }
-            | State::Collect { .. }
-            | State::Stream { .. }
-            | State::Skip { .. } => true,
+            State::Skip { missing } => *missing > 0,
+            State::Length { .. } | State::Collect { .. } | State::Stream { .. } => true,
         }
     }
 
@@ -213,7 +216,7 @@ impl FrameReader {
     fn start(&mut self, ty: u64, len: u64) -> Result<Option<FrameEvent>, Code> {
         let kind = match ty {
             DATA if len == 0 => {
-                self.state = State::Type(VarintReader::default());
+                self.state = State::BETWEEN_FRAMES;
                 return Ok(Some(FrameEvent::Data(Bytes::new())));
             }
             DATA => {
@@ -336,3 +339,6 @@ fn only_varint(payload: &[u8]) -> Result<u64, Code> {
         Some(_) | None => Err(Code::H3_FRAME_ERROR),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,3 +131,102 @@ const fn symbols() -> [u16; EOS + 1] {
     }
     symbols
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::hex;
+    use super::*;
+
+    fn encoded(text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(text, &mut out);
+        out
+    }
+
+    #[test]
+    fn codes_are_those_of_the_rfc() {
+        let firsts = [
+            (5, 0x0),
+            (6, 0x14),
+            (7, 0x5c),
+            (8, 0xf8),
+            (10, 0x3f8),
+            (11, 0x7fa),
+            (12, 0xffa),
+            (13, 0x1ff8),
+            (14, 0x3ffc),
+            (15, 0x7ffc),
+            (19, 0x7fff0),
+            (20, 0xfffe6),
+            (21, 0x1f_ffdc),
+            (22, 0x3f_ffd2),
+            (23, 0x7f_ffd8),
+            (24, 0xff_ffea),
+            (25, 0x1ff_ffec),
+            (26, 0x3ff_ffe0),
+            (27, 0x7ff_ffde),
+            (28, 0xfff_ffe2),
+            (30, 0x3fff_fffc),
+        ];
+        let ours: Vec<_> = (0..).zip(&LENGTHS).filter(|(_, l)| l.count > 0).collect();
+        assert_eq!(ours.len(), firsts.len());
+        for ((bits, length), first) in ours.into_iter().zip(firsts) {
+            assert_eq!((bits, length.first_code), first);
+        }
+        for (code, which) in ENCODE_TABLE.iter().zip(0..) {
+            assert_eq!(symbol(code.1, code.0.into()), Some(which));
+        }
+    }
+
+    #[test]
+    fn vectors() {
+        let vectors = [
+            ("connect-udp", "21 ea a8 a4 4a d6 c9 5f"),
+            ("connect-ip", "21 ea a8 a4 4a c6 af"),
+            ("capsule-protocol", "20 eb 45 b4 15 6a ec 3a 4e 43 d1"),
+            ("?1", "ff 03"),
+            ("example.org", "2f 91 d3 5d 05 5c f6 4d"),
+            (
+                "/.well-known/masque/udp/192.0.2.6/443/",
+                "61 7f 05 a2 85 ba d4 7f 15 31 48 d1 da d2 b1 6c 95 b0 17 c4 b8 17 12 ee 30 d3 4c b1",
+            ),
+            (":protocol", "b9 5d 87 49 c8 7a 3f"),
+            ("https", "9d 29 ad 1f"),
+            ("proxy-status", "ae c3 f9 f4 b2 12 34 da 8f"),
+            ("", ""),
+        ];
+        for (text, code) in vectors {
+            assert_eq!(encoded(text.as_bytes()), hex(code), "{text}");
+            assert_eq!(encoded_len(text.as_bytes()), hex(code).len(), "{text}");
+            assert_eq!(decode(&hex(code)).unwrap(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn refuses_eos_and_bad_padding() {
+        assert_eq!(decode(&hex("ff ff ff ff")), Err(Error::Eos));
+        assert_eq!(decode(&hex("1f ff")), Err(Error::Padding));
+        assert_eq!(decode(&hex("18")), Err(Error::Padding));
+        assert_eq!(decode(&hex("ff")), Err(Error::Padding));
+        assert_eq!(decode(&hex("1f")).unwrap(), b"a");
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(text: Vec<u8>) {
+            let code = encoded(&text);
+            prop_assert_eq!(code.len(), encoded_len(&text));
+            prop_assert_eq!(decode(&code), Ok(text));
+        }
+
+        /// A text has one code only: what decodes is what would have been encoded.
+        #[test]
+        fn decoding_is_strict(code: Vec<u8>) {
+            if let Ok(text) = decode(&code) {
+                prop_assert_eq!(encoded(&text), code);
+            }
+        }
+    }
+}

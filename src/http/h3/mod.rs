@@ -9,8 +9,12 @@ pub mod connection;
 pub mod event;
 pub mod fields;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzz_entry;
+#[doc(hidden)]
 pub mod fuzz_ops;
 mod huffman;
+#[doc(hidden)]
 pub mod memory;
 mod outgoing;
 pub mod qpack;
@@ -18,8 +22,6 @@ mod quinn;
 pub mod settings;
 mod static_table;
 mod stream;
-#[cfg(test)]
-mod tests;
 pub mod transport;
 mod uni;
 
@@ -27,4 +29,28 @@ mod uni;
 /// setting or error code (RFC 9114 sections 6.2.3, 7.2.4.1, 7.2.8 and 8.1).
 pub const fn is_reserved(value: u64) -> bool {
     value >= 0x21 && (value - 0x21).is_multiple_of(0x1f)
+}
+
+#[cfg(test)]
+mod testing {
+    /// The octets of `text`, hexadecimal with white space anywhere between octets.
+    pub(super) fn hex(text: &str) -> Vec<u8> {
+        text.split_whitespace()
+            .map(|octet| u8::from_str_radix(octet, 16).unwrap())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn knows_reserved_values() {
+        // spec: 9114-7.2.8-a, 9114-7.2.4.1-a
+        for value in [0x21, 0x40, 0x5f, 0x1f * 1_000_000 + 0x21] {
+            assert!(super::is_reserved(value), "{value:#x}");
+        }
+        for value in [0, 0x02, 0x20, 0x22, 0x33, 0x41] {
+            assert!(!super::is_reserved(value), "{value:#x}");
+        }
+    }
 }

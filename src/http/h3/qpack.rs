@@ -373,3 +373,6 @@ fn encode_string(flags: u8, prefix_bits: u32, string: &[u8], out: &mut Vec<u8>) 
         out.extend_from_slice(string);
     }
 }
+
+#[cfg(test)]
+mod tests;

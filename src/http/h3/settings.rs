@@ -142,3 +142,122 @@ fn boolean(value: u64) -> Result<bool, Code> {
 fn non_zero(value: u64) -> Option<u64> {
     (value != 0).then_some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::hex;
+    use super::*;
+
+    fn decode(payload: &str) -> Result<Settings, Code> {
+        Settings::decode(&hex(payload))
+    }
+
+    #[test]
+    fn writes_the_server_control_stream() {
+        let settings = Settings {
+            max_field_section_size: Some(16384),
+            extended_connect: true,
+            datagrams: true,
+            ..Settings::default()
+        };
+        let mut frame = Vec::new();
+        // spec: 9114-7.2.4.1-a
+        settings.encode_frame(Grease::new(0, 7), &mut frame);
+        assert_eq!(frame, hex("04 0b 06 80 00 40 00 08 01 33 01 21 07"));
+        assert_eq!(decode("06 80 00 40 00 08 01 33 01 21 07"), Ok(settings));
+    }
+
+    #[test]
+    fn reads_what_others_send() {
+        assert_eq!(decode(""), Ok(Settings::default()));
+        let client = Settings {
+            max_field_section_size: Some(16384),
+            datagrams: true,
+            ..Settings::default()
+        };
+        assert_eq!(decode("06 80 00 40 00 33 01"), Ok(client));
+        // spec: 9114-7.2.4-c
+        let captured = decode(
+            "01 50 00 06 80 02 00 00 07 40 64 08 01 80 ff d2 77 01 42 76 01 33 01 \
+             ab 60 37 42 01 40 db c0 00 00 00 fa ce b0 0c",
+        );
+        let expected = Settings {
+            max_field_section_size: Some(131_072),
+            extended_connect: true,
+            datagrams: true,
+            qpack_max_table_capacity: 4096,
+            qpack_blocked_streams: 100,
+        };
+        assert_eq!(captured, Ok(expected));
+    }
+
+    #[test]
+    fn refuses_bad_settings() {
+        // spec: 9114-7.2.4.1-b
+        for payload in ["00 00", "02 00", "03 00", "04 00", "05 00", "08 01 02 00"] {
+            assert_eq!(decode(payload), Err(Code::H3_SETTINGS_ERROR), "{payload}");
+        }
+        // spec: 9297-2.1.1-b, 9220-3-c, 8441-3-a
+        for payload in ["33 02", "08 02", "33 c0 00 00 00 00 00 00 02"] {
+            assert_eq!(decode(payload), Err(Code::H3_SETTINGS_ERROR), "{payload}");
+        }
+        // spec: 9114-7.2.4-b; the second form of an identifier is the same identifier.
+        for payload in ["33 01 33 01", "21 00 21 00", "33 01 40 33 01"] {
+            assert_eq!(decode(payload), Err(Code::H3_SETTINGS_ERROR), "{payload}");
+        }
+        // spec: 9114-7.1-a
+        for payload in ["06 40", "33", "80 00"] {
+            assert_eq!(decode(payload), Err(Code::H3_FRAME_ERROR), "{payload}");
+        }
+    }
+
+    #[test]
+    fn bounds_the_number_of_settings() {
+        // spec: 9114-10.5-a
+        let many = |count: usize| {
+            let mut payload = Vec::new();
+            for n in (0..).take(count) {
+                varint::encode(0x1f * n + 0x21, &mut payload);
+                varint::encode(0, &mut payload);
+            }
+            Settings::decode(&payload)
+        };
+        assert_eq!(many(SETTINGS_MAX), Ok(Settings::default()));
+        assert_eq!(many(SETTINGS_MAX + 1), Err(Code::H3_EXCESSIVE_LOAD));
+    }
+
+    prop_compose! {
+        fn any_settings()(
+            max_field_section_size in proptest::option::of(0..=varint::MAX),
+            extended_connect: bool,
+            datagrams: bool,
+            qpack_max_table_capacity in 0..=varint::MAX,
+            qpack_blocked_streams in 0..=varint::MAX,
+        ) -> Settings {
+            Settings {
+                max_field_section_size,
+                extended_connect,
+                datagrams,
+                qpack_max_table_capacity,
+                qpack_blocked_streams,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(settings in any_settings(), n: u32, value: u32) {
+            let mut payload = Vec::new();
+            settings.encode(Grease::new(n, value), &mut payload);
+            prop_assert!(payload.len() <= PAYLOAD_LEN_MAX);
+            prop_assert_eq!(Settings::decode(&payload), Ok(settings));
+        }
+
+        #[test]
+        fn garbage_is_refused_or_round_trips(payload: Vec<u8>) {
+            super::super::fuzz_entry::settings(&payload);
+        }
+    }
+}

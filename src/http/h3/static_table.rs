@@ -140,3 +140,34 @@ const ENTRIES: [(&str, &str); LEN] = [
     ("x-frame-options", "deny"),
     ("x-frame-options", "sameorigin"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_the_entries_in_use() {
+        assert_eq!(entry(0), Some((":authority", "")));
+        assert_eq!(entry(15), Some((":method", "CONNECT")));
+        assert_eq!(entry(63), Some((":status", "100")));
+        assert_eq!(entry(84), Some(("authorization", "")));
+        assert_eq!(entry(98), Some(("x-frame-options", "sameorigin")));
+        // spec: 9204-3.1-a
+        assert_eq!(entry(99), None);
+        assert_eq!(entry(u64::MAX), None);
+    }
+
+    #[test]
+    fn every_entry_finds_itself() {
+        for (index, (name, value)) in (0..).zip(&ENTRIES) {
+            assert_eq!(find(name.as_bytes(), value.as_bytes()), Found::Line(index));
+        }
+    }
+
+    #[test]
+    fn finds_names_and_misses() {
+        assert_eq!(find(b":status", b"502"), Found::Name(24));
+        assert_eq!(find(b"authorization", b"Bearer x"), Found::Name(84));
+        assert_eq!(find(b":protocol", b"connect-udp"), Found::Nothing);
+    }
+}
