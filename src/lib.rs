@@ -3,6 +3,8 @@
 mod client;
 mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 #[doc(hidden)]
 pub mod http;
