@@ -16,9 +16,10 @@
 //! Does not push, keeps no dynamic QPACK table, ignores priorities, does not parse capsules, and knows neither the
 //! idle time of a stream nor the age of an unfinished head.
 //!
-//! The methods on request streams are in `requests`, datagrams in `datagram`.
+//! Request streams are in `requests`, their heads in `heads`, datagrams in `datagram`.
 
 mod datagram;
+mod heads;
 mod requests;
 #[cfg(test)]
 mod tests;

@@ -130,7 +130,10 @@ impl Script {
         loop {
             match self.machine.recv_data(&mut self.t, request(index), 1000)? {
                 RecvData::Data(piece) => data.extend_from_slice(&piece),
-                end => return Ok((data, end)),
+                end @ (RecvData::Blocked
+                | RecvData::Finished
+                | RecvData::Reset(_)
+                | RecvData::Gone) => return Ok((data, end)),
             }
         }
     }
