@@ -71,6 +71,10 @@ pub struct Connection {
 impl Connection {
     /// A connection that has sent nothing yet.
     pub fn new(role: Role, config: Config) -> Self {
+        debug_assert!(
+            u64::from(config.undelivered_stream_bytes_max) > config.headers_len_max,
+            "a head of legal length would be a load"
+        );
         let mut machine = Self {
             role,
             config,
