@@ -14,6 +14,7 @@ pub mod fuzz_entry;
 #[doc(hidden)]
 pub mod fuzz_ops;
 mod huffman;
+#[doc(hidden)]
 pub mod memory;
 mod outgoing;
 pub mod qpack;
@@ -21,8 +22,6 @@ mod quinn;
 pub mod settings;
 mod static_table;
 mod stream;
-#[cfg(test)]
-mod tests;
 pub mod transport;
 mod uni;
 
