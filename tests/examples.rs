@@ -1,5 +1,7 @@
 //! The example configurations and the exit codes of `bauta relay --check`, with the real binary.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
