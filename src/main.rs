@@ -63,7 +63,7 @@ fn udp(_: &UdpArgs) -> ExitCode {
 /// The configuration that the arguments name; in development mode none is needed.
 fn configuration(arguments: &RelayArgs) -> Result<Checked, String> {
     let file = arguments.config.as_deref();
-    let directory = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    let directory = file.and_then(Path::parent).unwrap_or_else(|| Path::new(""));
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut environment = Environment::new(directory, cores, pseudonym());
     environment.dev_listen = arguments.dev.then_some(arguments.listen);
