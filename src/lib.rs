@@ -1,17 +1,28 @@
 //! A MASQUE relay, client and library.
 
-mod client;
+#[doc(hidden)]
+pub mod client;
 #[doc(hidden)]
 pub mod config;
-mod error;
-mod handler;
-mod http;
-mod net;
-mod policy;
-mod server;
+#[doc(hidden)]
+pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+#[doc(hidden)]
+pub mod handler;
+#[doc(hidden)]
+pub mod http;
+#[doc(hidden)]
+pub mod net;
+#[doc(hidden)]
+pub mod policy;
+#[doc(hidden)]
+pub mod server;
 #[doc(hidden)]
 pub mod transport;
-mod tunnel;
+#[doc(hidden)]
+pub mod tunnel;
 #[doc(hidden)]
 pub mod wire;
-mod worker;
+#[doc(hidden)]
+pub mod worker;

@@ -1,1 +1,14 @@
-//! Module `http`.
+//! Sans-IO HTTP: bytes to and from one request and response head that all versions share.
+//!
+//! ```text
+//!            h3::frame          h3::qpack          h3::fields
+//!   stream ───────────► field ───────────► field ───────────► request::RequestHead
+//!   bytes    HEADERS    section             lines             request::ResponseHead
+//! ```
+//!
+//! Bytes of a peer never panic here and never allocate past a named limit.
+
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+pub mod h3;
+pub mod request;

@@ -1,1 +1,48 @@
-//! Module `net`.
+//! Sockets, buffers and system calls: how datagrams enter and leave a worker.
+//!
+//! ```text
+//!                    one Driver per worker
+//!   QUIC sockets ───┐                        ┌─► receive(f): trains, by turns, out of pooled 256 KiB chunks
+//!   target sockets ─┤                        │
+//!   timerfd ────────┼─► one epoll set ─► ready list
+//!   eventfd ────────┘        ▲               │
+//!                            │               └─◄ send(id, …): trains, split to what one call may carry
+//!            monoio watches this one descriptor
+//!            (io_uring poll, or epoll inside epoll)
+//! ```
+//!
+//! A *train* is a run of datagrams of one size for or from one peer: the kernel coalesces them on the way in (`UDP_GRO`)
+//! and cuts them up on the way out (`UDP_SEGMENT`). Trains are worth six times the throughput of single datagrams; the
+//! choice between plain calls and ring operations is worth a few per cent, so the first driver uses plain calls and asks
+//! monoio only when it has nothing left to do.
+//!
+//! Invariants:
+//! - `unsafe` is in `sys.rs`, nowhere else.
+//! - A datagram is never cut: every receive has room for the largest train, and truncation is counted.
+//! - Nothing is fragmented (RFC 9298 section 3.1): IPv4 sends DF, IPv6 does not fragment at the source.
+//! - Sockets towards targets are connected and send Not-ECT (RFC 9298 section 6.2).
+//!
+//! Deliberately absent: TCP and TLS (monoio's own streams serve them), retransmission, pacing, and any knowledge of QUIC
+//! beyond the place of a connection ID in a packet (`steer`).
+
+pub mod clock;
+pub mod listen;
+mod network;
+pub mod resolve;
+pub mod runtime;
+pub mod steer;
+
+mod buffer;
+mod control;
+mod driver;
+mod poll;
+mod socket;
+mod sys;
+mod train;
+
+pub use driver::{Driver, DriverConfig, Received, SendError, SocketId, Stats};
+pub use network::{Network, TrainOutcome};
+pub use poll::{Waker, Woken};
+pub use socket::{Offload, SocketKind, ends_socket};
+pub use sys::raise_file_limit;
+pub use train::{Outgoing, Segments, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, Train};

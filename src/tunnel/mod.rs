@@ -1,1 +1,17 @@
-//! Module `tunnel`.
+//! Tunnels as machines without I/O: one accepted request is one tunnel.
+//!
+//! ```text
+//!   HTTP Datagram payload ─► context id ─► size ─► UDP payload ─► the other leg
+//!   data stream ─► capsules ─┘
+//! ```
+//!
+//! `table` names tunnels so that a stale name finds nothing; `udp` reads what arrives on a CONNECT-UDP request
+//! (RFC 9298); `early` keeps what arrives before the answer. No clock, no socket, no carrier in here.
+
+mod early;
+mod table;
+mod udp;
+
+pub use self::early::{Early, EarlyLimits};
+pub use self::table::{Table, TunnelId};
+pub use self::udp::{Inbound, UdpError, udp_payload};

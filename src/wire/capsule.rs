@@ -3,12 +3,9 @@
 //! ```text
 //!   Capsule  = Type (i)  Length (i)  Value (..)
 //!
-//!            ┌──────────────── next capsule ◄──────────────────────────────┐
-//!            ▼                                                             │
-//!   Type ─► Length ─┬─ type 0, fits ────► Datagram  (whole value) ── event ┤
-//!                   ├─ type 0, too long ► Oversize  (Context ID) ─── event ┼─► Skip ─┐
-//!                   └─ other type ──────────────────────────────────────── │ ────────┤
-//!                                                                          └─────────┘
+//!   Type ─► Length ─┬─ type 0, fits ─────► Datagram ── whole value ──► event ──────────► Type
+//!                   ├─ type 0, too long ─► Oversize ── Context ID ───► event ─► Skip ──► Type
+//!                   └─ other type ────────────────────────────────────────────► Skip ──► Type
 //! ```
 //!
 //! Invariants: the events depend on the bytes only, not on how they are cut. At most one DATAGRAM value, up to the

@@ -1,1 +1,23 @@
-//! Module `worker`.
+//! One core's worth of relay: everything a worker owns, and the loop that drives it.
+//!
+//! ```text
+//!   run ──┬─► net::Driver ── trains in ──► Machine ── trains out ──► net::Driver
+//!         │                                  ├─ transport::quic::Hub      connections
+//!         ├─► Mailbox ── strays, answers ──► ├─ client::Pool              next hops
+//!         └─► App (udp, demo: local legs) ─► ├─ server::Server            who may open what
+//!                                            └─ tunnels: a leg each way
+//! ```
+//!
+//! [`Machine`] is sans-IO: it has no clock and no socket, so the simulator runs the very code that production
+//! runs. [`run`] adds both. Workers share nothing; what crosses threads goes through [`mailbox`].
+
+mod batch;
+mod close;
+mod machine;
+pub mod mailbox;
+mod open;
+mod relay;
+pub mod run;
+pub mod stats;
+
+pub use self::machine::{LocalEvent, Machine, MachineLimits, Outside, Resolve, Setup, Tag};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::part::{self, Part, Variable, is_unreserved};
+use super::part::{self, Operator, Part, Variable, is_unreserved};
 use super::{DEFAULT_PATH, TemplateError};
 use crate::wire::target::{Target, TargetError};
 
@@ -169,16 +169,15 @@ impl<'a> Captured<'a> {
 /// Braces occur in no literal, so the text says the same as the parts, and splits like a request path.
 fn canonical(parts: &[Part]) -> Result<String, TemplateError> {
     let mut text = String::new();
-    for part in parts {
+    for (index, part) in parts.iter().enumerate() {
         match part {
             Part::Literal(literal) => text.push_str(literal),
             Part::Expression {
                 operator,
                 variables,
             } => {
-                // An undefined variable takes its comma along, and nothing tells which of the others is which.
-                let undefined = variables.iter().any(|v| matches!(v, Variable::Other(_)));
-                if undefined && !operator.is_named() && variables.len() > 1 {
+                let is_last = index + 1 == parts.len();
+                if !is_canonical(*operator, variables, &text, is_last) {
                     return Err(TemplateError::Undelimited);
                 }
                 let (mut separator, more) = operator.separators();
@@ -194,6 +193,19 @@ fn canonical(parts: &[Part]) -> Result<String, TemplateError> {
         }
     }
     Ok(text)
+}
+
+/// Whether requests read like the canonical text although undefined variables expand to nothing.
+fn is_canonical(operator: Operator, variables: &[Variable], before: &str, is_last: bool) -> bool {
+    let mut undefined = variables.iter().map(|v| matches!(v, Variable::Other(_)));
+    match operator {
+        // The comma goes with the variable, and nothing tells which of the others is left.
+        Operator::Simple => variables.len() == 1 || !undefined.any(|v| v),
+        // If no variable is left the question mark goes as well, and nothing can follow.
+        Operator::Query => is_last || !undefined.all(|v| v),
+        // Without a question mark these are no query fields.
+        Operator::QueryMore => before.contains('?'),
+    }
 }
 
 fn split_query(text: &str) -> (&str, Option<&str>) {

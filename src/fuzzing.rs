@@ -1,0 +1,187 @@
+//! The bodies of the fuzz targets: each takes any bytes and panics when a law of a codec is broken.
+//!
+//! The targets in `fuzz/` call them with what the fuzzer invents, `tests/corpus.rs` with the files of `fuzz/corpus/`.
+
+use ::http::HeaderMap;
+use ::http::header::{HeaderValue, VIA};
+use bytes::Bytes;
+
+use crate::wire::capsule::{CapsuleEvent, CapsuleReader, DATAGRAM_VALUE_MAX};
+use crate::wire::datagram::{QuarterStreamId, split_context_id, split_quarter_stream_id};
+use crate::wire::proxy_status::{self, Member, PROXY_STATUS, ProxyStatus};
+use crate::wire::target::Target;
+use crate::wire::template::{Match, PathTemplate, Template};
+use crate::wire::{field, varint, via};
+
+/// A capsule stream gives the same events and the same end, cut or whole, and is buffered within the limit.
+///
+/// Input: one byte that selects the limit (0: the default), one byte for the number of cuts (modulo 16), one byte per
+/// cut for the length of a piece, then the stream.
+///
+/// # Panics
+/// When the law is broken.
+pub fn capsule(data: &[u8]) {
+    let [limit, cuts, rest @ ..] = data else {
+        return;
+    };
+    let limit = match usize::from(*limit) {
+        0 => DATAGRAM_VALUE_MAX,
+        limit => limit,
+    };
+    let (lengths, stream) = rest.split_at(rest.len().min(usize::from(cuts % 16)));
+    let mut pieces = Vec::new();
+    let mut left = stream;
+    for len in lengths {
+        let (piece, tail) = left.split_at(left.len().min((*len).into()));
+        pieces.push(piece);
+        left = tail;
+    }
+    pieces.push(left);
+
+    let (whole_events, whole) = read_capsules(limit, &[stream]);
+    let (events, reader) = read_capsules(limit, &pieces);
+    assert_eq!(whole_events, events);
+    assert_eq!(whole.finish(), reader.finish());
+    assert_eq!(whole.work(), reader.work());
+}
+
+fn read_capsules(limit: usize, pieces: &[&[u8]]) -> (Vec<CapsuleEvent>, CapsuleReader) {
+    let mut reader = CapsuleReader::new(limit);
+    let mut events = Vec::new();
+    for piece in pieces {
+        let mut input = Bytes::copy_from_slice(piece);
+        while let Some(event) = reader.read(&mut input) {
+            match &event {
+                CapsuleEvent::Datagram(value) => {
+                    assert!(value.len() <= limit.max(varint::SIZE_MAX))
+                }
+                CapsuleEvent::Oversize { payload_len, .. } => assert!(*payload_len <= varint::MAX),
+            }
+            events.push(event);
+        }
+        assert!(input.is_empty());
+        assert!(reader.buffered() <= limit.max(varint::SIZE_MAX));
+    }
+    (events, reader)
+}
+
+/// A template that parses prints as itself, and a server that uses it understands what a client sends.
+///
+/// Input: the first line is a template, or the path of one; the second, if any, is a request path for it.
+///
+/// # Panics
+/// When the law is broken.
+pub fn template(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (text, request) = text.split_once('\n').unwrap_or((text, ""));
+    let targets = ["192.0.2.6:443", "[2001:db8::42]:1", "_a-b.example:65535"];
+    let targets = targets.map(|target| target.parse::<Target>().expect("a target"));
+
+    if let Ok(template) = Template::from_authority_or_template(text) {
+        assert_eq!(
+            Template::parse(&template.to_string()).as_ref(),
+            Ok(&template)
+        );
+        for target in &targets {
+            let path = template.expand_path(target);
+            if let Ok(server) = template.path_template() {
+                assert_eq!(
+                    server.match_path(&path),
+                    Match::Target(target.clone()),
+                    "{path}"
+                );
+            }
+        }
+    }
+    let well_known = PathTemplate::well_known();
+    for server in [PathTemplate::parse(text).as_ref(), Ok(&well_known)]
+        .into_iter()
+        .flatten()
+    {
+        if let Match::Target(target) = server.match_path(request) {
+            assert_ne!(target.port, 0);
+            assert_eq!(target.to_string().parse(), Ok(target));
+        }
+    }
+}
+
+/// The head of a datagram that parses can be encoded, and parses to the same again.
+///
+/// Input: the payload of a QUIC DATAGRAM frame.
+///
+/// # Panics
+/// When the law is broken.
+pub fn datagram(data: &[u8]) {
+    let Ok((quarter, used)) = split_quarter_stream_id(data) else {
+        return;
+    };
+    assert!(quarter <= QuarterStreamId::MAX && quarter.stream_id().is_multiple_of(4));
+    let (_, payload) = data.split_at(used);
+    let mut head = Vec::new();
+    quarter.encode(&mut head);
+    assert_eq!(
+        split_quarter_stream_id(&head),
+        Ok((quarter, quarter.size()))
+    );
+
+    if let Some((context, used)) = split_context_id(payload) {
+        assert!(used <= payload.len());
+        let mut head = Vec::new();
+        context.encode(&mut head);
+        assert_eq!(split_context_id(&head), Some((context, context.size())));
+    }
+}
+
+/// Fields of any content are read without harm, and members survive being written and forwarded.
+///
+/// Input: one field line per line.
+///
+/// # Panics
+/// When the law is broken.
+pub fn proxy_status(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in data.split(|b| *b == b'\n').take(8) {
+        if let Ok(value) = HeaderValue::from_bytes(line) {
+            headers.append(PROXY_STATUS, value.clone());
+            headers.append(VIA, value.clone());
+            headers.append(field::CAPSULE_PROTOCOL, value);
+        }
+    }
+
+    let mut status = ProxyStatus::parse(&headers);
+    if let Some(line) = status.serialize() {
+        let line = HeaderValue::try_from(line).expect("a field value");
+        let again = HeaderMap::from_iter([(PROXY_STATUS, line)]);
+        assert_eq!(ProxyStatus::parse(&again), status);
+    }
+    let own = Member::new("relay.example");
+    proxy_status::append(&mut headers, &own).expect("room for a field");
+    status.members.push(own);
+    assert_eq!(ProxyStatus::parse(&headers), status);
+
+    via::append(&mut headers, "3", "relay-7f3a").expect("room for a field");
+    assert!(via::contains(&headers, "relay-7f3a"));
+    let single = headers.get_all(field::CAPSULE_PROTOCOL).iter().count() == 1;
+    assert!(single || !field::capsule_protocol(&headers));
+}
+
+/// An integer that parses is within bounds, and its shortest form is no longer than what was read.
+///
+/// Input: any bytes.
+///
+/// # Panics
+/// When the law is broken.
+pub fn varint(data: &[u8]) {
+    let Some((value, used)) = varint::decode(data) else {
+        assert!(data.len() < varint::SIZE_MAX);
+        return;
+    };
+    assert!(value <= varint::MAX && used <= data.len());
+    let mut encoded = Vec::new();
+    varint::encode(value, &mut encoded);
+    assert_eq!(encoded.len(), varint::size(value));
+    assert!(encoded.len() <= used);
+    assert_eq!(varint::decode(&encoded), Some((value, encoded.len())));
+}

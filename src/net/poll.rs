@@ -1,0 +1,165 @@
+//! The epoll set of a worker: its sockets, its timer and its waker, behind one descriptor that monoio can watch.
+//!
+//! ```text
+//!   token 0   timerfd            everything is edge-triggered: an event says "something is new",
+//!   token 1   eventfd            never "something is left", so nothing has to be read to be silenced
+//!   other     sockets
+//! ```
+//!
+//! Invariants:
+//! - Whoever is told that a socket is ready reads it until it would block, or remembers it; the set does not say it twice.
+//! - The timer is never late by more than the kernel's own slack, and may be early: an early wake-up costs a turn, a
+//!   timer that is set anew for every packet costs a system call each.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::sys::{Epoll, Timer};
+
+/// Tokens below this one are not sockets.
+pub(super) const FIRST_SOCKET_TOKEN: u64 = 2;
+const TIMER: u64 = 0;
+const WAKER: u64 = 1;
+
+/// Why a worker woke up, apart from sockets.
+#[must_use = "a mailbox that is not read now is not announced again"]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Woken {
+    /// The deadline of [`Driver::set_timer`](super::Driver::set_timer), or an earlier one, has passed.
+    pub timer: bool,
+    /// [`Waker::wake`] was called: read the mailbox until it is empty.
+    pub mailbox: bool,
+}
+
+/// Wakes a worker from another thread. Cheap to clone; keeps working, without effect, after the worker is gone.
+#[derive(Debug, Clone)]
+pub struct Waker(Arc<Mailbox>);
+
+#[derive(Debug)]
+struct Mailbox {
+    eventfd: File,
+    /// A wake-up is under way: further ones need no system call.
+    announced: AtomicBool,
+}
+
+impl Waker {
+    fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(Mailbox {
+            eventfd: super::sys::eventfd()?,
+            announced: AtomicBool::new(false),
+        })))
+    }
+
+    /// Makes the worker read its mailbox soon. Call it after putting the message in: a message that was put in before
+    /// this call is seen, whichever of several wakers gets through.
+    pub fn wake(&self) {
+        if self.0.announced.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let written = (&self.0.eventfd).write(&1u64.to_ne_bytes());
+        debug_assert!(written.is_ok(), "the counter overflows after 2^64 writes");
+    }
+
+    /// Called by the worker before it reads the mailbox, so that a message put in afterwards is announced again.
+    /// The swap makes every message visible whose sender found the flag still set.
+    fn take(&self) {
+        self.0.announced.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// The epoll set.
+pub(super) struct Poller {
+    epoll: Epoll,
+    timer: Timer,
+    /// When the timer is going to fire; may have passed.
+    armed: Option<Instant>,
+    waker: Waker,
+    /// monoio's handle on a duplicate of the epoll descriptor, made when the worker first parks.
+    watch: Option<monoio::net::udp::UdpSocket>,
+}
+
+impl Poller {
+    pub(super) fn new() -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let timer = Timer::new()?;
+        let waker = Waker::new()?;
+        epoll.add(timer.as_fd(), TIMER)?;
+        epoll.add(waker.0.eventfd.as_fd(), WAKER)?;
+        Ok(Self {
+            epoll,
+            timer,
+            armed: None,
+            waker,
+            watch: None,
+        })
+    }
+
+    pub(super) fn add(&self, socket: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        debug_assert!(token >= FIRST_SOCKET_TOKEN);
+        self.epoll.add(socket, token)
+    }
+
+    pub(super) fn remove(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.epoll.remove(socket)
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Collects events, waiting at most `timeout` for the first one; calls `socket_ready` with the token of each socket.
+    pub(super) fn collect(
+        &mut self,
+        timeout: Duration,
+        mut socket_ready: impl FnMut(u64),
+    ) -> io::Result<Woken> {
+        let mut woken = Woken::default();
+        for token in self.epoll.wait(timeout)? {
+            match token {
+                TIMER => woken.timer = true,
+                WAKER => woken.mailbox = true,
+                token => socket_ready(token),
+            }
+        }
+        if woken.timer {
+            self.armed = None;
+        }
+        if woken.mailbox {
+            self.waker.take();
+        }
+        Ok(woken)
+    }
+
+    /// Parks the task until [`collect`](Self::collect) has something to collect.
+    pub(super) async fn readable(&mut self) -> io::Result<()> {
+        let watch = match self.watch.take() {
+            Some(watch) => watch,
+            None => {
+                // monoio has no type for "any descriptor"; of its sockets, this one can be made of any and be asked for
+                // readiness alone.
+                let duplicate = self.epoll.as_fd().try_clone_to_owned()?;
+                monoio::net::udp::UdpSocket::from_std(duplicate.into())?
+            }
+        };
+        // Not relaxed: monoio's epoll driver then asks the descriptor itself instead of trusting an old event.
+        self.watch.insert(watch).readable(false).await
+    }
+
+    /// Sets the next wake-up. The timer is touched only if it would fire too late: never for a later deadline, which the
+    /// wake-up at the earlier one sets again.
+    pub(super) fn set_timer(&mut self, deadline: Option<Instant>, now: Instant) -> io::Result<()> {
+        let Some(deadline) = deadline else {
+            return Ok(());
+        };
+        if self.armed.is_some_and(|armed| armed <= deadline) {
+            return Ok(());
+        }
+        self.timer.arm(deadline.saturating_duration_since(now))?;
+        self.armed = Some(deadline);
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Socket set-up: which options each kind of socket gets, and what the kernel grants.
+//!
+//! | option | shared (QUIC) | connected (target) | why |
+//! |---|---|---|---|
+//! | path MTU discovery | PROBE | DO | no fragments; QUIC probes sizes beyond the path MTU that the kernel believes in |
+//! | packet information | yes | no | a QUIC peer must be answered from the address it sent to |
+//! | ECN reporting | yes | no | RFC 9000 section 13.4; RFC 9298 section 6.2 ignores what a target marks |
+//! | UDP_GRO | yes | yes | trains in |
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys;
+
+/// Whether to use an offload of the kernel or the network card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Offload {
+    /// Where the kernel has it. A send that fails because of it is repeated without, and the socket stays without.
+    #[default]
+    Auto,
+    /// Never. For network cards that announce it and corrupt packets.
+    Off,
+}
+
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketKind {
+    /// Unconnected, many peers: QUIC. Reports and sets ECN and the local address.
+    Shared,
+    /// Connected to one peer, usually a target: the kernel drops what anybody else sends, and reports ICMP errors.
+    Connected,
+}
+
+/// Whether an error of a connected socket ends it, according to RFC 9298 section 3.1 ("the socket is no longer usable").
+/// Every other error costs a datagram and no more.
+#[must_use]
+pub fn ends_socket(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH)
+    )
+}
+
+/// Whether this kernel cuts trains up on sending (Linux 4.18).
+pub(super) fn segmentation_supported() -> bool {
+    let Ok(probe) = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)) else {
+        return false;
+    };
+    sys::set_option(probe.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 1200).is_ok()
+}
+
+/// A new non-blocking socket connected to `target`, before [`configure`].
+pub(super) fn connected(target: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(target),
+        Type::DGRAM.nonblocking(),
+        Some(Protocol::UDP),
+    )?;
+    socket.connect(&target.into())?;
+    Ok(socket)
+}
+
+/// Gives a socket the options of its kind. Returns whether GRO is on.
+///
+/// # Errors
+/// When an option is refused that correctness rests on; offloads may be refused.
+pub(super) fn configure(
+    socket: &Socket,
+    kind: SocketKind,
+    ipv6: bool,
+    gro: Offload,
+) -> io::Result<bool> {
+    let set = |level, name, value| sys::set_option(socket.as_fd(), level, name, value);
+    let discovery = match kind {
+        SocketKind::Shared => libc::IP_PMTUDISC_PROBE,
+        SocketKind::Connected => libc::IP_PMTUDISC_DO,
+    };
+    // An IPv6 socket carries IPv4 as well, unless it was told not to: set both.
+    set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discovery)?;
+    if ipv6 {
+        // The values of both families are the same numbers.
+        set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, discovery)?;
+        set(libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1)?;
+    }
+    if kind == SocketKind::Shared {
+        set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        set(libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+        if ipv6 {
+            set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            set(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+        }
+    }
+    Ok(gro == Offload::Auto && set(libc::SOL_UDP, libc::UDP_GRO, 1).is_ok())
+}
+
+/// Asks for kernel buffers of these sizes: beyond the system's maximum where the process may (CAP_NET_ADMIN), up to it
+/// otherwise.
+///
+/// # Errors
+/// When the descriptor is not a socket.
+pub(super) fn set_buffers(
+    socket: &Socket,
+    receive_bytes: usize,
+    send_bytes: usize,
+) -> io::Result<()> {
+    let force = |name, bytes: usize| {
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        sys::set_option(socket.as_fd(), libc::SOL_SOCKET, name, bytes)
+    };
+    if force(libc::SO_RCVBUFFORCE, receive_bytes).is_err() {
+        socket.set_recv_buffer_size(receive_bytes)?;
+    }
+    if force(libc::SO_SNDBUFFORCE, send_bytes).is_err() {
+        socket.set_send_buffer_size(send_bytes)?;
+    }
+    Ok(())
+}

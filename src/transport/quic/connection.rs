@@ -1,0 +1,301 @@
+//! One connection: quinn-proto below, HTTP/3 above, and the tunnel datagrams that wait for room.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quinn_proto::{ConnectionHandle, Dir, SendDatagramError, Side, StreamId};
+use rustc_hash::FxHashMap;
+
+use super::outbox::{Outbox, OutboxLimits};
+use super::{EndpointId, HubStats, Link};
+use crate::http::h3::{self, DatagramMode, DatagramRoute, SendData};
+use crate::wire::{capsule, varint};
+
+/// Most datagrams that one connection holds for request streams it has not seen yet (RFC 9297 §2.1).
+const HELD_DATAGRAMS_MAX: usize = 32;
+/// How long such a datagram is held: about a round trip, generously.
+const HELD_FOR: Duration = Duration::from_millis(500);
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum Event {
+    /// The handshake is complete.
+    Connected,
+    /// HTTP/3 has something to say.
+    Http(h3::Event),
+    /// The connection is over.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+        /// The owners of its request streams, see [`super::Hub::bind`], in the order of the streams.
+        bound: Vec<(StreamId, u64)>,
+    },
+}
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub enum CloseReason {
+    /// QUIC says so: closed by the peer, timed out, TLS failed.
+    Lost(quinn_proto::ConnectionError),
+    /// We closed it, because the peer broke HTTP/3.
+    Misbehaved(h3::ConnectionError),
+    /// The handshake took too long.
+    HandshakeTimeout,
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum SendOutcome {
+    /// QUIC has it.
+    Sent,
+    /// It waits for room; the tunnel's oldest may have been dropped for it.
+    Queued,
+    /// It does not fit the path and was dropped.
+    TooLarge,
+    /// It was dropped: the stream that carries capsules is blocked.
+    Blocked,
+    /// The connection is gone.
+    Gone,
+}
+
+pub(super) struct Connection {
+    pub(super) quic: quinn_proto::Connection,
+    pub(super) h3: h3::Connection,
+    pub(super) endpoint: EndpointId,
+    pub(super) handle: ConnectionHandle,
+    pub(super) link: Link,
+    pub(super) generation: u32,
+    /// Set until the handshake ended, one way or the other.
+    pub(super) handshake_deadline: Option<Instant>,
+    pub(super) established: bool,
+    /// The deadline that the hub's heap holds for us.
+    pub(super) timer: Option<Instant>,
+    pub(super) touched: bool,
+    pub(super) dirty: bool,
+    pub(super) outbox: Outbox,
+    /// Request streams by index, to their owners.
+    pub(super) bound: FxHashMap<u64, u64>,
+    mode: DatagramMode,
+    held: VecDeque<(Instant, Bytes)>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        quic: quinn_proto::Connection,
+        h3: h3::Connection,
+        endpoint: EndpointId,
+        handle: ConnectionHandle,
+        link: Link,
+        generation: u32,
+        handshake_deadline: Instant,
+    ) -> Self {
+        Self {
+            quic,
+            h3,
+            endpoint,
+            handle,
+            link,
+            generation,
+            handshake_deadline: Some(handshake_deadline),
+            established: false,
+            timer: None,
+            touched: false,
+            dirty: false,
+            outbox: Outbox::default(),
+            bound: FxHashMap::default(),
+            mode: DatagramMode::Pending,
+            held: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn handshake_overdue(&self, now: Instant) -> bool {
+        self.handshake_deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    pub(super) fn handle_quic_event(
+        &mut self,
+        event: quinn_proto::Event,
+    ) -> Result<Option<Event>, h3::ConnectionError> {
+        match event {
+            quinn_proto::Event::Connected => {
+                self.handshake_deadline = None;
+                self.established = true;
+                self.h3.start(&mut self.quic)?;
+                Ok(Some(Event::Connected))
+            }
+            quinn_proto::Event::ConnectionLost { reason } => {
+                self.handshake_deadline = None;
+                Ok(Some(self.closed(CloseReason::Lost(reason))))
+            }
+            quinn_proto::Event::Stream(event) => {
+                self.h3.handle_stream_event(&mut self.quic, event).map(|()| None)
+            }
+            quinn_proto::Event::HandshakeDataReady
+            | quinn_proto::Event::DatagramReceived
+            | quinn_proto::Event::DatagramsUnblocked => Ok(None),
+        }
+    }
+
+    /// The event that ends it all.
+    pub(super) fn closed(&mut self, reason: CloseReason) -> Event {
+        let bound = std::mem::take(&mut self.bound);
+        let mut bound: Vec<_> =
+            bound.into_iter().map(|(index, owner)| (request_stream(index), owner)).collect();
+        bound.sort_unstable();
+        Event::Closed { reason, bound }
+    }
+
+    /// Keeps what an HTTP/3 event means for datagrams.
+    pub(super) fn note(&mut self, event: &h3::Event) {
+        if matches!(event, h3::Event::Settings(_)) {
+            self.mode = self.h3.datagram_mode(&mut self.quic);
+        }
+    }
+
+    pub(super) fn recv_datagram(
+        &mut self,
+        now: Instant,
+        stats: &mut HubStats,
+    ) -> Result<Option<(StreamId, Bytes)>, h3::ConnectionError> {
+        if !self.held.is_empty()
+            && let Some(datagram) = self.recv_held(now, stats)?
+        {
+            return Ok(Some(datagram));
+        }
+        while let Some(mut datagram) = self.quic.datagrams().recv() {
+            stats.datagrams_received += 1;
+            match self.h3.route_datagram(&mut self.quic, &datagram)? {
+                DatagramRoute::Stream { id, header_len } => {
+                    bytes::Buf::advance(&mut datagram, header_len);
+                    return Ok(Some((id, datagram)));
+                }
+                DatagramRoute::Early { .. } if self.held.len() < HELD_DATAGRAMS_MAX => {
+                    // A copy: the original pins a receive buffer.
+                    self.held.push_back((now, Bytes::copy_from_slice(&datagram)));
+                }
+                DatagramRoute::Early { .. } | DatagramRoute::Drop(_) => stats.dropped_unroutable += 1,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first held datagram whose stream is known by now; those that waited too long go.
+    fn recv_held(
+        &mut self,
+        now: Instant,
+        stats: &mut HubStats,
+    ) -> Result<Option<(StreamId, Bytes)>, h3::ConnectionError> {
+        for _ in 0..self.held.len() {
+            let Some((since, mut datagram)) = self.held.pop_front() else {
+                break;
+            };
+            match self.h3.route_datagram(&mut self.quic, &datagram)? {
+                DatagramRoute::Stream { id, header_len } => {
+                    bytes::Buf::advance(&mut datagram, header_len);
+                    return Ok(Some((id, datagram)));
+                }
+                DatagramRoute::Early { .. } if now.duration_since(since) < HELD_FOR => {
+                    self.held.push_back((since, datagram));
+                }
+                DatagramRoute::Early { .. } | DatagramRoute::Drop(_) => stats.dropped_unroutable += 1,
+            }
+        }
+        Ok(None)
+    }
+
+    /// `framed` is Quarter Stream ID, Context ID, payload.
+    pub(super) fn send_datagram(
+        &mut self,
+        stream: StreamId,
+        framed: Bytes,
+        limits: OutboxLimits,
+        stats: &mut HubStats,
+    ) -> SendOutcome {
+        let blocked = match self.mode {
+            DatagramMode::Frames if self.outbox.is_empty() => {
+                match self.quic.datagrams().send(framed, false) {
+                    Ok(()) => {
+                        stats.datagrams_sent += 1;
+                        return SendOutcome::Sent;
+                    }
+                    Err(SendDatagramError::Blocked(framed)) => framed,
+                    Err(
+                        SendDatagramError::TooLarge
+                        | SendDatagramError::UnsupportedByPeer
+                        | SendDatagramError::Disabled,
+                    ) => {
+                        stats.dropped_too_large += 1;
+                        return SendOutcome::TooLarge;
+                    }
+                }
+            }
+            DatagramMode::Frames | DatagramMode::Pending => framed,
+            DatagramMode::Capsules => return self.send_capsule(stream, &framed, stats),
+        };
+        // A copy of its own size: the arena's chunk must not be pinned by what waits.
+        let waiting = Bytes::copy_from_slice(&blocked);
+        stats.dropped_queue_full += self.outbox.push(stream.index(), waiting, limits) as u64;
+        SendOutcome::Queued
+    }
+
+    /// For peers without H3_DATAGRAM: the same payload as a DATAGRAM capsule (RFC 9297 §3.5).
+    fn send_capsule(&mut self, stream: StreamId, framed: &[u8], stats: &mut HubStats) -> SendOutcome {
+        let payload = &framed[varint::size(stream.index())..];
+        let mut data = Vec::with_capacity(payload.len() + 8);
+        capsule::encode_head(capsule::CapsuleType::DATAGRAM, payload.len() as u64, &mut data);
+        data.extend_from_slice(payload);
+        match self.h3.send_data(&mut self.quic, stream, &data) {
+            SendData::Written => {
+                stats.capsules_sent += 1;
+                SendOutcome::Sent
+            }
+            SendData::Blocked => {
+                stats.dropped_stream_blocked += 1;
+                SendOutcome::Blocked
+            }
+            SendData::Gone => SendOutcome::Gone,
+        }
+    }
+
+    /// Moves waiting datagrams on while there is room; whether any moved.
+    pub(super) fn feed(&mut self, stats: &mut HubStats) -> bool {
+        let mut fed = false;
+        while !matches!(self.mode, DatagramMode::Pending)
+            && let Some((index, framed)) = self.outbox.pop()
+        {
+            if matches!(self.mode, DatagramMode::Capsules) {
+                let stream = request_stream(index);
+                fed |= self.send_capsule(stream, &framed, stats) == SendOutcome::Sent;
+                continue;
+            }
+            match self.quic.datagrams().send(framed, false) {
+                Ok(()) => {
+                    stats.datagrams_sent += 1;
+                    fed = true;
+                }
+                Err(SendDatagramError::Blocked(framed)) => {
+                    self.outbox.unpop(index, framed);
+                    break;
+                }
+                Err(
+                    SendDatagramError::TooLarge
+                    | SendDatagramError::UnsupportedByPeer
+                    | SendDatagramError::Disabled,
+                ) => stats.dropped_too_large += 1,
+            }
+        }
+        fed
+    }
+
+    pub(super) fn payload_size_max(&mut self, stream: StreamId) -> Option<usize> {
+        let framed = self.quic.datagrams().max_size()?;
+        framed.checked_sub(varint::size(stream.index()) + 1)
+    }
+}
+
+/// The request stream of that index: client-initiated and bidirectional.
+fn request_stream(index: u64) -> StreamId {
+    StreamId::new(Side::Client, Dir::Bi, index)
+}

@@ -1,0 +1,88 @@
+//! The end of a turn: every connection that has something to say sends it, in trains.
+
+use std::cmp::Reverse;
+use std::time::Instant;
+
+use super::{ConnectionId, Hub, Link, outgoing};
+use crate::net::Network;
+
+/// Most bytes of one message with UDP_SEGMENT: the largest UDP payload over IPv4.
+pub(super) const TRAIN_BYTES_MAX: usize = 65_507;
+/// Most segments of one message with UDP_SEGMENT (the kernel's UDP_MAX_SEGMENTS of older releases).
+const TRAIN_SEGMENTS_MAX: usize = 64;
+
+impl Hub {
+    /// Sends what the dirty connections have to send. A nested connection's packets become datagrams of its
+    /// outer connection, which is flushed after it in the same call.
+    pub fn flush(&mut self, now: Instant, net: &mut impl Network) {
+        while let Some(index) = self.dirty.pop_front() {
+            if self.connections.contains(index as usize) {
+                self.flush_connection(now, index, net);
+            }
+        }
+    }
+
+    fn flush_connection(&mut self, now: Instant, index: u32, net: &mut impl Network) {
+        let mut transmit_buffer = std::mem::take(&mut self.transmit);
+        let connection = &mut *self.connections[index as usize];
+        connection.dirty = false;
+        let link = connection.link;
+        loop {
+            let connection = &mut *self.connections[index as usize];
+            let endpoint = &mut self.endpoints[connection.endpoint.0].quinn;
+            while let Some(event) = connection.quic.poll_endpoint_events() {
+                if let Some(event) = endpoint.handle_event(connection.handle, event) {
+                    connection.quic.handle_event(event);
+                }
+            }
+            transmit_buffer.clear();
+            let mtu = usize::from(connection.quic.current_mtu());
+            let segments_max = (TRAIN_BYTES_MAX / mtu).clamp(1, TRAIN_SEGMENTS_MAX);
+            match connection.quic.poll_transmit(now, segments_max, &mut transmit_buffer) {
+                Some(transmit) => match link {
+                    Link::Socket(socket) => net.send(socket, &outgoing(&transmit, &transmit_buffer)),
+                    Link::Tunnel { connection: outer, stream } => {
+                        let segment_size = transmit.segment_size.unwrap_or(transmit.size).max(1);
+                        for packet in transmit_buffer[..transmit.size].chunks(segment_size) {
+                            self.send_datagram(outer, stream, packet);
+                        }
+                    }
+                },
+                None if connection.feed(&mut self.stats) => {}
+                None => break,
+            }
+        }
+        self.transmit = transmit_buffer;
+        self.settle(index);
+    }
+
+    /// Re-arms the connection's timer, or removes the connection when it is over.
+    fn settle(&mut self, index: u32) {
+        let connection = &mut *self.connections[index as usize];
+        if connection.quic.is_drained() {
+            let (endpoint, handle) = (connection.endpoint, connection.handle);
+            self.stats.connections_closed += 1;
+            if connection.handshake_deadline.is_some() && connection.quic.side().is_server() {
+                self.handshakes -= 1;
+            }
+            self.endpoints[endpoint.0].slots[handle.0] = None;
+            // The last events are still to be polled.
+            let id = ConnectionId { index, generation: connection.generation };
+            while let Some(event) = connection.quic.poll() {
+                if let quinn_proto::Event::ConnectionLost { reason } = event {
+                    let event = connection.closed(super::CloseReason::Lost(reason));
+                    self.events.push_back((id, event));
+                }
+            }
+            self.connections.remove(index as usize);
+            return;
+        }
+        let due = connection.quic.poll_timeout().into_iter().chain(connection.handshake_deadline).min();
+        if let Some(due) = due
+            && connection.timer.is_none_or(|armed| due < armed)
+        {
+            connection.timer = Some(due);
+            self.timers.push(Reverse((due, index, connection.generation)));
+        }
+    }
+}

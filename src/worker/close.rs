@@ -1,0 +1,230 @@
+//! How a tunnel ends: refused before it opened, or ended after. Both legs are told, each in its own way.
+
+use std::time::Instant;
+
+use quinn_proto::StreamId;
+
+use super::machine::{Leg, LocalEvent, Machine, Outside, State, Tunnel};
+use crate::error::{Abort, Ending, Refusal};
+use crate::http::h3;
+use crate::http::h3::code::Code;
+use crate::http::request::ResponseHead;
+use crate::transport::quic::ConnectionId;
+use crate::tunnel::TunnelId;
+
+impl Machine {
+    /// Refuses a tunnel that is not open yet. `response` is what the next hop said, if it was the next hop.
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        refusal: Refusal,
+        response: Option<Box<ResponseHead>>,
+        out: &mut impl Outside,
+    ) {
+        let Some(tunnel) = self.take(now, id, Code::H3_REQUEST_CANCELLED, out) else {
+            return;
+        };
+        self.stats.requests_refused += 1;
+        match tunnel.downstream {
+            Leg::Stream { connection, stream } => {
+                let upstream_headers = response.as_deref().map(|head| &head.headers);
+                let head = self.server.refusal(refusal, upstream_headers);
+                self.hub.unbind(connection, stream);
+                self.hub.respond(connection, stream, &head, true);
+            }
+            Leg::Local => self.local.push_back(LocalEvent::Refused(id, refusal, response)),
+            Leg::None | Leg::Socket(_) | Leg::Nested(_) => {
+                if let Some(hop) = tunnel.nests {
+                    self.pool.handle_link(now, hop, Err(refusal), &mut self.hub);
+                }
+            }
+        }
+    }
+
+    /// Ends a tunnel, whatever its state.
+    pub(super) fn abort(&mut self, now: Instant, id: TunnelId, abort: Abort, out: &mut impl Outside) {
+        let upstream_code = match abort.ending() {
+            Ending::Finish => None,
+            Ending::Reset(_) => Some(Code::H3_REQUEST_CANCELLED),
+        };
+        // A tunnel that is not open has nothing that could end in an orderly way.
+        let open = self.tunnels.get(id).is_some_and(|tunnel| matches!(tunnel.state, State::Open));
+        let taken = match upstream_code {
+            None if open => self.take_finishing(now, id, out),
+            None | Some(_) => self.take(now, id, Code::H3_REQUEST_CANCELLED, out),
+        };
+        let Some(tunnel) = taken else {
+            return;
+        };
+        match tunnel.downstream {
+            Leg::Stream { connection, stream } => {
+                self.hub.unbind(connection, stream);
+                match abort.ending() {
+                    Ending::Finish if open => {
+                        self.hub.finish(connection, stream);
+                        self.hub.stop(connection, stream, Code::H3_NO_ERROR);
+                    }
+                    Ending::Finish => self.hub.reset(connection, stream, Code::H3_REQUEST_CANCELLED),
+                    Ending::Reset(code) => self.hub.reset(connection, stream, Code(code)),
+                }
+            }
+            Leg::Local => self.local.push_back(LocalEvent::Closed(id)),
+            Leg::Nested(inner) => {
+                self.nested.remove(&inner);
+                self.hub.close(now, inner, Code::H3_NO_ERROR, "");
+            }
+            Leg::None => {
+                if let Some(hop) = tunnel.nests {
+                    let refusal = Err(Refusal::DestinationUnavailable);
+                    self.pool.handle_link(now, hop, refusal, &mut self.hub);
+                }
+            }
+            Leg::Socket(_) => {}
+        }
+    }
+
+    /// Ends the tunnel of a local user in an orderly way.
+    pub fn close_local(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        self.abort(now, id, Abort::ClientClosed, out);
+    }
+
+    /// Takes a tunnel out of the table and resets its upstream leg.
+    fn take(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        code: Code,
+        out: &mut impl Outside,
+    ) -> Option<Tunnel> {
+        self.take_with(now, id, out, |machine, connection, stream| {
+            machine.hub.reset(connection, stream, code);
+        })
+    }
+
+    /// Takes a tunnel out of the table and finishes its upstream leg.
+    fn take_finishing(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) -> Option<Tunnel> {
+        self.take_with(now, id, out, |machine, connection, stream| {
+            machine.hub.finish(connection, stream);
+            machine.hub.stop(connection, stream, Code::H3_NO_ERROR);
+        })
+    }
+
+    fn take_with(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        out: &mut impl Outside,
+        end: impl FnOnce(&mut Self, ConnectionId, StreamId),
+    ) -> Option<Tunnel> {
+        let tunnel = self.tunnels.remove(id)?;
+        self.stats.tunnels_ended += 1;
+        match tunnel.upstream {
+            Leg::Socket(socket) => out.remove(socket),
+            Leg::Stream { connection, stream } => {
+                self.hub.unbind(connection, stream);
+                end(self, connection, stream);
+                if let Some(hop) = tunnel.hop {
+                    self.pool.release(now, hop, connection, &mut self.hub);
+                }
+            }
+            Leg::None => {
+                if let Some(hop) = tunnel.hop {
+                    self.pool.cancel(hop, id);
+                }
+            }
+            Leg::Nested(_) | Leg::Local => {}
+        }
+        Some(tunnel)
+    }
+
+    /// A request stream was reset or stopped by its peer.
+    pub(super) fn handle_reset(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        stream: StreamId,
+        code: Code,
+        out: &mut impl Outside,
+    ) {
+        let Some(id) = self.hub.owner(connection, stream).map(TunnelId::from_bits) else {
+            return;
+        };
+        self.stream_failed(now, id, (connection, stream), Some(code), out);
+    }
+
+    /// HTTP/3 ended a request stream by itself.
+    pub(super) fn handle_aborted(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        stream: StreamId,
+        reason: &h3::Abort,
+        out: &mut impl Outside,
+    ) {
+        // Nobody processed it: as if the next hop had said so.
+        let code = match reason {
+            h3::Abort::NotProcessed => Code::H3_REQUEST_REJECTED,
+            h3::Abort::Malformed(_)
+            | h3::Abort::Incomplete
+            | h3::Abort::TooLarge(_)
+            | h3::Abort::DatagramUnexpected => Code::H3_MESSAGE_ERROR,
+        };
+        self.handle_reset(now, connection, stream, code, out);
+    }
+
+    /// The connection of a request stream is gone.
+    pub(super) fn handle_stream_lost(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        stream: StreamId,
+        id: TunnelId,
+        out: &mut impl Outside,
+    ) {
+        self.stream_failed(now, id, (connection, stream), None, out);
+    }
+
+    fn stream_failed(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        (connection, stream): (ConnectionId, StreamId),
+        code: Option<Code>,
+        out: &mut impl Outside,
+    ) {
+        let Some(tunnel) = self.tunnels.get_mut(id) else {
+            return;
+        };
+        if tunnel.downstream == (Leg::Stream { connection, stream }) {
+            return self.abort(now, id, Abort::ClientCancelled, out);
+        }
+        let State::Requested { request } = &tunnel.state else {
+            let abort = match code {
+                Some(code) if code == Code::H3_NO_ERROR => Abort::UpstreamClosed,
+                Some(_) | None => Abort::UpstreamReset,
+            };
+            return self.abort(now, id, abort, out);
+        };
+        // Not processed at all: another connection may do it (RFC 9114 §4.1.1).
+        let rejected = code == Some(Code::H3_REQUEST_REJECTED);
+        match tunnel.hop {
+            Some(hop) if rejected && !tunnel.retried => {
+                let request = Box::clone(request);
+                tunnel.retried = true;
+                tunnel.upstream = Leg::None;
+                tunnel.state = State::Pooled { request: request.clone() };
+                self.hub.unbind(connection, stream);
+                self.pool.release(now, hop, connection, &mut self.hub);
+                self.pool.open(now, hop, *request, &mut self.hub);
+            }
+            Some(_) | None => {
+                let refusal = match code {
+                    Some(_) => Refusal::NextHopProtocol,
+                    None => Refusal::DestinationUnavailable,
+                };
+                self.refuse(now, id, refusal, None, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What crosses threads: bounded mailboxes with a wake, and nothing else.
+//!
+//! ```text
+//!   other workers ── stray trains ──┐
+//!   control thread ─ DNS answers ───┼─► bounded queue ─► eventfd ─► the worker's next turn
+//!                  ─ drain, stop ───┘
+//! ```
+//!
+//! A full mailbox drops strays (QUIC sends again) and refuses everything else to the sender's face. Nobody waits.
+
+use std::sync::{Arc, OnceLock};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::machine::Resolve;
+use crate::net::{Train, Waker};
+use crate::policy::resolve::Resolution;
+
+/// A letter to a worker.
+#[derive(Debug)]
+pub enum Letter {
+    /// Packets that arrived at another worker's socket of the same listener.
+    Stray {
+        /// The listener, by its number in the configuration.
+        listener: u32,
+        /// The packets.
+        train: Box<Train>,
+    },
+    /// The answer to [`super::Outside::resolve`].
+    Resolved {
+        /// Who asked.
+        asker: Resolve,
+        /// What was found.
+        resolution: Resolution,
+    },
+    /// End gracefully: no new work, tunnels may finish until the deadline.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// The sending side. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Address {
+    sender: Sender<Letter>,
+    waker: Arc<OnceLock<Waker>>,
+}
+
+impl Address {
+    /// Puts a letter into the mailbox; gives it back when there is no room, or nobody reads any more.
+    ///
+    /// # Errors
+    /// The letter.
+    pub fn post(&self, letter: Letter) -> Result<(), Letter> {
+        match self.sender.try_send(letter) {
+            Ok(()) => {
+                if let Some(waker) = self.waker.get() {
+                    waker.wake();
+                }
+                Ok(())
+            }
+            Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) => Err(letter),
+        }
+    }
+}
+
+/// The receiving side, owned by one worker.
+#[derive(Debug)]
+pub struct Mailbox {
+    receiver: Receiver<Letter>,
+    waker: Arc<OnceLock<Waker>>,
+}
+
+impl Mailbox {
+    /// Tells senders how to wake the worker. Letters that came before are found in its first turn.
+    pub fn attach(&self, waker: Waker) {
+        // A second attach would be the same worker's; the first one's waker stays good.
+        drop(self.waker.set(waker));
+    }
+
+    /// The next letter.
+    pub fn take(&self) -> Option<Letter> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+/// A mailbox that holds up to `letters_max` letters.
+pub fn mailbox(letters_max: usize) -> (Address, Mailbox) {
+    let (sender, receiver) = bounded(letters_max);
+    let waker = Arc::new(OnceLock::new());
+    (Address { sender, waker: Arc::clone(&waker) }, Mailbox { receiver, waker })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_bounded_and_keeps_the_order() {
+        let (address, mailbox) = mailbox(2);
+        address.post(Letter::Drain).unwrap();
+        address.clone().post(Letter::Stop).unwrap();
+        assert!(matches!(address.post(Letter::Stop), Err(Letter::Stop)));
+        assert!(matches!(mailbox.take(), Some(Letter::Drain)));
+        assert!(matches!(mailbox.take(), Some(Letter::Stop)));
+        assert!(mailbox.take().is_none());
+        drop(mailbox);
+        assert!(address.post(Letter::Drain).is_err());
+    }
+}

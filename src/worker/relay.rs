@@ -1,0 +1,211 @@
+//! The hot loop: one datagram, client to target and back. Two functions, [`Machine::relay_upstream`] and
+//! [`Machine::relay_downstream`]; everything else here brings datagrams to them.
+//!
+//! ```text
+//!   QUIC DATAGRAM ─► relay_datagram ─┐            ┌─► Batches ─► target socket
+//!   capsules ──────► relay_data ─────┼─ upstream ─┼─► Hub::send_datagram ─► next hop
+//!   local user ────► send_local ─────┘            └─► (not open yet: Early)
+//!
+//!   target socket ─► relay_from_target ─┐              ┌─► Hub::send_datagram ─► client
+//!   next hop ──────► relay_datagram ────┼─ downstream ─┼─► a nested connection's packet
+//!                                       ┘              └─► LocalEvent::Payload
+//! ```
+//!
+//! Per datagram: no await, no lock, no dynamic dispatch, no allocation of our own (framing towards a stream
+//! shares a chunk), one copy of the payload at most.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use quinn_proto::StreamId;
+
+use super::machine::{Leg, LocalEvent, Machine, Outside, State};
+use crate::error::Abort;
+use crate::http::h3::RecvData;
+use crate::net::Train;
+use crate::transport::quic::{ConnectionId, SendOutcome};
+use crate::tunnel::{TunnelId, UdpError, udp_payload};
+
+impl Machine {
+    /// Client to target: a UDP payload that came from downstream.
+    fn relay_upstream(&mut self, now: Instant, id: TunnelId, payload: Bytes, out: &mut impl Outside) {
+        let Some(tunnel) = self.tunnels.get_mut(id) else {
+            return;
+        };
+        if !matches!(tunnel.state, State::Open) {
+            let kept = tunnel.early.push(&payload, self.limits.early);
+            self.stats.dropped_early += u64::from(!kept);
+            return;
+        }
+        tunnel.last_active = now;
+        self.stats.upstream_datagrams += 1;
+        self.stats.upstream_bytes += payload.len() as u64;
+        match tunnel.upstream {
+            Leg::Socket(socket) => {
+                self.batches.push(&mut tunnel.batch, id, socket, payload, out);
+            }
+            Leg::Stream { connection, stream } => {
+                // What could not be sent is counted where it was dropped.
+                let _: SendOutcome = self.hub.send_datagram(connection, stream, &payload);
+            }
+            Leg::None | Leg::Nested(_) | Leg::Local => {}
+        }
+    }
+
+    /// Target to client: a UDP payload that came from upstream.
+    fn relay_downstream(&mut self, now: Instant, id: TunnelId, payload: Bytes, out: &mut impl Outside) {
+        let Some(tunnel) = self.tunnels.get_mut(id) else {
+            return;
+        };
+        tunnel.last_active = now;
+        self.stats.downstream_datagrams += 1;
+        self.stats.downstream_bytes += payload.len() as u64;
+        match tunnel.downstream {
+            Leg::Stream { connection, stream } => {
+                // As above.
+                let _: SendOutcome = self.hub.send_datagram(connection, stream, &payload);
+            }
+            Leg::Nested(inner) => self.hub.handle_nested(now, inner, payload, out),
+            Leg::Local => self.local.push_back(LocalEvent::Payload(id, payload)),
+            Leg::None | Leg::Socket(_) => {}
+        }
+    }
+
+    /// An HTTP Datagram on a request stream, from either side.
+    pub(super) fn relay_datagram(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        (connection, stream): (ConnectionId, StreamId),
+        datagram: Bytes,
+        out: &mut impl Outside,
+    ) {
+        match udp_payload(datagram) {
+            Ok(Some(payload)) => {
+                if self.is_downstream_leg(id, connection, stream) {
+                    self.relay_upstream(now, id, payload, out);
+                } else {
+                    self.relay_downstream(now, id, payload, out);
+                }
+            }
+            Ok(None) => self.stats.dropped_context += 1,
+            Err(error) => self.misbehaved(now, id, &error, out),
+        }
+    }
+
+    fn is_downstream_leg(&self, id: TunnelId, connection: ConnectionId, stream: StreamId) -> bool {
+        self.tunnels
+            .get(id)
+            .is_some_and(|tunnel| tunnel.downstream == Leg::Stream { connection, stream })
+    }
+
+    /// Everything that one receive call took from a target socket.
+    pub(super) fn relay_from_target(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        train: Train,
+        out: &mut impl Outside,
+    ) {
+        for payload in train.segments() {
+            self.relay_downstream(now, id, payload.freeze(), out);
+        }
+    }
+
+    /// The data stream of a request has something: capsules, or its end.
+    pub(super) fn relay_data(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        stream: StreamId,
+        out: &mut impl Outside,
+    ) {
+        let Some(id) = self.hub.owner(connection, stream).map(TunnelId::from_bits) else {
+            return;
+        };
+        let from_downstream = self.is_downstream_leg(id, connection, stream);
+        let mut payloads = Vec::new();
+        loop {
+            let read = self.hub.recv_data(now, connection, stream);
+            let Some(tunnel) = self.tunnels.get_mut(id) else {
+                return;
+            };
+            let inbound = if from_downstream {
+                &mut tunnel.from_downstream
+            } else {
+                &mut tunnel.from_upstream
+            };
+            let outcome = match read {
+                RecvData::Data(data) => inbound.handle_data(data, |payload| payloads.push(payload)),
+                RecvData::Blocked | RecvData::Gone => break,
+                RecvData::Finished => match inbound.handle_finished() {
+                    Ok(()) => {
+                        let abort =
+                            if from_downstream { Abort::ClientClosed } else { Abort::UpstreamClosed };
+                        return self.abort(now, id, abort, out);
+                    }
+                    Err(error) => Err(error),
+                },
+                RecvData::Reset(code) => {
+                    return self.handle_reset(now, connection, stream, code, out);
+                }
+            };
+            for payload in payloads.drain(..) {
+                match payload {
+                    Some(payload) if from_downstream => self.relay_upstream(now, id, payload, out),
+                    Some(payload) => self.relay_downstream(now, id, payload, out),
+                    None => self.stats.dropped_context += 1,
+                }
+            }
+            if let Err(error) = outcome {
+                return self.misbehaved(now, id, &error, out);
+            }
+        }
+    }
+
+    fn misbehaved(&mut self, now: Instant, id: TunnelId, error: &UdpError, out: &mut impl Outside) {
+        self.stats.tunnels_misbehaved += 1;
+        tracing::debug!(%error, "a tunnel ends");
+        let abort = match error {
+            UdpError::PayloadTooLong { .. } => Abort::PayloadTooLong,
+            UdpError::NoContextId | UdpError::CapsuleCut(_) => Abort::CapsuleError,
+        };
+        self.abort(now, id, abort, out);
+    }
+
+    /// Sends a UDP payload for a local user. [`SendOutcome::Queued`] asks for patience: the tunnel's queue is in
+    /// use, and what follows may displace what waits.
+    pub fn send_local(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        payload: Bytes,
+        out: &mut impl Outside,
+    ) -> SendOutcome {
+        let Some(tunnel) = self.tunnels.get(id) else {
+            return SendOutcome::Gone;
+        };
+        let waits = match tunnel.upstream {
+            Leg::Stream { connection, stream } if matches!(tunnel.state, State::Open) => {
+                Some((connection, stream))
+            }
+            Leg::None | Leg::Stream { .. } | Leg::Socket(_) | Leg::Nested(_) | Leg::Local => None,
+        };
+        self.relay_upstream(now, id, payload, out);
+        match waits {
+            Some((connection, stream)) if self.hub.is_waiting(connection, stream) => {
+                SendOutcome::Queued
+            }
+            Some(_) => SendOutcome::Sent,
+            None => SendOutcome::Queued,
+        }
+    }
+
+    /// What arrived before the tunnel was open, now that it is.
+    pub(super) fn relay_early(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        let early = self.tunnels.get_mut(id).map(|tunnel| tunnel.early.take()).unwrap_or_default();
+        for payload in early {
+            self.relay_upstream(now, id, payload, out);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The loop of a worker thread: the machine, its sockets and its clock.
+//!
+//! ```text
+//!   ┌─► receive ─► machine, app ─► mailbox ─► turn ─► app ─► flush ─┬─► work left: look, yield, go on
+//!   └────────────────────────────────────────────────────────────────┴─► else: arm the timer, park
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
+use super::mailbox::{Address, Letter, Mailbox};
+use super::stats::Stats;
+use crate::net::runtime::{Selected, yield_now};
+use crate::net::{self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, clock};
+use crate::policy::resolve::ResolveError;
+use crate::transport::quic::HubStats;
+
+/// Letters read per turn.
+const LETTERS_PER_TURN: usize = 256;
+/// Busy turns between two looks at the descriptors of other tasks.
+const TURNS_PER_YIELD: u32 = 8;
+
+/// A name that a worker wants resolved.
+#[derive(Debug)]
+pub struct Question {
+    /// Which worker asks.
+    pub worker: u32,
+    /// Who in it.
+    pub asker: Resolve,
+    /// The name.
+    pub name: Box<str>,
+}
+
+/// A program that uses a worker's machine for tunnels of its own.
+pub trait App {
+    /// A tunnel of ours opened, brought something, or ended.
+    fn handle(&mut self, now: Instant, event: LocalEvent, machine: &mut Machine, out: &mut World<'_>);
+
+    /// A socket of ours, tagged [`Tag::App`], received something.
+    fn handle_received(
+        &mut self,
+        now: Instant,
+        socket: (SocketId, u32),
+        received: Received,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    );
+
+    /// Once per turn, before everything is sent. Returns whether there is more to do right away.
+    fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool;
+
+    /// When [`App::turn`] is wanted at the latest.
+    fn next_timeout(&self) -> Option<Instant>;
+
+    /// Whether the worker should stop.
+    fn is_finished(&self) -> bool;
+}
+
+/// The app of a worker that only relays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoApp;
+
+impl App for NoApp {
+    fn handle(&mut self, _: Instant, _: LocalEvent, _: &mut Machine, _: &mut World<'_>) {}
+
+    fn handle_received(
+        &mut self,
+        _: Instant,
+        _: (SocketId, u32),
+        _: Received,
+        _: &mut Machine,
+        _: &mut World<'_>,
+    ) {
+    }
+
+    fn turn(&mut self, _: Instant, _: &mut Machine, _: &mut World<'_>) -> bool {
+        false
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn is_finished(&self) -> bool {
+        false
+    }
+}
+
+/// What a machine sees of its thread and of the others.
+pub struct World<'a> {
+    /// The sockets.
+    pub driver: &'a mut Driver,
+    worker: u32,
+    peers: &'a [Address],
+    questions: &'a mpsc::Sender<Question>,
+    unasked: &'a mut Vec<Resolve>,
+    strays_dropped: &'a mut u64,
+}
+
+impl Network for World<'_> {
+    fn send(&mut self, socket: SocketId, outgoing: &Outgoing<'_>) {
+        Network::send(self.driver, socket, outgoing);
+    }
+
+    fn send_train(&mut self, socket: SocketId, datagrams: &[Bytes]) -> TrainOutcome {
+        self.driver.send_train(socket, datagrams)
+    }
+}
+
+impl Outside for World<'_> {
+    fn connect(&mut self, target: SocketAddr, tag: Tag) -> io::Result<SocketId> {
+        self.driver.connect(target, tag.to_bits())
+    }
+
+    fn remove(&mut self, socket: SocketId) {
+        self.driver.remove(socket);
+    }
+
+    fn resolve(&mut self, name: &str, asker: Resolve) {
+        let question = Question { worker: self.worker, asker, name: name.into() };
+        if self.questions.try_send(question).is_err() {
+            self.unasked.push(asker);
+        }
+    }
+
+    fn forward(&mut self, worker: u32, listener: u32, train: Train) {
+        let letter = Letter::Stray { listener, train: Box::new(train) };
+        let posted = self.peers.get(worker as usize).is_some_and(|peer| peer.post(letter).is_ok());
+        *self.strays_dropped += u64::from(!posted);
+    }
+}
+
+/// Everything that a worker thread owns.
+pub struct Worker<A> {
+    /// Which one.
+    pub worker: u32,
+    /// Tunnels and connections.
+    pub machine: Machine,
+    /// Sockets.
+    pub driver: Driver,
+    /// The socket of each listener, for strays.
+    pub listeners: Vec<SocketId>,
+    /// Tunnels of our own.
+    pub app: A,
+    /// Letters.
+    pub mailbox: Mailbox,
+    /// The mailboxes of all workers, this one's included.
+    pub peers: Vec<Address>,
+    /// Where names are resolved.
+    pub questions: mpsc::Sender<Question>,
+}
+
+/// What a worker did, from its start to its end or to the time of asking.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Tunnels.
+    pub machine: Stats,
+    /// Connections.
+    pub hub: HubStats,
+    /// Sockets.
+    pub net: net::Stats,
+    /// CPU time of the thread.
+    pub cpu: Duration,
+    /// What watches the sockets.
+    pub io: Selected,
+}
+
+impl<A: App> Worker<A> {
+    /// Runs until told to stop, drained, or the app is finished.
+    ///
+    /// # Errors
+    /// When the driver fails as a whole.
+    pub async fn run(mut self, io: Selected) -> io::Result<(Report, A)> {
+        self.mailbox.attach(self.driver.waker());
+        let mut inbox = Vec::new();
+        let mut unasked = Vec::new();
+        let mut busy_turns = 0;
+        loop {
+            let more = self.driver.receive(&mut |socket, tag, received| {
+                inbox.push((socket, Tag::from_bits(tag), received));
+            });
+            let now = clock::now();
+            let Self { worker, machine, driver, listeners, app, mailbox, peers, questions } =
+                &mut self;
+            let mut strays_dropped = 0;
+            let mut world = World {
+                driver,
+                worker: *worker,
+                peers,
+                questions,
+                unasked: &mut unasked,
+                strays_dropped: &mut strays_dropped,
+            };
+            for (socket, tag, received) in inbox.drain(..) {
+                match tag {
+                    Tag::App(number) => {
+                        app.handle_received(now, (socket, number), received, machine, &mut world);
+                    }
+                    Tag::Listener(_) | Tag::Dialler | Tag::Target(_) => {
+                        machine.handle_received(now, socket, tag, received, &mut world);
+                    }
+                }
+            }
+            let stopped = read_letters(now, mailbox, machine, listeners, &mut world);
+            machine.turn(now, &mut world);
+            while let Some(event) = machine.poll_local() {
+                app.handle(now, event, machine, &mut world);
+            }
+            let app_busy = app.turn(now, machine, &mut world);
+            machine.flush(now, &mut world);
+            machine.stats.strays_dropped += strays_dropped;
+            // A queue to the control thread that is full is overload like any other.
+            let mut refused = Vec::new();
+            std::mem::swap(&mut refused, &mut unasked);
+            for asker in refused {
+                let mut world = World {
+                    driver: &mut self.driver,
+                    worker: self.worker,
+                    peers: &self.peers,
+                    questions: &self.questions,
+                    unasked: &mut unasked,
+                    strays_dropped: &mut strays_dropped,
+                };
+                self.machine.handle_resolved(now, asker, Err(ResolveError::Timeout), &mut world);
+            }
+            if stopped || self.machine.is_finished() || self.app.is_finished() {
+                return Ok((self.report(io), self.app));
+            }
+            if more || app_busy || self.machine.is_busy() {
+                self.driver.poll_ready_nonblocking()?;
+                busy_turns += 1;
+                if busy_turns % TURNS_PER_YIELD == 0 {
+                    yield_now().await;
+                }
+            } else {
+                let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
+                self.driver.set_timer(deadline.into_iter().flatten().min(), clock::now())?;
+                self.driver.ready().await?;
+            }
+        }
+    }
+
+    fn report(&self, io: Selected) -> Report {
+        Report {
+            machine: self.machine.stats,
+            hub: self.machine.hub().stats,
+            net: self.driver.stats(),
+            cpu: clock::thread_cpu_time(),
+            io,
+        }
+    }
+}
+
+/// Reads the mailbox; whether it said to stop at once.
+fn read_letters(
+    now: Instant,
+    mailbox: &Mailbox,
+    machine: &mut Machine,
+    listeners: &[SocketId],
+    world: &mut World<'_>,
+) -> bool {
+    for _ in 0..LETTERS_PER_TURN {
+        match mailbox.take() {
+            None => break,
+            Some(Letter::Stray { listener, train }) => {
+                if let Some(&socket) = listeners.get(listener as usize) {
+                    machine.handle_stray(now, listener, socket, *train, world);
+                }
+            }
+            Some(Letter::Resolved { asker, resolution }) => {
+                machine.handle_resolved(now, asker, resolution, world);
+            }
+            Some(Letter::Drain) => machine.drain(now),
+            Some(Letter::Stop) => {
+                machine.stop(now);
+                machine.flush(now, world);
+                return true;
+            }
+        }
+    }
+    false
+}
