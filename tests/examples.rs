@@ -116,6 +116,19 @@ fn every_problem_is_one_line() {
 }
 
 #[test]
+fn policy_rules_are_read_with_the_rest() {
+    let (directory, config) = install("egress.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("*:25", ":25");
+    fs::write(directory.path().join("relay.toml"), text).unwrap();
+    let output = check(&config);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        stderr(&output).trim_end(),
+        "error: policy.deny[0]: \":25\": the host is missing; write * for any"
+    );
+}
+
+#[test]
 fn wrong_arguments_are_code_2_and_help_is_code_0() {
     let run = |arguments: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_bauta"))
