@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use bauta::config::{self, Bytes, Checked, Environment, MemoryTerm, worst_case_memory};
+use bauta::policy::Rule;
 use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
@@ -63,9 +64,14 @@ fn udp(_: &UdpArgs) -> ExitCode {
 /// The configuration that the arguments name; in development mode none is needed.
 fn configuration(arguments: &RelayArgs) -> Result<Checked, String> {
     let file = arguments.config.as_deref();
-    let directory = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    let directory = file.and_then(Path::parent).unwrap_or_else(|| Path::new(""));
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut environment = Environment::new(directory, cores, pseudonym());
+    environment.rule = |text| {
+        text.parse::<Rule>()
+            .map(drop)
+            .map_err(|error| error.problem.to_string())
+    };
     environment.dev_listen = arguments.dev.then_some(arguments.listen);
     let checked = match file {
         Some(path) => config::load(path, &environment),
