@@ -4,8 +4,12 @@
 //!   control thread (tokio, one thread): signals · names ──► mailboxes ──► worker threads
 //! ```
 
+pub mod demo;
+mod generator;
 pub mod relay;
+mod target;
 mod threads;
+mod traffic;
 pub mod udp;
 
 pub use self::threads::StartError;

@@ -158,7 +158,8 @@ fn wait(started: &Receiver<io::Result<Selected>>, workers: u32) -> Result<Select
     selected.ok_or_else(|| StartError::Worker(io::Error::other("it ended at once")))
 }
 
-fn io_choice(io: Io) -> IoChoice {
+/// The driver that a configuration asks for.
+pub(super) fn io_choice(io: Io) -> IoChoice {
     match io {
         Io::Auto => IoChoice::Auto,
         Io::Uring => IoChoice::Uring,
