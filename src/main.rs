@@ -64,12 +64,12 @@ fn run_demo(arguments: &DemoArgs) -> ExitCode {
         nested: arguments.nested,
         size: arguments.size,
         rate: arguments.rate,
-        workers: NonZeroUsize::from(arguments.workers),
+        workers: NonZeroUsize::new(arguments.workers.into()).unwrap_or(NonZeroUsize::MIN),
         io: arguments.io,
     };
     log_to_stderr(LogLevel::Warn);
     // With --json nothing but the object goes to standard output.
-    let outcome = match demo::run(&demo, &mut io::stderr().lock()) {
+    let outcome = match demo::run(&demo, &mut io::stderr()) {
         Ok(outcome) => outcome,
         Err(error) => return fail(FAILURE, &error.to_string()),
     };
@@ -116,9 +116,9 @@ fn run_udp(arguments: &UdpArgs) -> ExitCode {
     }
 }
 
-/// Lets log lines of `level` and above out, to standard error.
+/// Lets log lines of `level` and above out, to standard error; the variable RUST_LOG says otherwise.
 fn log_to_stderr(level: LogLevel) {
-    let filter = EnvFilter::builder().parse_lossy(level.as_str());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.as_str()));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
 }
 

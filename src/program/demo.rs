@@ -157,7 +157,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         duration: demo.duration,
     };
     let (progress, news) = bounded(4);
-    let mut plan = Plan::new(settings(demo, NonZeroUsize::MIN, None)?, None)?;
+    let mut plan = Plan::new(settings(demo, "client", NonZeroUsize::MIN, None)?, None)?;
     plan.set_hops(hops(via, trust, &[])?);
     let count = Arc::clone(&sent);
     let mut client = Workers::start(&mut plan, "client", None, move |_, hop, _| {
@@ -216,7 +216,7 @@ fn start_relay(
     upstream: Option<(Vec<Template>, Trust)>,
 ) -> Result<Relay, StartError> {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let checked = settings(demo, demo.workers, Some(listen))?;
+    let checked = settings(demo, role, demo.workers, Some(listen))?;
     let mut plan = Plan::new(checked, Some(&ca.identity))?;
     if let Some((via, trust)) = upstream {
         plan.set_hops(hops(via, trust, &[])?);
@@ -230,10 +230,11 @@ fn start_relay(
 /// A configuration that differs from the defaults in what the demo needs: targets on this machine, no pinning.
 fn settings(
     demo: &Demo,
+    role: &str,
     workers: NonZeroUsize,
     listen: Option<SocketAddr>,
 ) -> Result<Checked, StartError> {
-    let mut environment = Environment::new("", workers, format!("demo-{}", std::process::id()));
+    let mut environment = Environment::new("", workers, format!("{role}-{}", std::process::id()));
     environment.dev_listen = Some(listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
     let text = "pin = false\n[policy]\nallow = [\"127.0.0.0/8\"]\n";
     let mut checked =

@@ -29,6 +29,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(5);
 const GRACE: Duration = Duration::from_millis(300);
 /// How long the first tunnel may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// Longest round trip that is told apart: a minute.
+const ROUND_TRIP_MAX_NS: u64 = 60_000_000_000;
 /// Datagrams without a report for this long count as lost, so that a lost report cannot stop the demo.
 const REPORT_OVERDUE: Duration = Duration::from_millis(200);
 
@@ -108,7 +110,8 @@ impl Generator {
             probe_number: 0,
             next_probe: None,
             buffer: BytesMut::new(),
-            round_trips: Histogram::new(3).expect("three digits are within bounds"),
+            round_trips: Histogram::new_with_max(ROUND_TRIP_MAX_NS, 3)
+                .expect("three digits are within bounds"),
         }
     }
 

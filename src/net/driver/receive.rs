@@ -1,6 +1,7 @@
 //! Receiving: every ready socket in turn, each until it is empty or its budget is spent.
 
 use std::io;
+use std::net::SocketAddr;
 
 use super::{Driver, Entry, Received, SocketId, Stats, find};
 use crate::net::buffer::Pool;
@@ -106,8 +107,9 @@ impl Reader<'_> {
             return Ok(None);
         };
         let train = Train {
-            peer,
-            local_ip: arrival.control.local_ip,
+            // A socket of both families names IPv4 peers in their IPv6 form.
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            local_ip: arrival.control.local_ip.map(|ip| ip.to_canonical()),
             ecn: arrival.control.ecn,
             segment_size,
             data,
