@@ -38,6 +38,11 @@ def echo(processes: Processes) -> str:
 
 
 @pytest.fixture(scope="session")
+def echo_ipv6(processes: Processes) -> str:
+    return peers.start_echo(processes, "::1")
+
+
+@pytest.fixture(scope="session")
 def origin(processes: Processes, certificates: pki.Certificates) -> str:
     return peers.start_origin(processes, certificates)
 
@@ -49,6 +54,11 @@ def dns(processes: Processes) -> str:
 
 @pytest.fixture(scope="session")
 def masque_go(processes: Processes, certificates: pki.Certificates) -> str:
+    return peers.start_masque_go(processes, certificates)
+
+
+@pytest.fixture(scope="session")
+def second_masque_go(processes: Processes, certificates: pki.Certificates) -> str:
     return peers.start_masque_go(processes, certificates)
 
 

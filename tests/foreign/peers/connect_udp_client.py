@@ -34,6 +34,7 @@ from h3 import (
 )
 
 UDP_PAYLOAD_MAX = 65527
+UNREACHABLE_INTERVAL_SECONDS = 0.1
 ODDITIES = ("unknown-capsule", "unknown-context", "long-context", "empty-datagram", "grease")
 
 
@@ -155,6 +156,8 @@ class Tunnel:
             self.send_capsules(encode_capsule(CAPSULE_DATAGRAM, bytes(1 + UDP_PAYLOAD_MAX + 1)))
         elif self.arguments.half_close:
             self.connection.h3.send_data(self.request.stream_id, b"", end_stream=True)
+        elif self.arguments.unreachable:
+            await self.send_until_end()
         else:
             return None
         self.connection.transmit()
@@ -162,6 +165,13 @@ class Tunnel:
         if end != self.arguments.expect_end:
             raise Failure(f"tunnel {self.number} ended with {end}, expected {self.arguments.expect_end}")
         return end
+
+    async def send_until_end(self) -> None:
+        """Sends to a target that nobody listens on; the ICMP answer may reach the proxy with a later send only."""
+        while not self.request.end.done():
+            self.send(b"anybody?")
+            self.connection.transmit()
+            await asyncio.wait([self.request.end], timeout=UNREACHABLE_INTERVAL_SECONDS)
 
     async def run(self) -> dict:
         early = [payload_of(self.number, 1000 + turn, 100) for turn in range(self.arguments.early)]
@@ -281,7 +291,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--odd", action="append", default=[], choices=ODDITIES)
     parser.add_argument("--half-close", action="store_true", help="FIN after the payloads; the proxy has to FIN too")
     parser.add_argument("--oversize", action="store_true", help="end with a capsule of more than 65527 payload bytes")
-    parser.add_argument("--expect-end", default="fin", help="`fin` or `reset 0x33`, after the previous two")
+    parser.add_argument("--unreachable", action="store_true", help="send until the proxy ends the tunnel")
+    parser.add_argument("--expect-end", default="fin", help="`fin` or `reset 0x33`, after the previous three")
     parser.add_argument("--method", default="CONNECT")
     parser.add_argument("--protocol", default="connect-udp", help="empty for none")
     parser.add_argument("--authority", help="instead of that of the template")
