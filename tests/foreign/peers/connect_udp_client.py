@@ -281,7 +281,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--target", required=True, metavar="HOST:PORT")
     parser.add_argument("--ca", metavar="PEM", help="trust this authority; nothing is checked without it")
     parser.add_argument("--mtu", type=int, default=1350, help="UDP payload bytes of the QUIC packets of this client")
-    parser.add_argument("--timeout", type=float, default=20.0, metavar="SECONDS")
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS")
     parser.add_argument("--tunnels", type=int, default=1, help="requests on the one connection")
     parser.add_argument("--sizes", type=sizes, default=[64], help="payload sizes, `max` is what --mtu can carry")
     parser.add_argument("--rounds", type=int, default=1, help="how often the sizes are gone through")
