@@ -9,6 +9,8 @@ from harness import peers
 from harness.bauta import Bauta
 from harness.process import Processes
 
+PROGRAMS = pytest.StashKey[Processes]()
+
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -84,7 +86,9 @@ def bauta(certificates: pki.Certificates, folder: Path, request: pytest.FixtureR
         started.stop()
 
 
-PROGRAMS = pytest.StashKey[Processes]()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The peers among themselves come first: nothing else means much while they fail."""
+    items.sort(key=lambda item: item.path.name != "test_peers.py")
 
 
 @pytest.hookimpl(wrapper=True)
