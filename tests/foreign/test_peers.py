@@ -1,6 +1,9 @@
 """The foreign peers among themselves: what fails here is not the fault of bauta."""
 
+from pathlib import Path
+
 import pytest
+from harness import certificates as pki
 from harness import peers
 
 BODY_BYTES = 10 << 20
@@ -18,7 +21,7 @@ def test_download_arrives_whole(origin: str, clients: peers.Clients) -> None:
     assert result["bytes"] == BODY_BYTES
 
 
-def test_download_notices_other_bytes(origin: str, certificates, clients: peers.Clients) -> None:
+def test_download_notices_a_refusal(origin: str, clients: peers.Clients) -> None:
     result = clients.download(origin, "--bytes", (64 << 20) + 1)
     assert not result["ok"]
     assert "status 404" in result["problem"]
@@ -60,9 +63,7 @@ def test_masque_go_client(foreign_proxy: str, echo: str, clients: peers.Clients)
     assert result["echoed"] == 20
 
 
-def test_certificate_of_another_authority_is_refused(masque_go: str, echo: str, tmp_path) -> None:
-    from harness import certificates
-
-    stranger = peers.Clients(certificates.make(tmp_path).ca)
+def test_certificate_of_another_authority_is_refused(masque_go: str, echo: str, tmp_path: Path) -> None:
+    stranger = peers.Clients(pki.make(tmp_path).ca)
     assert not stranger.aioquic(masque_go, echo, "--timeout", 5)["ok"]
     assert not stranger.masque_go(masque_go, echo, "-timeout", "5s")["ok"]

@@ -5,7 +5,7 @@ from harness import peers
 from harness.bauta import Bauta
 from harness.process import free_port
 
-# What a proxy without capsules for single datagrams could not carry: more than one QUIC packet holds.
+# The last one is more than a QUIC DATAGRAM holds.
 CAPSULE_SIZES = "0,1,64,1200,9000"
 
 

@@ -42,7 +42,8 @@ class Bauta:
             f"key = {_quoted(self.certificates.key)}",
         ]
         if upstream:
-            lines += ["[upstream]", f"urls = [{_quoted(f'https://{upstream}')}]", f"ca = {_quoted(self.certificates.ca)}"]
+            lines += ["[upstream]", f"urls = [{_quoted(f'https://{upstream}')}]"]
+            lines += [f"ca = {_quoted(self.certificates.ca)}"]
         if allow:
             lines += ["[policy]", f"allow = [{', '.join(map(_quoted, allow))}]"]
         if dns:

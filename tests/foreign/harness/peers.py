@@ -78,7 +78,8 @@ def start_dns(processes: Processes) -> str:
     """dnsmasq with a fixed zone, no upstream server and no file of this machine."""
     options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"]
     options += ["--pid-file", "--log-facility=-", "--listen-address=127.0.0.1", "--bind-interfaces"]
-    options += [f"--local=/{ZONE}/", f"--host-record={ECHO_NAME},127.0.0.1", f"--txt-record={TEXT_NAME},{','.join(TEXT)}"]
+    options += [f"--local=/{ZONE}/", f"--host-record={ECHO_NAME},127.0.0.1"]
+    options += [f"--txt-record={TEXT_NAME},{','.join(TEXT)}"]
     for attempt in range(BIND_ATTEMPTS):
         # Port 0 means "no DNS" to dnsmasq, so it gets a port that was free a moment ago and a second chance.
         port = free_port()

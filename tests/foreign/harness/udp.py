@@ -19,7 +19,8 @@ def exchange(address: str, sizes: list[int], sources: int = 1) -> int:
         echoed = 0
         for size in sizes:
             # All of them are on their way before the first echo is read: a mix-up between sources shows.
-            sent = [hashlib.shake_128(f"source {number} size {size}".encode()).digest(size) for number in range(sources)]
+            seeds = [f"source {number} size {size}".encode() for number in range(sources)]
+            sent = [hashlib.shake_128(seed).digest(size) for seed in seeds]
             for udp, payload in zip(sockets, sent):
                 udp.send(payload)
             for number, (udp, payload) in enumerate(zip(sockets, sent)):

@@ -6,8 +6,8 @@ open ── head sent ──► response ──► per size: one payload out, it
 ```
 
 Tunnels of one run share one connection and speak at the same time; each keeps one payload in flight, so that loss is
-the relay's doing and a payload of another tunnel is noticed. Nothing is sent twice. Prints one JSON object (ok, problem,
-settings, status, proxy_status, echoed, bytes, as_capsules, end) and leaves with 0 or 1.
+the relay's doing and a payload of another tunnel is noticed. Nothing is sent twice. Prints one JSON object (ok,
+problem, settings, status, proxy_status, echoed, bytes, as_capsules, end) and leaves with 0 or 1.
 """
 
 import argparse
