@@ -15,8 +15,8 @@ use std::time::Duration;
 use bauta::config::{self, Bytes, Checked, Environment, LogLevel, MemoryTerm, worst_case_memory};
 use bauta::policy::Rule;
 use bauta::program::demo::{self, Demo};
-use bauta::program::udp::{self, Forward};
 use bauta::program::relay;
+use bauta::program::udp::{self, Forward};
 use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
@@ -118,8 +118,12 @@ fn run_udp(arguments: &UdpArgs) -> ExitCode {
 
 /// Lets log lines of `level` and above out, to standard error; the variable RUST_LOG says otherwise.
 fn log_to_stderr(level: LogLevel) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.as_str()));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.as_str()));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
 }
 
 /// The configuration that the arguments name; in development mode none is needed.

@@ -119,7 +119,10 @@ struct Relay {
 /// What keeps it from running, in a line.
 pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     raise_file_limit()?;
-    #[expect(clippy::disallowed_methods, reason = "certificates are dated by the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "certificates are dated by the wall clock"
+    )]
     let today = std::time::SystemTime::now();
     let ca = DevCa::new(&[], today).map_err(BuildError::from)?;
     let trust = Trust::Pem(ca.ca_pem.clone());
@@ -134,9 +137,12 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
             drop(ready.send(waker));
         })
     };
-    let target_thread = thread::Builder::new().name("target".to_owned()).spawn(serve)?;
-    let target_waker =
-        started.recv().map_err(|_| io::Error::other("the target did not start"))?;
+    let target_thread = thread::Builder::new()
+        .name("target".to_owned())
+        .spawn(serve)?;
+    let target_waker = started
+        .recv()
+        .map_err(|_| io::Error::other("the target did not start"))?;
 
     let mut relays = Vec::new();
     let egress = start_relay(demo, "egress", &ca, None)?;
@@ -147,7 +153,11 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         relays.insert(0, start_relay(demo, "ingress", &ca, upstream)?);
     }
     let first = url(relays[0].address)?;
-    let via = if demo.nested && demo.hops == 2 { vec![first, egress_url] } else { vec![first] };
+    let via = if demo.nested && demo.hops == 2 {
+        vec![first, egress_url]
+    } else {
+        vec![first]
+    };
 
     let sent = Arc::new(AtomicU64::new(0));
     let load = Load {
@@ -162,7 +172,12 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     let count = Arc::clone(&sent);
     let mut client = Workers::start(&mut plan, "client", None, move |_, hop, _| {
         let hop = hop.expect("the client has a route");
-        Ok(Generator::new(hop, load.clone(), progress.clone(), Arc::clone(&count)))
+        Ok(Generator::new(
+            hop,
+            load.clone(),
+            progress.clone(),
+            Arc::clone(&count),
+        ))
     })?;
 
     wait_for_start(&news)?;
@@ -173,7 +188,11 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     watch(demo, &news, &sent, &counters, live)?;
     let (_, generator) = match client.outcomes.blocking_recv() {
         Some(outcome) => outcome.map_err(StartError::Worker)?,
-        None => return Err(StartError::Worker(io::Error::other("the client ended early"))),
+        None => {
+            return Err(StartError::Worker(io::Error::other(
+                "the client ended early",
+            )));
+        }
     };
     let measured = demo.duration.min(clock::now() - began);
     let results = relays.iter().map(relay_result).collect();
@@ -188,8 +207,10 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         ended?;
     }
 
-    let (sent, delivered) =
-        (sent.load(Ordering::Relaxed), counters.delivered.load(Ordering::Relaxed));
+    let (sent, delivered) = (
+        sent.load(Ordering::Relaxed),
+        counters.delivered.load(Ordering::Relaxed),
+    );
     let seconds = measured.as_secs_f64();
     let quantile = |q| generator.round_trips.value_at_quantile(q) as f64 / 1_000.0;
     Ok(Outcome {
@@ -201,10 +222,18 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         payload_bytes: demo.size,
         sent,
         delivered,
-        loss: if sent == 0 { 0.0 } else { 1.0 - delivered.min(sent) as f64 / sent as f64 },
+        loss: if sent == 0 {
+            0.0
+        } else {
+            1.0 - delivered.min(sent) as f64 / sent as f64
+        },
         delivered_pps: delivered as f64 / seconds,
         gbit_per_s: counters.bytes.load(Ordering::Relaxed) as f64 * 8.0 / seconds / 1e9,
-        rtt_us: RoundTrip { p50: quantile(0.5), p99: quantile(0.99), p999: quantile(0.999) },
+        rtt_us: RoundTrip {
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+        },
         relays: results,
     })
 }
@@ -222,9 +251,13 @@ fn start_relay(
         plan.set_hops(hops(via, trust, &[])?);
     }
     let address = plan.addresses[0];
-    let workers =
-        Workers::start(&mut plan, role, None, |_, _, _| Ok::<_, io::Error>(NoApp))?;
-    Ok(Relay { role, workers, address, before: Vec::new() })
+    let workers = Workers::start(&mut plan, role, None, |_, _, _| Ok::<_, io::Error>(NoApp))?;
+    Ok(Relay {
+        role,
+        workers,
+        address,
+        before: Vec::new(),
+    })
 }
 
 /// A configuration that differs from the defaults in what the demo needs: targets on this machine, no pinning.
@@ -274,7 +307,8 @@ fn watch(
         let pause = Duration::from_secs(1).min(began + demo.duration - last.0);
         match news.recv_timeout(pause) {
             Ok(Progress::Failed(text)) => return Err(io::Error::other(text).into()),
-            Ok(Progress::Started) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            Ok(Progress::Started)
+            | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
         let now = clock::now();
         let delivered = counters.delivered.load(Ordering::Relaxed);
@@ -300,9 +334,8 @@ fn relay_result(relay: &Relay) -> RelayResult {
         total(&after) - total(&relay.before)
     };
     let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
-    let datagrams = sum(&|report| {
-        report.machine.upstream_datagrams + report.machine.downstream_datagrams
-    });
+    let datagrams =
+        sum(&|report| report.machine.upstream_datagrams + report.machine.downstream_datagrams);
     let cpu = sum(&|report| report.cpu.as_nanos() as u64);
     RelayResult {
         role: relay.role,
@@ -346,7 +379,10 @@ impl Outcome {
             self.loss * 100.0
         )?;
         let RoundTrip { p50, p99, p999 } = self.rtt_us;
-        writeln!(out, "  round trip  p50 {p50:.0} us, p99 {p99:.0} us, p99.9 {p999:.0} us, under this load")?;
+        writeln!(
+            out,
+            "  round trip  p50 {p50:.0} us, p99 {p99:.0} us, p99.9 {p999:.0} us, under this load"
+        )?;
         for relay in &self.relays {
             writeln!(
                 out,

@@ -158,7 +158,9 @@ impl Generator {
                 (due as u64).saturating_sub(self.count)
             }
             None => {
-                let overdue = self.last_report.is_none_or(|last| now > last + REPORT_OVERDUE);
+                let overdue = self
+                    .last_report
+                    .is_none_or(|last| now > last + REPORT_OVERDUE);
                 if overdue && self.settled < self.count {
                     self.settled = self.count;
                     self.last_report = Some(now);
@@ -175,7 +177,8 @@ impl Generator {
                 break;
             }
         }
-        self.sent.store(self.count, std::sync::atomic::Ordering::Relaxed);
+        self.sent
+            .store(self.count, std::sync::atomic::Ordering::Relaxed);
         allowed > BURST && left == 0
     }
 
@@ -270,7 +273,10 @@ impl App for Generator {
                     since + Duration::from_secs_f64(due)
                 });
                 let overdue = self.last_report.map(|last| last + REPORT_OVERDUE);
-                [paced, overdue, self.next_probe, Some(until)].into_iter().flatten().min()
+                [paced, overdue, self.next_probe, Some(until)]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
             Phase::Waiting { until } => Some(until),
             Phase::Over => None,

@@ -25,7 +25,11 @@ use crate::worker::stats::Stats;
 /// What keeps the relay from starting, or ends it.
 pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(), StartError> {
     raise_file_limit()?;
-    let ca = if development { Some(development_ca()?) } else { None };
+    let ca = if development {
+        Some(development_ca()?)
+    } else {
+        None
+    };
     let (pin, drain_limit) = (checked.pin, checked.timeouts.drain);
     let resolver = resolver(&checked)?;
     let resolves_max = checked.limits.resolves;
@@ -34,8 +38,9 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
     let mut plan = Plan::new(checked, ca.as_ref().map(|ca| &ca.identity))?;
     // A single worker gains nothing from a pin and loses the choice of an idle core.
     let first_core = (pin && workers > 1).then_some(0);
-    let mut threads =
-        Workers::start(&mut plan, "relay", first_core, |_, _, _| Ok::<_, io::Error>(NoApp))?;
+    let mut threads = Workers::start(&mut plan, "relay", first_core, |_, _, _| {
+        Ok::<_, io::Error>(NoApp)
+    })?;
 
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -71,7 +76,10 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
                 _ = interrupt.recv() => signals += 1,
             }
             if signals == 1 {
-                tracing::info!(?drain_limit, "draining; a second signal ends the relay at once");
+                tracing::info!(
+                    ?drain_limit,
+                    "draining; a second signal ends the relay at once"
+                );
                 threads.tell(|| Letter::Drain);
                 signals += 1;
             } else if signals > 2 {
@@ -85,7 +93,10 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
 }
 
 fn development_ca() -> Result<DevCa, StartError> {
-    #[expect(clippy::disallowed_methods, reason = "certificates are dated by the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "certificates are dated by the wall clock"
+    )]
     let now = std::time::SystemTime::now();
     Ok(DevCa::new(&[], now).map_err(BuildError::from)?)
 }
@@ -105,18 +116,36 @@ fn write_ca(ca: &DevCa, port: u16) -> io::Result<PathBuf> {
 /// One line: what the relay did in its life.
 fn summary(reports: &[Report]) -> String {
     let mut machine = Stats::default();
-    let (mut opened, mut misbehaved, mut refused, mut queue, mut large, mut unroutable) = (0, 0, 0, 0, 0, 0);
+    let (mut opened, mut misbehaved, mut refused, mut queue, mut large, mut unroutable) =
+        (0, 0, 0, 0, 0, 0);
     let (mut calls_in, mut calls_out, mut received, mut sent) = (0, 0, 0, 0);
-    for Report { machine: one, hub, net, .. } in reports {
+    for Report {
+        machine: one,
+        hub,
+        net,
+        ..
+    } in reports
+    {
         machine += *one;
-        let HubStats { connections_opened, connections_misbehaved, handshakes_refused, .. } = hub;
+        let HubStats {
+            connections_opened,
+            connections_misbehaved,
+            handshakes_refused,
+            ..
+        } = hub;
         opened += connections_opened;
         misbehaved += connections_misbehaved;
         refused += handshakes_refused;
         queue += hub.dropped_queue_full;
         large += hub.dropped_too_large;
         unroutable += hub.dropped_unroutable;
-        let net::Stats { receive_calls, send_calls, received_datagrams, sent_datagrams, .. } = net;
+        let net::Stats {
+            receive_calls,
+            send_calls,
+            received_datagrams,
+            sent_datagrams,
+            ..
+        } = net;
         calls_in += receive_calls;
         calls_out += send_calls;
         received += received_datagrams;

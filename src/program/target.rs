@@ -9,9 +9,9 @@ use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 
 use super::traffic::{REPORT_EVERY, SIZE_MIN, Traffic};
+use crate::net::listen::bind_group;
 use crate::net::runtime::{self, IoChoice, yield_now};
 use crate::net::{Driver, DriverConfig, Network, Outgoing, Received, SocketKind, Woken};
-use crate::net::listen::bind_group;
 
 /// What the target tells the thread that watches it.
 #[derive(Debug, Default)]
@@ -35,7 +35,11 @@ impl Target {
         let socket = bind_group(SocketAddr::from(([127, 0, 0, 1], 0)), 1, false)?;
         let socket = socket.into_iter().next().expect("one was asked for");
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, counters: Arc::default() })
+        Ok(Self {
+            socket,
+            address,
+            counters: Arc::default(),
+        })
     }
 
     /// Runs until told to stop; the first argument of `ready` wakes it for that.
@@ -82,7 +86,9 @@ impl Target {
                         Some(Traffic::Report(_)) | None => {}
                     }
                 }
-                self.counters.delivered.fetch_add(delivered, Ordering::Relaxed);
+                self.counters
+                    .delivered
+                    .fetch_add(delivered, Ordering::Relaxed);
                 self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
                 if let Some(count) = report {
                     Traffic::Report(count).write(SIZE_MIN, &mut answer);
@@ -101,7 +107,12 @@ impl Target {
 }
 
 fn send(driver: &mut Driver, socket: crate::net::SocketId, peer: SocketAddr, contents: &[u8]) {
-    let outgoing =
-        Outgoing { peer: Some(peer), local_ip: None, ecn: None, segment_size: None, contents };
+    let outgoing = Outgoing {
+        peer: Some(peer),
+        local_ip: None,
+        ecn: None,
+        segment_size: None,
+        contents,
+    };
     Network::send(driver, socket, &outgoing);
 }

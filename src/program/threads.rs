@@ -10,9 +10,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::client::HopId;
 use crate::config::{Checked, Io};
+use crate::net::Driver;
 use crate::net::resolve::{Resolver, SetupError};
 use crate::net::runtime::{self, IoChoice, Selected};
-use crate::net::Driver;
 use crate::worker::build::{BuildError, Plan};
 use crate::worker::mailbox::{Address, Letter};
 use crate::worker::run::{App, Question, Report};
@@ -80,8 +80,7 @@ impl<A: App + Send + 'static> Workers<A> {
                 }
                 let started = ready.clone();
                 let ended = runtime::run(io, move |selected| async move {
-                    let worker =
-                        seed.grow(|hop, driver| app(worker, hop, driver), asker)?;
+                    let worker = seed.grow(|hop, driver| app(worker, hop, driver), asker)?;
                     // The starter may have given up on another worker.
                     drop(started.send(Ok(selected.clone())));
                     worker.run(selected).await
@@ -96,10 +95,17 @@ impl<A: App + Send + 'static> Workers<A> {
                 // Nobody waits for a program that ends.
                 drop(outcome.send(ended));
             };
-            thread::Builder::new().name(format!("{title}-{worker}")).spawn(main)?;
+            thread::Builder::new()
+                .name(format!("{title}-{worker}"))
+                .spawn(main)?;
         }
         let io = wait(&started, workers)?;
-        Ok(Self { peers: plan.peers().to_vec(), outcomes, io, questions })
+        Ok(Self {
+            peers: plan.peers().to_vec(),
+            outcomes,
+            io,
+            questions,
+        })
     }
 
     /// Tells every worker. A full mailbox cannot swallow the end of the program: it is tried until it fits.
@@ -122,7 +128,11 @@ impl<A: App + Send + 'static> Workers<A> {
     }
 
     /// Answers questions for names until the workers are gone.
-    pub(super) fn answer(&mut self, resolver: Resolver, resolves_max: usize) -> impl Future<Output = ()> + use<A> {
+    pub(super) fn answer(
+        &mut self,
+        resolver: Resolver,
+        resolves_max: usize,
+    ) -> impl Future<Output = ()> + use<A> {
         let (_, nobody) = mpsc::channel(1);
         let mut questions = std::mem::replace(&mut self.questions, nobody);
         let peers = self.peers.clone();
@@ -137,7 +147,10 @@ impl<A: App + Send + 'static> Workers<A> {
                 tokio::spawn(async move {
                     let resolution = resolver.lookup(&question.name).await;
                     drop(permit);
-                    let letter = Letter::Resolved { asker: question.asker, resolution };
+                    let letter = Letter::Resolved {
+                        asker: question.asker,
+                        resolution,
+                    };
                     // A worker that takes no letters answers its tunnel when the time for opening is over.
                     drop(peer.map(|peer| peer.post(letter)));
                 });
@@ -178,5 +191,7 @@ pub(super) fn resolver(checked: &Checked) -> Result<Resolver, SetupError> {
 
 /// The runtime of the control thread.
 pub(super) fn control_runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
 }

@@ -53,7 +53,11 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for traffic in [Traffic::Data(7), Traffic::Probe(u64::MAX), Traffic::Report(0)] {
+        for traffic in [
+            Traffic::Data(7),
+            Traffic::Probe(u64::MAX),
+            Traffic::Report(0),
+        ] {
             for size in [SIZE_MIN, 64, 1200] {
                 let mut bytes = BytesMut::new();
                 traffic.write(size, &mut bytes);

@@ -64,7 +64,13 @@ pub fn run(forward: Forward, checked: Checked, out: &mut dyn Write) -> Result<()
     let target = forward.target;
     let mut threads = Workers::start(&mut plan, "udp", None, move |_, hop, driver| {
         let hop = hop.expect("the arguments name a relay");
-        Forwarder::new(hop, target.clone(), socket.try_clone()?, opened.clone(), driver)
+        Forwarder::new(
+            hop,
+            target.clone(),
+            socket.try_clone()?,
+            opened.clone(),
+            driver,
+        )
     })?;
 
     control_runtime()?.block_on(async {
@@ -155,7 +161,14 @@ impl Forwarder {
                 let open = || machine.open_local(now, self.hop, self.target.clone(), out);
                 let tunnel = self.spare.take().unwrap_or_else(open);
                 new.insert(tunnel);
-                self.flows.insert(tunnel, Flow { peer, train: Vec::new(), segment_size: 0 });
+                self.flows.insert(
+                    tunnel,
+                    Flow {
+                        peer,
+                        train: Vec::new(),
+                        segment_size: 0,
+                    },
+                );
                 Some(tunnel)
             }
         }
@@ -269,9 +282,15 @@ fn explain(refusal: Refusal, response: Option<&ResponseHead>) -> String {
     let Some(response) = response else {
         return format!("tunnel refused: {refusal}");
     };
-    let status = response.headers.get(PROXY_STATUS).and_then(|value| value.to_str().ok());
+    let status = response
+        .headers
+        .get(PROXY_STATUS)
+        .and_then(|value| value.to_str().ok());
     match status {
-        Some(status) => format!("tunnel refused by the relay: {} ({status})", response.status),
+        Some(status) => format!(
+            "tunnel refused by the relay: {} ({status})",
+            response.status
+        ),
         None => format!("tunnel refused by the relay: {}", response.status),
     }
 }

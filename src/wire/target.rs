@@ -198,7 +198,10 @@ pub(super) fn parse_authority(text: &str) -> Result<(Host, Option<u16>), TargetE
 
 impl From<std::net::SocketAddr> for Target {
     fn from(address: std::net::SocketAddr) -> Self {
-        Self { host: Host::Ip(address.ip()), port: address.port() }
+        Self {
+            host: Host::Ip(address.ip()),
+            port: address.port(),
+        }
     }
 }
 

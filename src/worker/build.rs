@@ -140,7 +140,8 @@ impl Plan {
         for template in &listener.templates {
             self.templates.push(template.clone());
         }
-        self.origins.extend(listener.origins.iter().map(|origin| origin.as_str().into()));
+        self.origins
+            .extend(listener.origins.iter().map(|origin| origin.as_str().into()));
 
         let workers = self.steer.workers() as usize;
         let group = bind_group(listener.address, workers, false).map_err(BuildError::Listen)?;
@@ -177,7 +178,8 @@ impl Plan {
     /// When the same worker is asked for twice.
     pub fn seed(&mut self, worker: u32) -> Seed {
         let index = worker as usize;
-        let take = |sockets: &mut Vec<Option<UdpSocket>>| sockets[index].take().expect("asked once");
+        let take =
+            |sockets: &mut Vec<Option<UdpSocket>>| sockets[index].take().expect("asked once");
         Seed {
             worker,
             checked: Arc::clone(&self.checked),
@@ -230,11 +232,13 @@ impl Seed {
 
         let mut listeners = Vec::new();
         let mut sockets = Vec::new();
-        for (number, (socket, server)) in self.listeners.into_iter().zip(&self.servers).enumerate() {
+        for (number, (socket, server)) in self.listeners.into_iter().zip(&self.servers).enumerate()
+        {
             let tag = Tag::Listener(number as u32);
             sockets.push(driver.add(socket, SocketKind::Shared, tag.to_bits())?);
             let server = Some(Arc::clone(server));
-            let endpoint = quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server, true, None);
+            let endpoint =
+                quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server, true, None);
             listeners.push(hub.add_endpoint(endpoint));
         }
         let dialler = quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), None, true, None);
@@ -307,13 +311,22 @@ pub fn hops(
         template,
         crypto: Arc::clone(&crypto),
         crypto_hash: tls.client_hash(),
-        headers: if index == 0 { headers.iter().cloned().collect() } else { Default::default() },
+        headers: if index == 0 {
+            headers.iter().cloned().collect()
+        } else {
+            Default::default()
+        },
     };
     Ok(templates.into_iter().enumerate().map(hop).collect())
 }
 
 fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {
-    let rules = |texts: &[String]| texts.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+    let rules = |texts: &[String]| {
+        texts
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()
+    };
     let chained = !checked.upstream.hops.is_empty();
     Ok(Policy {
         allow: rules(&checked.policy.allow)?,
@@ -373,5 +386,9 @@ fn driver_config(checked: &Checked) -> DriverConfig {
         config::Offload::Auto => Offload::Auto,
         config::Offload::Off => Offload::Off,
     };
-    DriverConfig { gso: offload(checked.gso), gro: offload(checked.gro), ..DriverConfig::default() }
+    DriverConfig {
+        gso: offload(checked.gso),
+        gro: offload(checked.gro),
+        ..DriverConfig::default()
+    }
 }

@@ -91,7 +91,13 @@ impl Mailbox {
 pub fn mailbox(letters_max: usize) -> (Address, Mailbox) {
     let (sender, receiver) = bounded(letters_max);
     let waker = Arc::new(OnceLock::new());
-    (Address { sender, waker: Arc::clone(&waker) }, Mailbox { receiver, waker })
+    (
+        Address {
+            sender,
+            waker: Arc::clone(&waker),
+        },
+        Mailbox { receiver, waker },
+    )
 }
 
 #[cfg(test)]

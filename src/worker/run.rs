@@ -17,7 +17,9 @@ use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
 use super::mailbox::{Address, Letter, Mailbox};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
-use crate::net::{self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, Woken, clock};
+use crate::net::{
+    self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, Woken, clock,
+};
 use crate::policy::resolve::ResolveError;
 use crate::transport::quic::HubStats;
 
@@ -40,7 +42,13 @@ pub struct Question {
 /// A program that uses a worker's machine for tunnels of its own.
 pub trait App {
     /// A tunnel of ours opened, brought something, or ended.
-    fn handle(&mut self, now: Instant, event: LocalEvent, machine: &mut Machine, out: &mut World<'_>);
+    fn handle(
+        &mut self,
+        now: Instant,
+        event: LocalEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    );
 
     /// A socket of ours, tagged [`Tag::App`], received something.
     fn handle_received(
@@ -123,15 +131,25 @@ impl Outside for World<'_> {
     }
 
     fn resolve(&mut self, name: &str, asker: Resolve) {
-        let question = Question { worker: self.worker, asker, name: name.into() };
+        let question = Question {
+            worker: self.worker,
+            asker,
+            name: name.into(),
+        };
         if self.questions.try_send(question).is_err() {
             self.unasked.push(asker);
         }
     }
 
     fn forward(&mut self, worker: u32, listener: u32, train: Train) {
-        let letter = Letter::Stray { listener, train: Box::new(train) };
-        let posted = self.peers.get(worker as usize).is_some_and(|peer| peer.post(letter).is_ok());
+        let letter = Letter::Stray {
+            listener,
+            train: Box::new(train),
+        };
+        let posted = self
+            .peers
+            .get(worker as usize)
+            .is_some_and(|peer| peer.post(letter).is_ok());
         *self.strays_dropped += u64::from(!posted);
     }
 }
@@ -186,8 +204,16 @@ impl<A: App> Worker<A> {
                 inbox.push((socket, Tag::from_bits(tag), received));
             });
             let now = clock::now();
-            let Self { worker, machine, driver, listeners, app, mailbox, peers, questions } =
-                &mut self;
+            let Self {
+                worker,
+                machine,
+                driver,
+                listeners,
+                app,
+                mailbox,
+                peers,
+                questions,
+            } = &mut self;
             let mut strays_dropped = 0;
             let mut world = World {
                 driver,
@@ -208,8 +234,7 @@ impl<A: App> Worker<A> {
                 }
             }
             let mut asked = Vec::new();
-            let stopped =
-                read_letters(now, mailbox, machine, listeners, &mut asked, &mut world);
+            let stopped = read_letters(now, mailbox, machine, listeners, &mut asked, &mut world);
             machine.turn(now, &mut world);
             while let Some(event) = machine.poll_local() {
                 app.handle(now, event, machine, &mut world);
@@ -229,7 +254,8 @@ impl<A: App> Worker<A> {
                     unasked: &mut unasked,
                     strays_dropped: &mut strays_dropped,
                 };
-                self.machine.handle_resolved(now, asker, Err(ResolveError::Timeout), &mut world);
+                self.machine
+                    .handle_resolved(now, asker, Err(ResolveError::Timeout), &mut world);
             }
             for asker in asked {
                 // Whoever asked may have left.
@@ -246,7 +272,8 @@ impl<A: App> Worker<A> {
                 }
             } else {
                 let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
-                self.driver.set_timer(deadline.into_iter().flatten().min(), clock::now())?;
+                self.driver
+                    .set_timer(deadline.into_iter().flatten().min(), clock::now())?;
                 let _: Woken = self.driver.ready().await?;
             }
         }

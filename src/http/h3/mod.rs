@@ -28,8 +28,8 @@ mod uni;
 pub use self::config::Config;
 pub use self::connection::Connection;
 pub use self::event::{
-    Abort, ConnectionError, DatagramDrop, DatagramMode, DatagramRoute, Event, GoAway, RecvData, RequestError,
-    RespondError, Role, SendData,
+    Abort, ConnectionError, DatagramDrop, DatagramMode, DatagramRoute, Event, GoAway, RecvData,
+    RequestError, RespondError, Role, SendData,
 };
 
 /// True for the values `0x1f * N + 0x21`, which exist to be ignored: as a frame type, stream type,
