@@ -16,6 +16,7 @@ pub mod http;
 pub mod net;
 #[doc(hidden)]
 pub mod policy;
+pub mod program;
 #[doc(hidden)]
 pub mod server;
 #[doc(hidden)]

@@ -10,11 +10,18 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
-use bauta::config::{self, Bytes, Checked, Environment, MemoryTerm, worst_case_memory};
+use bauta::config::{self, Bytes, Checked, Environment, LogLevel, MemoryTerm, worst_case_memory};
+use bauta::policy::Rule;
+use bauta::program::demo::{self, Demo};
+use bauta::program::relay;
+use bauta::program::udp::{self, Forward};
 use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
+use tracing_subscriber::EnvFilter;
+
 use cli::{Cli, Command, DemoArgs, RelayArgs, UdpArgs};
 
 /// Something failed while running.
@@ -24,14 +31,14 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match Cli::from_process().command {
-        Command::Relay(arguments) => relay(&arguments),
-        Command::Demo(arguments) => demo(&arguments),
-        Command::Udp(arguments) => udp(&arguments),
+        Command::Relay(arguments) => run_relay(&arguments),
+        Command::Demo(arguments) => run_demo(&arguments),
+        Command::Udp(arguments) => run_udp(&arguments),
     }
 }
 
 /// `bauta relay`: the configuration is checked whole before anything is opened.
-fn relay(arguments: &RelayArgs) -> ExitCode {
+fn run_relay(arguments: &RelayArgs) -> ExitCode {
     let checked = match configuration(arguments) {
         Ok(checked) => checked,
         Err(error) => return fail(USAGE, &error),
@@ -42,30 +49,94 @@ fn relay(arguments: &RelayArgs) -> ExitCode {
     if arguments.check {
         return print(&report(&checked));
     }
-    run_relay(&checked)
-}
-
-/// Hands a checked configuration to the relay.
-fn run_relay(_: &Checked) -> ExitCode {
-    fail(FAILURE, "relay: not wired")
+    log_to_stderr(checked.log);
+    match relay::run(checked, arguments.dev, &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILURE, &error.to_string()),
+    }
 }
 
 /// `bauta demo`.
-fn demo(_: &DemoArgs) -> ExitCode {
-    fail(FAILURE, "demo: not wired")
+fn run_demo(arguments: &DemoArgs) -> ExitCode {
+    let demo = Demo {
+        duration: Duration::from_secs(arguments.duration.into()),
+        hops: arguments.hops,
+        nested: arguments.nested,
+        size: arguments.size,
+        rate: arguments.rate,
+        workers: NonZeroUsize::new(arguments.workers.into()).unwrap_or(NonZeroUsize::MIN),
+        io: arguments.io,
+    };
+    log_to_stderr(LogLevel::Warn);
+    // With --json nothing but the object goes to standard output.
+    let outcome = match demo::run(&demo, &mut io::stderr()) {
+        Ok(outcome) => outcome,
+        Err(error) => return fail(FAILURE, &error.to_string()),
+    };
+    if arguments.json {
+        match serde_json::to_string(&outcome) {
+            Ok(json) => print(&format!("{json}\n")),
+            Err(error) => fail(FAILURE, &error.to_string()),
+        }
+    } else {
+        let mut text = Vec::new();
+        match outcome.print(&mut text) {
+            Ok(()) => print(&String::from_utf8_lossy(&text)),
+            Err(error) => fail(FAILURE, &error.to_string()),
+        }
+    }
 }
 
 /// `bauta udp`.
-fn udp(_: &UdpArgs) -> ExitCode {
-    fail(FAILURE, "udp: not wired")
+fn run_udp(arguments: &UdpArgs) -> ExitCode {
+    log_to_stderr(LogLevel::Warn);
+    let trust = match &arguments.ca {
+        Some(path) => Trust::File(path.clone()),
+        None if arguments.insecure => Trust::DangerousAnybody,
+        None => Trust::System,
+    };
+    let forward = Forward {
+        via: arguments.via.clone(),
+        listen: arguments.listen,
+        target: arguments.target.clone(),
+        trust,
+        headers: arguments.header.clone(),
+    };
+    // The defaults of a relay fit a client, which listens for no QUIC and has one worker.
+    let mut environment = Environment::new("", NonZeroUsize::MIN, pseudonym());
+    environment.dev_listen = Some(arguments.listen);
+    let mut checked = match config::parse("", &environment) {
+        Ok(checked) => checked,
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    checked.listen.clear();
+    match udp::run(forward, checked, &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILURE, &error.to_string()),
+    }
+}
+
+/// Lets log lines of `level` and above out, to standard error; the variable RUST_LOG says otherwise.
+fn log_to_stderr(level: LogLevel) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.as_str()));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
 }
 
 /// The configuration that the arguments name; in development mode none is needed.
 fn configuration(arguments: &RelayArgs) -> Result<Checked, String> {
     let file = arguments.config.as_deref();
-    let directory = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    let directory = file.and_then(Path::parent).unwrap_or_else(|| Path::new(""));
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut environment = Environment::new(directory, cores, pseudonym());
+    environment.rule = |text| {
+        text.parse::<Rule>()
+            .map(drop)
+            .map_err(|error| error.problem.to_string())
+    };
     environment.dev_listen = arguments.dev.then_some(arguments.listen);
     let checked = match file {
         Some(path) => config::load(path, &environment),

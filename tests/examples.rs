@@ -1,5 +1,7 @@
 //! The example configurations and the exit codes of `bauta relay --check`, with the real binary.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -110,6 +112,19 @@ fn every_problem_is_one_line() {
             "error: listen[0].certificate: missing: path of the certificate chain (PEM)",
             "error: listen[0].key: missing: path of the private key (PEM)",
         ]
+    );
+}
+
+#[test]
+fn policy_rules_are_read_with_the_rest() {
+    let (directory, config) = install("egress.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("*:25", ":25");
+    fs::write(directory.path().join("relay.toml"), text).unwrap();
+    let output = check(&config);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        stderr(&output).trim_end(),
+        "error: policy.deny[0]: \":25\": the host is missing; write * for any"
     );
 }
 

@@ -1,6 +1,5 @@
 //! One relay as its client sees it: where it is, how it is trusted, what every request to it carries.
 
-
 use ::http::{HeaderMap, HeaderValue, header};
 use quinn_proto::crypto;
 use std::sync::Arc;
@@ -45,7 +44,10 @@ impl Hop {
 
     /// The relay itself as a target, for the hop before it.
     pub fn target(&self) -> Target {
-        Target { host: self.template.host().clone(), port: self.template.port() }
+        Target {
+            host: self.template.host().clone(),
+            port: self.template.port(),
+        }
     }
 
     /// The name or address that the relay's certificate must carry, and that is dialled.

@@ -139,7 +139,13 @@ pub struct Pool {
 impl Pool {
     /// An empty pool that dials from `endpoint`.
     pub fn new(limits: PoolLimits, endpoint: EndpointId, options: Options) -> Self {
-        Self { limits, endpoint, options, entries: Vec::new(), events: VecDeque::new() }
+        Self {
+            limits,
+            endpoint,
+            options,
+            entries: Vec::new(),
+            events: VecDeque::new(),
+        }
     }
 
     /// Makes a route known: hops in the order of travel, each reached through the one before. Routes that begin
@@ -182,9 +188,15 @@ impl Pool {
         let entry = &mut self.entries[hop.0 as usize];
         let tunnel = request.tunnel;
         if entry.not_before.is_some_and(|instant| now < instant) && entry.ready.is_empty() {
-            self.events.push_back(PoolEvent::Failed { tunnel, refusal: Refusal::DestinationUnavailable });
+            self.events.push_back(PoolEvent::Failed {
+                tunnel,
+                refusal: Refusal::DestinationUnavailable,
+            });
         } else if entry.waiting.len() >= limits.waiting_per_hop_max {
-            self.events.push_back(PoolEvent::Failed { tunnel, refusal: Refusal::Overloaded });
+            self.events.push_back(PoolEvent::Failed {
+                tunnel,
+                refusal: Refusal::Overloaded,
+            });
         } else {
             entry.waiting.push_back(request);
             self.pump(now, hop, hub);
@@ -193,13 +205,19 @@ impl Pool {
 
     /// A tunnel does not want its stream any more. One that is open already is released by [`Pool::release`].
     pub fn cancel(&mut self, hop: HopId, tunnel: TunnelId) {
-        self.entries[hop.0 as usize].waiting.retain(|request| request.tunnel != tunnel);
+        self.entries[hop.0 as usize]
+            .waiting
+            .retain(|request| request.tunnel != tunnel);
     }
 
     /// A stream that the pool opened has ended.
     pub fn release(&mut self, now: Instant, hop: HopId, connection: ConnectionId, hub: &mut Hub) {
         let entry = &mut self.entries[hop.0 as usize];
-        if let Some(pooled) = entry.ready.iter_mut().find(|pooled| pooled.id == connection) {
+        if let Some(pooled) = entry
+            .ready
+            .iter_mut()
+            .find(|pooled| pooled.id == connection)
+        {
             pooled.streams = pooled.streams.saturating_sub(1);
             pooled.idle_since = now;
             if pooled.going_away && pooled.streams == 0 {
@@ -225,8 +243,10 @@ impl Pool {
         let port = entry.hop.template.port();
         match resolution {
             Ok(addresses) if !addresses.is_empty() => {
-                entry.addresses =
-                    addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+                entry.addresses = addresses
+                    .into_iter()
+                    .map(|ip| SocketAddr::new(ip, port))
+                    .collect();
                 self.dial_next_address(now, hop, socket, hub);
             }
             Ok(_) => self.fail(now, hop, ResolveError::NoRecords.into()),
@@ -315,7 +335,12 @@ impl Pool {
             entry.dial = Dial::Idle;
             entry.failures = 0;
             entry.not_before = None;
-            entry.ready.push(Pooled { id: connection, streams: 0, idle_since: now, going_away: false });
+            entry.ready.push(Pooled {
+                id: connection,
+                streams: 0,
+                idle_since: now,
+                going_away: false,
+            });
         }
         self.pump(now, hop, hub);
     }
@@ -333,7 +358,11 @@ impl Pool {
             return;
         };
         let entry = &mut self.entries[hop.0 as usize];
-        if let Some(pooled) = entry.ready.iter_mut().find(|pooled| pooled.id == connection) {
+        if let Some(pooled) = entry
+            .ready
+            .iter_mut()
+            .find(|pooled| pooled.id == connection)
+        {
             pooled.going_away = true;
             if pooled.streams == 0 {
                 hub.close(now, connection, Code::H3_NO_ERROR, "");
@@ -378,9 +407,9 @@ impl Pool {
                     next = Some(next.map_or(due, |next| next.min(due)));
                 }
             }
-            entry.ready.retain(|pooled| {
-                pooled.streams > 0 || pooled.idle_since + self.limits.idle > now
-            });
+            entry
+                .ready
+                .retain(|pooled| pooled.streams > 0 || pooled.idle_since + self.limits.idle > now);
         }
         next
     }
@@ -402,13 +431,19 @@ impl Pool {
                     Err(h3::RequestError::ExtendedConnectUnsupported) => {
                         outcome = Some(Err(Refusal::NextHopProtocol));
                     }
-                    Err(h3::RequestError::TooLarge { .. }) => outcome = Some(Err(Refusal::HeadTooLarge)),
+                    Err(h3::RequestError::TooLarge { .. }) => {
+                        outcome = Some(Err(Refusal::HeadTooLarge))
+                    }
                 }
             }
             let tunnel = request.tunnel;
             match outcome {
                 Some(Ok((connection, stream))) => {
-                    self.events.push_back(PoolEvent::Opened { tunnel, connection, stream });
+                    self.events.push_back(PoolEvent::Opened {
+                        tunnel,
+                        connection,
+                        stream,
+                    });
                 }
                 Some(Err(refusal)) => {
                     self.events.push_back(PoolEvent::Failed { tunnel, refusal });
@@ -429,11 +464,18 @@ impl Pool {
         let event = match entry.via {
             Some(via) => {
                 entry.dial = Dial::Tunnelling;
-                PoolEvent::Nest { hop, via, target: entry.hop.target() }
+                PoolEvent::Nest {
+                    hop,
+                    via,
+                    target: entry.hop.target(),
+                }
             }
             None => {
                 entry.dial = Dial::Resolving;
-                PoolEvent::Resolve { hop, name: entry.hop.server_name() }
+                PoolEvent::Resolve {
+                    hop,
+                    name: entry.hop.server_name(),
+                }
             }
         };
         self.events.push_back(event);
@@ -442,14 +484,16 @@ impl Pool {
     fn fail(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
         let limits = self.limits;
         let entry = &mut self.entries[hop.0 as usize];
-        let pause = limits.backoff_min.saturating_mul(1 << entry.failures.min(16));
+        let pause = limits
+            .backoff_min
+            .saturating_mul(1 << entry.failures.min(16));
         entry.failures += 1;
         entry.not_before = Some(now + pause.min(limits.backoff_max));
         entry.dial = Dial::Idle;
-        let failed = entry.waiting.drain(..).map(|Request { tunnel, .. }| PoolEvent::Failed {
-            tunnel,
-            refusal,
-        });
+        let failed = entry
+            .waiting
+            .drain(..)
+            .map(|Request { tunnel, .. }| PoolEvent::Failed { tunnel, refusal });
         self.events.extend(failed);
     }
 }
@@ -462,11 +506,15 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     /// The alerts that say that a certificate was not accepted (RFC 8446 §6.2).
     const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 42..=49;
     let tls = |code: u64, ours: bool| match code.checked_sub(CRYPTO_ERROR) {
-        Some(alert) if ours && CERTIFICATE_ALERTS.contains(&alert) => {
-            Some(Refusal::NextHopTls { fault: TlsFault::Certificate })
-        }
-        Some(alert) if !ours && alert <= 0xff => Some(Refusal::NextHopTls { fault: TlsFault::Alert { id: alert as u8 } }),
-        Some(alert) if alert <= 0xff => Some(Refusal::NextHopTls { fault: TlsFault::Protocol }),
+        Some(alert) if ours && CERTIFICATE_ALERTS.contains(&alert) => Some(Refusal::NextHopTls {
+            fault: TlsFault::Certificate,
+        }),
+        Some(alert) if !ours && alert <= 0xff => Some(Refusal::NextHopTls {
+            fault: TlsFault::Alert { id: alert as u8 },
+        }),
+        Some(alert) if alert <= 0xff => Some(Refusal::NextHopTls {
+            fault: TlsFault::Protocol,
+        }),
         Some(_) | None => None,
     };
     match reason {

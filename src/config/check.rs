@@ -464,7 +464,7 @@ impl Checker<'_> {
         }
         if quic.initial_mtu < MTU_FOR_INNER_INITIAL {
             self.warnings.push(format!(
-                "quic.initial_mtu: {}: below {MTU_FOR_INNER_INITIAL} the first packets of QUIC do not fit into a tunnel",
+                "quic.initial_mtu: {}: below {MTU_FOR_INNER_INITIAL} no QUIC handshake fits into a tunnel",
                 quic.initial_mtu
             ));
         }

@@ -221,7 +221,7 @@ pub const RECEIVE_WINDOW: Limit = Limit {
     min: 64 * KIB,
     max: 256 * MIB,
     metric: "data_blocked",
-    reason: "the peer waits; requests of some hundred bytes and capsules for datagrams too large, from many tunnels at once",
+    reason: "the peer waits; small requests, and capsules for datagrams that are too large",
 };
 
 /// Bytes that a connection holds for sending until they are acknowledged, over all streams.

@@ -35,18 +35,11 @@ impl<'p> Document<'p> {
     /// Takes the table `[name]`.
     pub(super) fn section<T: DeserializeOwned + Default>(&mut self, name: &'static str) -> T {
         self.sections.push(name);
-        match self.table.remove(name) {
-            None => T::default(),
-            Some(Value::Table(table)) => read(name, table, &[], self.problems),
-            Some(other) => {
-                self.problems.value(
-                    name,
-                    show(&other),
-                    format!("must be a table, written [{name}]"),
-                );
-                T::default()
-            }
-        }
+        let Some(value) = self.table.remove(name) else {
+            return T::default();
+        };
+        self.table(name, value, &format!("[{name}]"))
+            .unwrap_or_default()
     }
 
     /// Takes all tables `[[name]]`.
@@ -65,16 +58,24 @@ impl<'p> Document<'p> {
         let mut sections = Vec::with_capacity(entries.len());
         for (index, entry) in entries.into_iter().enumerate() {
             let path = format!("{name}[{index}]");
-            match entry {
-                Value::Table(table) => sections.push(read(&path, table, &[], self.problems)),
-                other => self.problems.value(
-                    path,
-                    show(&other),
-                    format!("must be a table, written [[{name}]]"),
-                ),
-            }
+            sections.extend(self.table(&path, entry, &format!("[[{name}]]")));
         }
         sections
+    }
+
+    fn table<T: DeserializeOwned + Default>(
+        &mut self,
+        path: &str,
+        value: Value,
+        written: &str,
+    ) -> Option<T> {
+        let shown = show(&value);
+        if let Value::Table(table) = value {
+            return Some(read(path, table, &[], self.problems));
+        }
+        self.problems
+            .value(path, shown, format!("must be a table, written {written}"));
+        None
     }
 
     /// Takes the keys outside all sections; sections that nobody asked for are unknown keys.

@@ -240,7 +240,8 @@ fn relations() {
     for (text, expected) in [
         (
             "[quic]\nidle_timeout = 60",
-            "quic.idle_timeout: \"60s\": must not be below timeouts.tunnel_idle (\"180s\"), or it would end quiet tunnels",
+            "quic.idle_timeout: \"60s\": must not be below timeouts.tunnel_idle (\"180s\"), or it would end \
+             quiet tunnels",
         ),
         (
             "[quic]\nkeep_alive = 180",

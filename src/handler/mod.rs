@@ -88,11 +88,19 @@ mod tests {
     fn only_addresses_that_pass_are_tried_in_order() {
         let handler = Handler::Direct(Policy::default());
         assert_eq!(handler.decide(&target("example.org:443")), Decision::Direct);
-        assert!(matches!(handler.decide(&target("127.0.0.1:443")), Decision::Refuse(_)));
+        assert!(matches!(
+            handler.decide(&target("127.0.0.1:443")),
+            Decision::Refuse(_)
+        ));
         let addresses = ["::ffff:10.0.0.1", "8.8.8.8", "127.0.0.1", "::ffff:1.1.1.1"]
             .map(|text| text.parse().unwrap());
-        let allowed = handler.allowed(&addresses, 53, Some("example.org")).unwrap();
-        assert_eq!(allowed, ["8.8.8.8:53", "1.1.1.1:53"].map(|text| text.parse().unwrap()));
+        let allowed = handler
+            .allowed(&addresses, 53, Some("example.org"))
+            .unwrap();
+        assert_eq!(
+            allowed,
+            ["8.8.8.8:53", "1.1.1.1:53"].map(|text| text.parse().unwrap())
+        );
         let private = ["192.168.1.1".parse().unwrap()];
         assert!(matches!(
             handler.allowed(&private, 53, Some("rebind.example")),
@@ -103,7 +111,10 @@ mod tests {
     // spec: 9298-3.1-a
     #[test]
     fn a_chain_passes_names_on() {
-        let handler = Handler::Chain(Policy { public_only: false, ..Policy::default() });
+        let handler = Handler::Chain(Policy {
+            public_only: false,
+            ..Policy::default()
+        });
         assert_eq!(handler.decide(&target("example.org:443")), Decision::Chain);
         assert_eq!(handler.decide(&target("10.0.0.1:53")), Decision::Chain);
     }

@@ -23,22 +23,23 @@ pub fn bind_group(
     dual_stack: bool,
 ) -> io::Result<Vec<UdpSocket>> {
     bind_all(address, count, dual_stack).map_err(|error| {
-        let text = match error.kind() {
-            // The names of these kinds are shorter than the system's text and its error number.
-            kind @ (io::ErrorKind::AddrInUse
-            | io::ErrorKind::AddrNotAvailable
-            | io::ErrorKind::PermissionDenied) => format!("listen on {address}: {kind}"),
-            _ => format!("listen on {address}: {error}"),
+        let kind = error.kind();
+        // The names of these kinds are shorter than the system's text with its error number.
+        let text = if matches!(
+            kind,
+            io::ErrorKind::AddrInUse
+                | io::ErrorKind::AddrNotAvailable
+                | io::ErrorKind::PermissionDenied
+        ) {
+            format!("listen on {address}: {kind}")
+        } else {
+            format!("listen on {address}: {error}")
         };
-        io::Error::new(error.kind(), text)
+        io::Error::new(kind, text)
     })
 }
 
-fn bind_all(
-    mut address: SocketAddr,
-    count: usize,
-    dual_stack: bool,
-) -> io::Result<Vec<UdpSocket>> {
+fn bind_all(mut address: SocketAddr, count: usize, dual_stack: bool) -> io::Result<Vec<UdpSocket>> {
     let mut group = Vec::with_capacity(count);
     for index in 0..count {
         let socket = Socket::new(

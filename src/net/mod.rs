@@ -27,7 +27,7 @@
 
 pub mod clock;
 pub mod listen;
-mod network;
+pub mod random;
 pub mod resolve;
 pub mod runtime;
 pub mod steer;
@@ -35,12 +35,15 @@ pub mod steer;
 mod buffer;
 mod control;
 mod driver;
+mod interfaces;
+mod network;
 mod poll;
 mod socket;
 mod sys;
 mod train;
 
 pub use driver::{Driver, DriverConfig, Received, SendError, SocketId, Stats};
+pub use interfaces::own_interfaces;
 pub use network::{Network, TrainOutcome};
 pub use poll::{Waker, Woken};
 pub use socket::{Offload, SocketKind, ends_socket};

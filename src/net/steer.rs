@@ -260,7 +260,10 @@ mod tests {
         const WORKERS: u32 = 3;
         let group = bind_group(([127, 0, 0, 1], 0).into(), WORKERS as usize, false).unwrap();
         let address = group[0].local_addr().unwrap();
-        let steer = Steer::new([0xdead_beef, 0x9e37_79b9, 0x0123_4567, 0x85eb_ca6b], WORKERS);
+        let steer = Steer::new(
+            [0xdead_beef, 0x9e37_79b9, 0x0123_4567, 0x85eb_ca6b],
+            WORKERS,
+        );
         attach(&group[0], &steer.program()).expect("this kernel refuses SO_ATTACH_REUSEPORT_CBPF");
         for socket in &group {
             socket

@@ -162,6 +162,19 @@ pub(super) fn set_option(
     set_option_value(socket, level, name, &value)
 }
 
+/// Reads a socket option whose value is a plain `int`.
+#[cfg(test)]
+pub(super) fn option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut length = size_of::<c_int>() as libc::socklen_t;
+    let fd = socket.as_raw_fd();
+    let pointer: *mut c_int = &mut value;
+    // SAFETY: `value` is valid for writes of `length` bytes, its size, and `length` is valid for reads and writes.
+    let returned = unsafe { libc::getsockopt(fd, level, name, pointer.cast(), &mut length) };
+    check(returned)?;
+    Ok(value)
+}
+
 /// Gives the SO_REUSEPORT group of `socket` a classic BPF program that picks the socket for each datagram.
 pub(super) fn attach_reuseport_program(
     socket: BorrowedFd<'_>,
@@ -255,8 +268,7 @@ pub(super) fn receive(
     let start = buffer.len();
     let mut control = control::Space::new();
     // Large enough for either family.
-    let mut peer =
-        SockAddr::from(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)));
+    let mut peer = SockAddr::from(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)));
     let mut slices = [MaybeUninitSlice::new(buffer.spare_capacity_mut())];
     let mut message = MsgHdrMut::new()
         .with_buffers(&mut slices)

@@ -123,11 +123,7 @@ pub(super) fn run_length(lengths: impl IntoIterator<Item = usize>) -> usize {
     let mut bytes = first;
     for length in lengths {
         bytes += length;
-        if length == 0
-            || length > first
-            || count == TRAIN_SEGMENTS_MAX
-            || bytes > TRAIN_BYTES_MAX
-        {
+        if length == 0 || length > first || count == TRAIN_SEGMENTS_MAX || bytes > TRAIN_BYTES_MAX {
             break;
         }
         count += 1;

@@ -57,7 +57,13 @@ impl Server {
         handler: Handler,
         hop: Option<HopId>,
     ) -> Self {
-        Self { pseudonym: pseudonym.into(), templates, origins, handler, hop }
+        Self {
+            pseudonym: pseudonym.into(),
+            templates,
+            origins,
+            handler,
+            hop,
+        }
     }
 
     /// The name of this relay in Via and Proxy-Status.
@@ -98,7 +104,11 @@ impl Server {
             Decision::Direct => Ok(Plan::Direct(target)),
             Decision::Chain => {
                 let hop = self.hop.ok_or(Refusal::Misconfigured)?;
-                Ok(Plan::Chain { hop, target, via: self.via(&head.headers) })
+                Ok(Plan::Chain {
+                    hop,
+                    target,
+                    via: self.via(&head.headers),
+                })
             }
         }
     }
@@ -109,7 +119,10 @@ impl Server {
             Some(path) => path,
             None => return Err(Refusal::UnknownProtocol),
         };
-        let matched = self.templates.iter().map(|template| template.match_path(path));
+        let matched = self
+            .templates
+            .iter()
+            .map(|template| template.match_path(path));
         let matched = matched.fold(Match::NoMatch, |best, next| match (&best, &next) {
             (Match::NoMatch, _) | (Match::Malformed(_), Match::Target(_)) => next,
             (Match::Malformed(_) | Match::Target(_), _) => best,
@@ -144,8 +157,12 @@ impl Server {
         for value in received.get_all(header::VIA) {
             headers.append(header::VIA, value.clone());
         }
-        via::append(&mut headers, "3", &self.pseudonym);
-        let lines: Vec<_> = headers.get_all(header::VIA).iter().map(HeaderValue::as_bytes).collect();
+        via::append(&mut headers, "3", &self.pseudonym).ok()?;
+        let lines: Vec<_> = headers
+            .get_all(header::VIA)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
         HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
     }
 }
@@ -154,7 +171,10 @@ impl Server {
 pub fn accepted() -> ResponseHead {
     let mut headers = HeaderMap::new();
     headers.insert(CAPSULE_PROTOCOL, HeaderValue::from_static("?1"));
-    ResponseHead { status: StatusCode::OK, headers }
+    ResponseHead {
+        status: StatusCode::OK,
+        headers,
+    }
 }
 
 /// Whether a response opens the tunnel (RFC 9298 §3.5, RFC 9297 §3.2). A missing Capsule-Protocol does not matter.
@@ -162,16 +182,28 @@ pub fn accepted() -> ResponseHead {
 /// # Errors
 /// Why not.
 pub fn check_accepted(head: &ResponseHead) -> Result<(), Refusal> {
-    const NO_CAPSULES: [StatusCode; 3] =
-        [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::PARTIAL_CONTENT];
-    const CONTENT: [header::HeaderName; 3] =
-        [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::TRANSFER_ENCODING];
+    const NO_CAPSULES: [StatusCode; 3] = [
+        StatusCode::NO_CONTENT,
+        StatusCode::RESET_CONTENT,
+        StatusCode::PARTIAL_CONTENT,
+    ];
+    const CONTENT: [header::HeaderName; 3] = [
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::TRANSFER_ENCODING,
+    ];
     if !head.status.is_success() {
-        return Err(Refusal::NextHopStatus { status: head.status });
+        return Err(Refusal::NextHopStatus {
+            status: head.status,
+        });
     }
     let malformed = NO_CAPSULES.contains(&head.status)
         || CONTENT.iter().any(|name| head.headers.contains_key(name));
-    if malformed { Err(Refusal::NextHopProtocol) } else { Ok(()) }
+    if malformed {
+        Err(Refusal::NextHopProtocol)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

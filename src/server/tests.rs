@@ -7,7 +7,10 @@ fn server(origins: &[&str]) -> Server {
         PathTemplate::parse("/masque{?target_host,target_port}").unwrap(),
     ];
     let origins = origins.iter().map(|&origin| origin.into()).collect();
-    let policy = Policy { public_only: false, ..Policy::default() };
+    let policy = Policy {
+        public_only: false,
+        ..Policy::default()
+    };
     Server::new("relay-a", templates, origins, Handler::Direct(policy), None)
 }
 
@@ -16,7 +19,9 @@ fn request(path: &str) -> RequestHead {
 }
 
 fn refusal(head: &RequestHead) -> Refusal {
-    server(&["relay.example", "relay.example:443"]).plan(head).unwrap_err()
+    server(&["relay.example", "relay.example:443"])
+        .plan(head)
+        .unwrap_err()
 }
 
 // spec: 9298-2-k, 9298-2-m, 9298-3.1-b, rc-chromium-b
@@ -40,13 +45,22 @@ fn finds_the_target_in_every_template() {
 fn refuses_each_mistake_with_its_own_answer() {
     let path = "/.well-known/masque/udp/192.0.2.6/443/";
     assert_eq!(refusal(&request("/elsewhere")), Refusal::NoTemplateMatch);
-    assert_eq!(refusal(&request("/.well-known/masque/udp/192.0.2.6/0/")), Refusal::MalformedTarget);
-    assert_eq!(refusal(&request("/.well-known/masque/udp//443/")), Refusal::MalformedTarget);
+    assert_eq!(
+        refusal(&request("/.well-known/masque/udp/192.0.2.6/0/")),
+        Refusal::MalformedTarget
+    );
+    assert_eq!(
+        refusal(&request("/.well-known/masque/udp//443/")),
+        Refusal::MalformedTarget
+    );
 
     let mut other = request(path);
     other.protocol = Some("websocket".into());
     assert_eq!(refusal(&other), Refusal::UnknownProtocol);
-    assert_eq!(refusal(&RequestHead::classic_connect("192.0.2.6:443")), Refusal::UnknownProtocol);
+    assert_eq!(
+        refusal(&RequestHead::classic_connect("192.0.2.6:443")),
+        Refusal::UnknownProtocol
+    );
 
     let mut get = request(path);
     (get.method, get.protocol) = (::http::Method::GET, None);
@@ -64,9 +78,11 @@ fn refuses_each_mistake_with_its_own_answer() {
 #[test]
 fn sees_itself_in_via() {
     let mut head = request("/.well-known/masque/udp/192.0.2.6/443/");
-    head.headers.insert(header::VIA, HeaderValue::from_static("2 other, 3 relay-a"));
+    head.headers
+        .insert(header::VIA, HeaderValue::from_static("2 other, 3 relay-a"));
     assert_eq!(refusal(&head), Refusal::LoopDetected);
-    head.headers.insert(header::VIA, HeaderValue::from_static("2 other, 3 relay-b"));
+    head.headers
+        .insert(header::VIA, HeaderValue::from_static("2 other, 3 relay-b"));
     assert!(server(&[]).plan(&head).is_ok());
     let via = server(&[]).via(&head.headers).unwrap();
     assert_eq!(via, "2 other, 3 relay-b, 3 relay-a");
@@ -84,7 +100,10 @@ fn only_a_proper_2xx_opens_a_tunnel() {
     assert_eq!(check_accepted(&answer(200)), Ok(()));
     assert_eq!(check_accepted(&answer(299)), Ok(()));
     for status in [204, 205, 206] {
-        assert_eq!(check_accepted(&answer(status)), Err(Refusal::NextHopProtocol));
+        assert_eq!(
+            check_accepted(&answer(status)),
+            Err(Refusal::NextHopProtocol)
+        );
     }
     for status in [301, 401, 403, 404, 502, 508] {
         let status = StatusCode::from_u16(status).unwrap();
@@ -92,6 +111,8 @@ fn only_a_proper_2xx_opens_a_tunnel() {
         assert_eq!(refused, Err(Refusal::NextHopStatus { status }));
     }
     let mut content = accepted();
-    content.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("5"));
+    content
+        .headers
+        .insert(header::CONTENT_LENGTH, HeaderValue::from_static("5"));
     assert_eq!(check_accepted(&content), Err(Refusal::NextHopProtocol));
 }

@@ -118,16 +118,14 @@ impl Identity {
     /// certificate's. Each names its path.
     pub fn load(chain: &Path, key: &Path) -> Result<Self, TlsError> {
         let certificates = read_certificates(chain)?;
-        let private =
-            PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|source| match source {
-                pem::Error::NoItemsFound => TlsError::NoKey {
-                    path: key.to_owned(),
-                },
-                source => TlsError::Pem {
-                    path: key.to_owned(),
-                    source,
-                },
-            })?;
+        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|source| {
+            let path = key.to_owned();
+            if matches!(source, pem::Error::NoItemsFound) {
+                TlsError::NoKey { path }
+            } else {
+                TlsError::Pem { path, source }
+            }
+        })?;
         Self::from_der(certificates, private).map_err(|source| TlsError::Identity {
             chain: chain.to_owned(),
             key: key.to_owned(),

@@ -49,7 +49,10 @@ mod tests {
     // spec: 9298-5-h, 9298-5-j, 9297-2.1-i
     #[test]
     fn keeps_the_first_in_order_within_both_bounds() {
-        let limits = EarlyLimits { datagrams_max: 3, bytes_max: 10 };
+        let limits = EarlyLimits {
+            datagrams_max: 3,
+            bytes_max: 10,
+        };
         let mut early = Early::default();
         assert!(early.push(b"abcd", limits));
         assert!(!early.push(b"too long", limits));

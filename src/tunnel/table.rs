@@ -17,7 +17,10 @@ impl TunnelId {
 
     /// The reverse of [`TunnelId::to_bits`].
     pub fn from_bits(bits: u64) -> Self {
-        Self { index: (bits & 0x7fff_ffff) as u32, generation: (bits >> 31 & 0x7fff_ffff) as u32 }
+        Self {
+            index: (bits & 0x7fff_ffff) as u32,
+            generation: (bits >> 31 & 0x7fff_ffff) as u32,
+        }
     }
 }
 
@@ -30,7 +33,10 @@ pub struct Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { slots: Slab::new(), generation: 0 }
+        Self {
+            slots: Slab::new(),
+            generation: 0,
+        }
     }
 }
 
@@ -39,7 +45,10 @@ impl<T> Table<T> {
     pub fn insert(&mut self, tunnel: T) -> TunnelId {
         self.generation = (self.generation + 1) & 0x7fff_ffff;
         let index = self.slots.insert((self.generation, tunnel)) as u32;
-        TunnelId { index, generation: self.generation }
+        TunnelId {
+            index,
+            generation: self.generation,
+        }
     }
 
     /// The tunnel of that name.
@@ -73,7 +82,13 @@ impl<T> Table<T> {
     /// All tunnels, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (TunnelId, &T)> {
         self.slots.iter().map(|(index, (generation, tunnel))| {
-            (TunnelId { index: index as u32, generation: *generation }, tunnel)
+            (
+                TunnelId {
+                    index: index as u32,
+                    generation: *generation,
+                },
+                tunnel,
+            )
         })
     }
 }

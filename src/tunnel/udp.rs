@@ -48,7 +48,9 @@ pub fn udp_payload(mut http_datagram: Bytes) -> Result<Option<Bytes>, UdpError> 
     };
     http_datagram.advance(header_len);
     if http_datagram.len() > UDP_PAYLOAD_MAX {
-        return Err(UdpError::PayloadTooLong { len: http_datagram.len() as u64 });
+        return Err(UdpError::PayloadTooLong {
+            len: http_datagram.len() as u64,
+        });
     }
     Ok(Some(http_datagram))
 }
@@ -80,7 +82,10 @@ impl Inbound {
                     }
                     deliver(udp_payload(payload)?);
                 }
-                CapsuleEvent::Oversize { context_id: ContextId::UDP_PAYLOAD, payload_len } => {
+                CapsuleEvent::Oversize {
+                    context_id: ContextId::UDP_PAYLOAD,
+                    payload_len,
+                } => {
                     return Err(UdpError::PayloadTooLong { len: payload_len });
                 }
                 CapsuleEvent::Oversize { .. } => deliver(None),
@@ -94,7 +99,9 @@ impl Inbound {
     /// # Errors
     /// [`UdpError::CapsuleCut`] when it ended inside a capsule.
     pub fn handle_finished(&self) -> Result<(), UdpError> {
-        self.reader.as_ref().map_or(Ok(()), |reader| Ok(reader.finish()?))
+        self.reader
+            .as_ref()
+            .map_or(Ok(()), |reader| Ok(reader.finish()?))
     }
 }
 
@@ -114,9 +121,18 @@ mod tests {
     #[test]
     fn context_ids_of_any_length_and_unknown_ones() {
         let hello = Some(Bytes::from_static(b"hello"));
-        assert_eq!(udp_payload(Bytes::from_static(b"\0hello")), Ok(hello.clone()));
-        assert_eq!(udp_payload(Bytes::from_static(b"\x80\0\0\0hello")), Ok(hello));
-        assert_eq!(udp_payload(Bytes::from_static(b"\0")), Ok(Some(Bytes::new())));
+        assert_eq!(
+            udp_payload(Bytes::from_static(b"\0hello")),
+            Ok(hello.clone())
+        );
+        assert_eq!(
+            udp_payload(Bytes::from_static(b"\x80\0\0\0hello")),
+            Ok(hello)
+        );
+        assert_eq!(
+            udp_payload(Bytes::from_static(b"\0")),
+            Ok(Some(Bytes::new()))
+        );
         assert_eq!(udp_payload(Bytes::from_static(b"\x02hello")), Ok(None));
         assert_eq!(udp_payload(Bytes::new()), Ok(None));
         assert_eq!(udp_payload(Bytes::from_static(b"\x40")), Ok(None));
@@ -126,9 +142,15 @@ mod tests {
     #[test]
     fn payloads_end_at_65527_bytes() {
         let longest = Bytes::from(vec![0; 1 + UDP_PAYLOAD_MAX]);
-        assert_eq!(udp_payload(longest).unwrap().unwrap().len(), UDP_PAYLOAD_MAX);
+        assert_eq!(
+            udp_payload(longest).unwrap().unwrap().len(),
+            UDP_PAYLOAD_MAX
+        );
         let longer = Bytes::from(vec![0; 2 + UDP_PAYLOAD_MAX]);
-        assert_eq!(udp_payload(longer), Err(UdpError::PayloadTooLong { len: 65528 }));
+        assert_eq!(
+            udp_payload(longer),
+            Err(UdpError::PayloadTooLong { len: 65528 })
+        );
 
         let mut capsule = vec![0x00, 0x80, 0x00, 0xff, 0xf8];
         capsule.resize(5 + 0xfff8, 0);
@@ -142,12 +164,21 @@ mod tests {
     #[test]
     fn capsules_unknown_ones_and_cut_ones() {
         let payload = |bytes: &'static [u8]| Some(Bytes::from_static(bytes));
-        let two = [&[0x17, 3, 0xaa, 0xbb, 0xcc][..], &[0, 6, 0], b"hello", &[0, 6, 2], b"other"];
+        let two = [
+            &[0x17, 3, 0xaa, 0xbb, 0xcc][..],
+            &[0, 6, 0],
+            b"hello",
+            &[0, 6, 2],
+            b"other",
+        ];
         assert_eq!(read(&two.concat()), Ok(vec![payload(b"hello"), None]));
         assert_eq!(read(&[0, 1, 0]), Ok(vec![payload(b"")]));
         assert_eq!(read(&[0, 0]), Err(UdpError::NoContextId));
         let missing = CapsuleError::EndInValue { missing: 3 };
-        assert_eq!(read(&[0, 6, 0, b'h', b'e']), Err(UdpError::CapsuleCut(missing)));
+        assert_eq!(
+            read(&[0, 6, 0, b'h', b'e']),
+            Err(UdpError::CapsuleCut(missing))
+        );
         assert_eq!(read(&[]), Ok(vec![]));
     }
 }

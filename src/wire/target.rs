@@ -196,6 +196,15 @@ pub(super) fn parse_authority(text: &str) -> Result<(Host, Option<u16>), TargetE
     Ok((host, port.map(parse_port).transpose()?))
 }
 
+impl From<std::net::SocketAddr> for Target {
+    fn from(address: std::net::SocketAddr) -> Self {
+        Self {
+            host: Host::Ip(address.ip()),
+            port: address.port(),
+        }
+    }
+}
+
 impl Target {
     /// Makes a target of the percent-decoded template variables `target_host` and `target_port` (RFC 9298 §3).
     ///

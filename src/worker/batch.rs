@@ -37,7 +37,12 @@ pub(super) struct Batches {
 
 impl Default for Batches {
     fn default() -> Self {
-        Self { turn: 1, batches: Vec::new(), used: 0, dead: Vec::new() }
+        Self {
+            turn: 1,
+            batches: Vec::new(),
+            used: 0,
+            dead: Vec::new(),
+        }
     }
 }
 
@@ -52,12 +57,19 @@ impl Batches {
         net: &mut impl Network,
     ) {
         if slot.turn != self.turn {
-            *slot = BatchSlot { turn: self.turn, index: self.used as u32 };
+            *slot = BatchSlot {
+                turn: self.turn,
+                index: self.used as u32,
+            };
             match self.batches.get_mut(self.used) {
                 Some(batch) => (batch.tunnel, batch.socket) = (tunnel, socket),
                 None => {
                     let segments = Vec::with_capacity(RUN_MAX / 4);
-                    self.batches.push(Batch { tunnel, socket, segments });
+                    self.batches.push(Batch {
+                        tunnel,
+                        socket,
+                        segments,
+                    });
                 }
             }
             self.used += 1;
@@ -109,8 +121,13 @@ mod tests {
             unreachable!("batches only send trains");
         }
         fn send_train(&mut self, socket: SocketId, segments: &[Bytes]) -> TrainOutcome {
-            self.trains.push((socket, segments.iter().map(Bytes::len).collect()));
-            if self.dead { TrainOutcome::Dead } else { TrainOutcome::Done }
+            self.trains
+                .push((socket, segments.iter().map(Bytes::len).collect()));
+            if self.dead {
+                TrainOutcome::Dead
+            } else {
+                TrainOutcome::Done
+            }
         }
     }
 
@@ -119,15 +136,28 @@ mod tests {
         let mut table = Table::default();
         let tunnel = table.insert(());
         let socket = SocketId::from_parts(7, 1);
-        let mut net = Recorder { dead: true, ..Recorder::default() };
+        let mut net = Recorder {
+            dead: true,
+            ..Recorder::default()
+        };
         let mut batches = Batches::default();
         let mut slot = BatchSlot::default();
         for len in 0..RUN_MAX + 3 {
-            batches.push(&mut slot, tunnel, socket, Bytes::from(vec![0; len]), &mut net);
+            batches.push(
+                &mut slot,
+                tunnel,
+                socket,
+                Bytes::from(vec![0; len]),
+                &mut net,
+            );
         }
         let mut dead = Vec::new();
         batches.flush(&mut net, |id| dead.push(id));
-        let lens: Vec<_> = net.trains.iter().flat_map(|(_, lens)| lens.iter().copied()).collect();
+        let lens: Vec<_> = net
+            .trains
+            .iter()
+            .flat_map(|(_, lens)| lens.iter().copied())
+            .collect();
         assert_eq!(lens, (0..RUN_MAX + 3).collect::<Vec<_>>());
         assert_eq!(net.trains.len(), 2);
         assert_eq!(dead, [tunnel, tunnel]);
@@ -144,9 +174,18 @@ mod tests {
         let mut batches = Batches::default();
         for n in 0..10 {
             let (which, payload) = (n % 2, Bytes::from(vec![n as u8; 50]));
-            batches.push(&mut slots[which], tunnels[which], sockets[which], payload, &mut net);
+            batches.push(
+                &mut slots[which],
+                tunnels[which],
+                sockets[which],
+                payload,
+                &mut net,
+            );
         }
         batches.flush(&mut net, |_| panic!("nothing died"));
-        assert_eq!(net.trains, [(sockets[0], vec![50; 5]), (sockets[1], vec![50; 5])]);
+        assert_eq!(
+            net.trains,
+            [(sockets[0], vec![50; 5]), (sockets[1], vec![50; 5])]
+        );
     }
 }

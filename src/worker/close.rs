@@ -33,7 +33,9 @@ impl Machine {
                 self.hub.unbind(connection, stream);
                 self.hub.respond(connection, stream, &head, true);
             }
-            Leg::Local => self.local.push_back(LocalEvent::Refused(id, refusal, response)),
+            Leg::Local => self
+                .local
+                .push_back(LocalEvent::Refused(id, refusal, response)),
             Leg::None | Leg::Socket(_) | Leg::Nested(_) => {
                 if let Some(hop) = tunnel.nests {
                     self.pool.handle_link(now, hop, Err(refusal), &mut self.hub);
@@ -43,13 +45,22 @@ impl Machine {
     }
 
     /// Ends a tunnel, whatever its state.
-    pub(super) fn abort(&mut self, now: Instant, id: TunnelId, abort: Abort, out: &mut impl Outside) {
+    pub(super) fn abort(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        abort: Abort,
+        out: &mut impl Outside,
+    ) {
         let upstream_code = match abort.ending() {
             Ending::Finish => None,
             Ending::Reset(_) => Some(Code::H3_REQUEST_CANCELLED),
         };
         // A tunnel that is not open has nothing that could end in an orderly way.
-        let open = self.tunnels.get(id).is_some_and(|tunnel| matches!(tunnel.state, State::Open));
+        let open = self
+            .tunnels
+            .get(id)
+            .is_some_and(|tunnel| matches!(tunnel.state, State::Open));
         let taken = match upstream_code {
             None if open => self.take_finishing(now, id, out),
             None | Some(_) => self.take(now, id, Code::H3_REQUEST_CANCELLED, out),
@@ -65,7 +76,10 @@ impl Machine {
                         self.hub.finish(connection, stream);
                         self.hub.stop(connection, stream, Code::H3_NO_ERROR);
                     }
-                    Ending::Finish => self.hub.reset(connection, stream, Code::H3_REQUEST_CANCELLED),
+                    Ending::Finish => {
+                        self.hub
+                            .reset(connection, stream, Code::H3_REQUEST_CANCELLED)
+                    }
                     Ending::Reset(code) => self.hub.reset(connection, stream, Code(code)),
                 }
             }
@@ -103,7 +117,12 @@ impl Machine {
     }
 
     /// Takes a tunnel out of the table and finishes its upstream leg.
-    fn take_finishing(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) -> Option<Tunnel> {
+    fn take_finishing(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        out: &mut impl Outside,
+    ) -> Option<Tunnel> {
         self.take_with(now, id, out, |machine, connection, stream| {
             machine.hub.finish(connection, stream);
             machine.hub.stop(connection, stream, Code::H3_NO_ERROR);
@@ -233,7 +252,9 @@ impl Machine {
                 let request = Box::clone(request);
                 tunnel.retried = true;
                 tunnel.upstream = Leg::None;
-                tunnel.state = State::Pooled { request: request.clone() };
+                tunnel.state = State::Pooled {
+                    request: request.clone(),
+                };
                 self.hub.unbind(connection, stream);
                 self.pool.release(now, hop, connection, &mut self.hub);
                 self.pool.open(now, hop, *request, &mut self.hub);

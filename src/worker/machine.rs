@@ -166,8 +166,13 @@ pub struct Machine {
 enum Drain {
     No,
     /// GOAWAY that names no stream was sent; the final one follows.
-    Announced { settle: Instant, deadline: Instant },
-    Refusing { deadline: Instant },
+    Announced {
+        settle: Instant,
+        deadline: Instant,
+    },
+    Refusing {
+        deadline: Instant,
+    },
     Done,
 }
 
@@ -180,7 +185,10 @@ pub(super) enum Leg {
     /// Not there yet.
     None,
     /// A request stream.
-    Stream { connection: ConnectionId, stream: StreamId },
+    Stream {
+        connection: ConnectionId,
+        stream: StreamId,
+    },
     /// A connected socket.
     Socket(SocketId),
     /// A QUIC connection of ours that lives inside the tunnel.
@@ -263,7 +271,8 @@ impl Machine {
                 }
             }
             (Tag::Dialler, Received::Train(train)) => {
-                self.hub.handle_train(now, self.dialler.0, socket, train, out);
+                self.hub
+                    .handle_train(now, self.dialler.0, socket, train, out);
             }
             (Tag::Target(tunnel), Received::Train(train)) => {
                 self.relay_from_target(now, tunnel, train, out);
@@ -312,7 +321,13 @@ impl Machine {
         let (peer, local_ip, ecn) = (train.peer, train.local_ip, train.ecn);
         for data in train.segments() {
             let worker = self.steer.0.worker_of_packet(&data);
-            let single = Train { peer, local_ip, ecn, segment_size: data.len(), data };
+            let single = Train {
+                peer,
+                local_ip,
+                ecn,
+                segment_size: data.len(),
+                data,
+            };
             if worker == self.steer.1 {
                 self.handle_stray(now, listener, socket, single, out);
             } else {
@@ -334,7 +349,8 @@ impl Machine {
             Resolve::Tunnel(tunnel) => self.handle_target_resolved(now, tunnel, resolution, out),
             Resolve::Hop(hop) => {
                 let link = Link::Socket(self.dialler.1);
-                self.pool.handle_resolved(now, hop, resolution, link, &mut self.hub);
+                self.pool
+                    .handle_resolved(now, hop, resolution, link, &mut self.hub);
                 self.handle_pool_events(now, out);
             }
         }
@@ -389,7 +405,10 @@ impl Machine {
             Drain::Refusing { deadline } => Some(deadline),
             Drain::No | Drain::Done => None,
         };
-        [self.hub.next_timeout(), tunnels, self.pool_due, drain].into_iter().flatten().min()
+        [self.hub.next_timeout(), tunnels, self.pool_due, drain]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle_events(&mut self, now: Instant, out: &mut impl Outside) {
@@ -417,7 +436,9 @@ impl Machine {
                 self.pool.handle_settings(now, id, &mut self.hub);
                 self.pool_due = Some(now);
             }
-            h3::Event::Request { id: stream, head } => self.handle_request(now, id, stream, &head, out),
+            h3::Event::Request { id: stream, head } => {
+                self.handle_request(now, id, stream, &head, out)
+            }
             h3::Event::Response { id: stream, head } => {
                 self.handle_response(now, id, stream, head, out);
             }
@@ -440,7 +461,11 @@ impl Machine {
     pub(super) fn handle_pool_events(&mut self, now: Instant, out: &mut impl Outside) {
         while let Some(event) = self.pool.poll() {
             match event {
-                PoolEvent::Opened { tunnel, connection, stream } => {
+                PoolEvent::Opened {
+                    tunnel,
+                    connection,
+                    stream,
+                } => {
                     self.handle_pooled(now, tunnel, connection, stream);
                 }
                 PoolEvent::Failed { tunnel, refusal } => {
@@ -449,7 +474,8 @@ impl Machine {
                 PoolEvent::Resolve { hop, name } => match name.parse() {
                     Ok(address) => {
                         let link = Link::Socket(self.dialler.1);
-                        self.pool.handle_resolved(now, hop, Ok(vec![address]), link, &mut self.hub);
+                        self.pool
+                            .handle_resolved(now, hop, Ok(vec![address]), link, &mut self.hub);
                     }
                     Err(_) => out.resolve(&name, Resolve::Hop(hop)),
                 },
@@ -468,7 +494,8 @@ impl Machine {
     ) {
         tracing::debug!(?reason, "a connection is over");
         let link = Link::Socket(self.dialler.1);
-        self.pool.handle_closed(now, id, reason, link, &mut self.hub);
+        self.pool
+            .handle_closed(now, id, reason, link, &mut self.hub);
         self.pool_due = Some(now);
         if let Some(carrier) = self.nested.remove(&id) {
             self.abort(now, carrier, Abort::ClientCancelled, out);
@@ -513,15 +540,20 @@ impl Machine {
         if !matches!(self.drain, Drain::No) {
             return;
         }
-        self.drain =
-            Drain::Announced { settle: now + GOAWAY_SETTLES, deadline: now + self.limits.drain };
+        self.drain = Drain::Announced {
+            settle: now + GOAWAY_SETTLES,
+            deadline: now + self.limits.drain,
+        };
         self.hub.drain();
         self.goaway(now, h3::GoAway::Soft);
     }
 
     fn goaway(&mut self, now: Instant, kind: h3::GoAway) {
-        let downstream: Vec<_> =
-            self.hub.connections().filter(|id| self.hub.is_downstream(*id)).collect();
+        let downstream: Vec<_> = self
+            .hub
+            .connections()
+            .filter(|id| self.hub.is_downstream(*id))
+            .collect();
         for id in downstream {
             self.hub.goaway(now, id, kind);
         }

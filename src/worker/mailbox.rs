@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::machine::Resolve;
+use super::run::Report;
 use crate::net::{Train, Waker};
 use crate::policy::resolve::Resolution;
 
@@ -33,6 +34,8 @@ pub enum Letter {
         /// What was found.
         resolution: Resolution,
     },
+    /// Say what happened so far.
+    Report(Sender<Report>),
     /// End gracefully: no new work, tunnels may finish until the deadline.
     Drain,
     /// End now.
@@ -88,7 +91,13 @@ impl Mailbox {
 pub fn mailbox(letters_max: usize) -> (Address, Mailbox) {
     let (sender, receiver) = bounded(letters_max);
     let waker = Arc::new(OnceLock::new());
-    (Address { sender, waker: Arc::clone(&waker) }, Mailbox { receiver, waker })
+    (
+        Address {
+            sender,
+            waker: Arc::clone(&waker),
+        },
+        Mailbox { receiver, waker },
+    )
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! runs. [`run`] adds both. Workers share nothing; what crosses threads goes through [`mailbox`].
 
 mod batch;
+pub mod build;
 mod close;
 mod machine;
 pub mod mailbox;

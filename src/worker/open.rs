@@ -50,7 +50,13 @@ impl Machine {
         }
     }
 
-    fn open_direct(&mut self, now: Instant, downstream: Leg, target: Target, out: &mut impl Outside) {
+    fn open_direct(
+        &mut self,
+        now: Instant,
+        downstream: Leg,
+        target: Target,
+        out: &mut impl Outside,
+    ) {
         let host = target.host.clone();
         let port = target.port;
         let id = self.insert(now, downstream, State::Resolving { target });
@@ -72,8 +78,18 @@ impl Machine {
         via: Option<::http::HeaderValue>,
     ) -> TunnelId {
         // The id is part of the request, and the request part of the tunnel.
-        let placeholder = Request { tunnel: TunnelId::from_bits(0), target, via };
-        let id = self.insert(now, downstream, State::Pooled { request: Box::new(placeholder) });
+        let placeholder = Request {
+            tunnel: TunnelId::from_bits(0),
+            target,
+            via,
+        };
+        let id = self.insert(
+            now,
+            downstream,
+            State::Pooled {
+                request: Box::new(placeholder),
+            },
+        );
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             tunnel.hop = Some(hop);
             if let State::Pooled { request } = &mut tunnel.state {
@@ -131,7 +147,8 @@ impl Machine {
         resolution: Resolution,
         out: &mut impl Outside,
     ) {
-        let Some(State::Resolving { target }) = self.tunnels.get(id).map(|t| t.state.clone()) else {
+        let Some(State::Resolving { target }) = self.tunnels.get(id).map(|t| t.state.clone())
+        else {
             return;
         };
         let name = match &target.host {
@@ -155,7 +172,11 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         let allowed = self.server.allowed(addresses, port, name);
-        let mut outcome = Err(allowed.as_ref().err().cloned().unwrap_or(Refusal::Unroutable));
+        let mut outcome = Err(allowed
+            .as_ref()
+            .err()
+            .cloned()
+            .unwrap_or(Refusal::Unroutable));
         for address in allowed.unwrap_or_default() {
             match out.connect(address, Tag::Target(id)) {
                 Ok(socket) => {
@@ -214,7 +235,11 @@ impl Machine {
     ) {
         self.hub.bind(connection, stream, id.to_bits());
         match self.tunnels.get_mut(id) {
-            Some(Tunnel { state: state @ State::Pooled { .. }, upstream, .. }) => {
+            Some(Tunnel {
+                state: state @ State::Pooled { .. },
+                upstream,
+                ..
+            }) => {
                 *upstream = Leg::Stream { connection, stream };
                 if let State::Pooled { request } = std::mem::replace(state, State::Open) {
                     *state = State::Requested { request };
@@ -223,7 +248,8 @@ impl Machine {
             // Nobody waits any more.
             Some(_) | None => {
                 self.hub.unbind(connection, stream);
-                self.hub.reset(connection, stream, Code::H3_REQUEST_CANCELLED);
+                self.hub
+                    .reset(connection, stream, Code::H3_REQUEST_CANCELLED);
                 tracing::debug!(?now, "a stream came too late for its tunnel");
             }
         }

@@ -28,7 +28,13 @@ use crate::tunnel::{TunnelId, UdpError, udp_payload};
 
 impl Machine {
     /// Client to target: a UDP payload that came from downstream.
-    fn relay_upstream(&mut self, now: Instant, id: TunnelId, payload: Bytes, out: &mut impl Outside) {
+    fn relay_upstream(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        payload: Bytes,
+        out: &mut impl Outside,
+    ) {
         let Some(tunnel) = self.tunnels.get_mut(id) else {
             return;
         };
@@ -42,7 +48,8 @@ impl Machine {
         self.stats.upstream_bytes += payload.len() as u64;
         match tunnel.upstream {
             Leg::Socket(socket) => {
-                self.batches.push(&mut tunnel.batch, id, socket, payload, out);
+                self.batches
+                    .push(&mut tunnel.batch, id, socket, payload, out);
             }
             Leg::Stream { connection, stream } => {
                 // What could not be sent is counted where it was dropped.
@@ -53,7 +60,13 @@ impl Machine {
     }
 
     /// Target to client: a UDP payload that came from upstream.
-    fn relay_downstream(&mut self, now: Instant, id: TunnelId, payload: Bytes, out: &mut impl Outside) {
+    fn relay_downstream(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        payload: Bytes,
+        out: &mut impl Outside,
+    ) {
         let Some(tunnel) = self.tunnels.get_mut(id) else {
             return;
         };
@@ -140,8 +153,11 @@ impl Machine {
                 RecvData::Blocked | RecvData::Gone => break,
                 RecvData::Finished => match inbound.handle_finished() {
                     Ok(()) => {
-                        let abort =
-                            if from_downstream { Abort::ClientClosed } else { Abort::UpstreamClosed };
+                        let abort = if from_downstream {
+                            Abort::ClientClosed
+                        } else {
+                            Abort::UpstreamClosed
+                        };
                         return self.abort(now, id, abort, out);
                     }
                     Err(error) => Err(error),
@@ -203,7 +219,11 @@ impl Machine {
 
     /// What arrived before the tunnel was open, now that it is.
     pub(super) fn relay_early(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        let early = self.tunnels.get_mut(id).map(|tunnel| tunnel.early.take()).unwrap_or_default();
+        let early = self
+            .tunnels
+            .get_mut(id)
+            .map(|tunnel| tunnel.early.take())
+            .unwrap_or_default();
         for payload in early {
             self.relay_upstream(now, id, payload, out);
         }

@@ -10,13 +10,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
 use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
 use super::mailbox::{Address, Letter, Mailbox};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
-use crate::net::{self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, clock};
+use crate::net::{
+    self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, Woken, clock,
+};
 use crate::policy::resolve::ResolveError;
 use crate::transport::quic::HubStats;
 
@@ -39,7 +42,13 @@ pub struct Question {
 /// A program that uses a worker's machine for tunnels of its own.
 pub trait App {
     /// A tunnel of ours opened, brought something, or ended.
-    fn handle(&mut self, now: Instant, event: LocalEvent, machine: &mut Machine, out: &mut World<'_>);
+    fn handle(
+        &mut self,
+        now: Instant,
+        event: LocalEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    );
 
     /// A socket of ours, tagged [`Tag::App`], received something.
     fn handle_received(
@@ -122,15 +131,25 @@ impl Outside for World<'_> {
     }
 
     fn resolve(&mut self, name: &str, asker: Resolve) {
-        let question = Question { worker: self.worker, asker, name: name.into() };
+        let question = Question {
+            worker: self.worker,
+            asker,
+            name: name.into(),
+        };
         if self.questions.try_send(question).is_err() {
             self.unasked.push(asker);
         }
     }
 
     fn forward(&mut self, worker: u32, listener: u32, train: Train) {
-        let letter = Letter::Stray { listener, train: Box::new(train) };
-        let posted = self.peers.get(worker as usize).is_some_and(|peer| peer.post(letter).is_ok());
+        let letter = Letter::Stray {
+            listener,
+            train: Box::new(train),
+        };
+        let posted = self
+            .peers
+            .get(worker as usize)
+            .is_some_and(|peer| peer.post(letter).is_ok());
         *self.strays_dropped += u64::from(!posted);
     }
 }
@@ -185,8 +204,16 @@ impl<A: App> Worker<A> {
                 inbox.push((socket, Tag::from_bits(tag), received));
             });
             let now = clock::now();
-            let Self { worker, machine, driver, listeners, app, mailbox, peers, questions } =
-                &mut self;
+            let Self {
+                worker,
+                machine,
+                driver,
+                listeners,
+                app,
+                mailbox,
+                peers,
+                questions,
+            } = &mut self;
             let mut strays_dropped = 0;
             let mut world = World {
                 driver,
@@ -206,7 +233,8 @@ impl<A: App> Worker<A> {
                     }
                 }
             }
-            let stopped = read_letters(now, mailbox, machine, listeners, &mut world);
+            let mut asked = Vec::new();
+            let stopped = read_letters(now, mailbox, machine, listeners, &mut asked, &mut world);
             machine.turn(now, &mut world);
             while let Some(event) = machine.poll_local() {
                 app.handle(now, event, machine, &mut world);
@@ -226,21 +254,27 @@ impl<A: App> Worker<A> {
                     unasked: &mut unasked,
                     strays_dropped: &mut strays_dropped,
                 };
-                self.machine.handle_resolved(now, asker, Err(ResolveError::Timeout), &mut world);
+                self.machine
+                    .handle_resolved(now, asker, Err(ResolveError::Timeout), &mut world);
+            }
+            for asker in asked {
+                // Whoever asked may have left.
+                drop(asker.try_send(self.report(io.clone())));
             }
             if stopped || self.machine.is_finished() || self.app.is_finished() {
                 return Ok((self.report(io), self.app));
             }
             if more || app_busy || self.machine.is_busy() {
-                self.driver.poll_ready_nonblocking()?;
+                let _: Woken = self.driver.poll_ready_nonblocking()?;
                 busy_turns += 1;
                 if busy_turns % TURNS_PER_YIELD == 0 {
                     yield_now().await;
                 }
             } else {
                 let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
-                self.driver.set_timer(deadline.into_iter().flatten().min(), clock::now())?;
-                self.driver.ready().await?;
+                self.driver
+                    .set_timer(deadline.into_iter().flatten().min(), clock::now())?;
+                let _: Woken = self.driver.ready().await?;
             }
         }
     }
@@ -262,6 +296,7 @@ fn read_letters(
     mailbox: &Mailbox,
     machine: &mut Machine,
     listeners: &[SocketId],
+    asked: &mut Vec<Sender<Report>>,
     world: &mut World<'_>,
 ) -> bool {
     for _ in 0..LETTERS_PER_TURN {
@@ -275,6 +310,7 @@ fn read_letters(
             Some(Letter::Resolved { asker, resolution }) => {
                 machine.handle_resolved(now, asker, resolution, world);
             }
+            Some(Letter::Report(asker)) => asked.push(asker),
             Some(Letter::Drain) => machine.drain(now),
             Some(Letter::Stop) => {
                 machine.stop(now);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   unknown frame, empty DATA, part of a head ──charge──► balance ──above the limit──► H3_EXCESSIVE_LOAD
-//!   content, complete head                    ──relieve─► balance, never below zero
+//!   content, accepted head                    ──relieve─► balance, never below zero
 //! ```
 //!
 //! A balance instead of a total: a tunnel may live for weeks with a reserved frame now and then.
@@ -11,8 +11,7 @@ use super::code::Code;
 use super::event::ConnectionError;
 use super::frame::FrameEvent;
 
-/// What a non-empty piece of content earns besides its length: the largest frame header, which may have been charged
-/// when it was read apart from its payload.
+/// Two varints of the longest form.
 const FRAME_HEADER_LEN_MAX: usize = 16;
 
 /// Octets charged and not yet relieved.
@@ -33,11 +32,13 @@ impl Balance {
         Ok(())
     }
 
+    /// Takes off what became content, and a frame header, which may have been charged apart from it.
     pub(super) fn relieve(&mut self, bytes: usize) {
-        self.0 = self.0.saturating_sub(saturated(bytes));
+        let earned = bytes.saturating_add(FRAME_HEADER_LEN_MAX);
+        self.0 = self.0.saturating_sub(saturated(earned));
     }
 
-    /// Accounts for `consumed` octets that gave `event`.
+    /// Accounts for `consumed` octets that gave `event`. A head is charged until somebody accepts it.
     ///
     /// # Errors
     /// As [`Balance::charge`].
@@ -48,10 +49,8 @@ impl Balance {
         max: u32,
     ) -> Result<(), ConnectionError> {
         match event {
-            Some(FrameEvent::Data(content) | FrameEvent::Headers(content))
-                if !content.is_empty() =>
-            {
-                self.relieve(content.len().saturating_add(FRAME_HEADER_LEN_MAX));
+            Some(FrameEvent::Data(content)) if !content.is_empty() => {
+                self.relieve(content.len());
                 Ok(())
             }
             _ => self.charge(consumed, max),

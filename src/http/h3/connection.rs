@@ -16,10 +16,13 @@
 //! Does not push, keeps no dynamic QPACK table, ignores priorities, does not parse capsules, and knows neither the
 //! idle time of a stream nor the age of an unfinished head.
 //!
-//! The methods on request streams are in `requests`, datagrams in `datagram`.
+//! Request streams are in `requests`, their heads in `heads`, datagrams in `datagram`.
 
 mod datagram;
+mod heads;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -68,6 +71,10 @@ pub struct Connection {
 impl Connection {
     /// A connection that has sent nothing yet.
     pub fn new(role: Role, config: Config) -> Self {
+        debug_assert!(
+            u64::from(config.undelivered_stream_bytes_max) > config.headers_len_max,
+            "a head of legal length would be a load"
+        );
         let mut machine = Self {
             role,
             config,

@@ -14,6 +14,7 @@ pub mod fuzz_entry;
 #[doc(hidden)]
 pub mod fuzz_ops;
 mod huffman;
+#[doc(hidden)]
 pub mod memory;
 mod outgoing;
 pub mod qpack;
@@ -21,16 +22,14 @@ mod quinn;
 pub mod settings;
 mod static_table;
 mod stream;
-#[cfg(test)]
-mod tests;
 pub mod transport;
 mod uni;
 
 pub use self::config::Config;
 pub use self::connection::Connection;
 pub use self::event::{
-    Abort, ConnectionError, DatagramDrop, DatagramMode, DatagramRoute, Event, GoAway, RecvData, RequestError,
-    RespondError, Role, SendData,
+    Abort, ConnectionError, DatagramDrop, DatagramMode, DatagramRoute, Event, GoAway, RecvData,
+    RequestError, RespondError, Role, SendData,
 };
 
 /// True for the values `0x1f * N + 0x21`, which exist to be ignored: as a frame type, stream type,

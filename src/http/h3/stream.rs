@@ -131,7 +131,7 @@ impl Stream {
         self.outgoing.clear();
     }
 
-    /// The next frame, or piece of DATA of at most `piece_bytes_max`, from what was read.
+    /// The next frame that means something, or piece of DATA of at most `piece_bytes_max`, from what was read.
     ///
     /// `connection` is the balance of the connection, which is charged like that of the stream.
     ///
@@ -144,43 +144,38 @@ impl Stream {
         config: &Config,
     ) -> Result<Option<FrameEvent>, ConnectionError> {
         let mut window = self.unread.slice(..self.unread.len().min(piece_bytes_max));
-        let offered = window.len();
-        let event = self
-            .reader
-            .next(&mut window)
-            .map_err(|code| ConnectionError::new(code, "bad frame on a request stream"))?;
-        let consumed = offered.saturating_sub(window.len());
-        self.unread.advance(consumed);
-        if self.unread.is_empty() {
-            // An empty slice would keep the received packet alive.
-            self.unread = Bytes::new();
+        loop {
+            let offered = window.len();
+            let event = self
+                .reader
+                .next(&mut window)
+                .map_err(|code| ConnectionError::new(code, "bad frame on a request stream"))?;
+            let consumed = offered.saturating_sub(window.len());
+            self.unread.advance(consumed);
+            self.undelivered.settle(
+                consumed,
+                event.as_ref(),
+                config.undelivered_stream_bytes_max,
+            )?;
+            connection.settle(
+                consumed,
+                event.as_ref(),
+                config.undelivered_connection_bytes_max,
+            )?;
+            if !matches!(event, Some(FrameEvent::Skipped { .. })) {
+                if self.unread.is_empty() {
+                    // An empty slice would keep the received packet alive.
+                    self.unread = Bytes::new();
+                }
+                return Ok(event);
+            }
         }
-        self.undelivered.settle(
-            consumed,
-            event.as_ref(),
-            config.undelivered_stream_bytes_max,
-        )?;
-        connection.settle(
-            consumed,
-            event.as_ref(),
-            config.undelivered_connection_bytes_max,
-        )?;
-        Ok(event)
     }
 
-    /// Charges both balances for a complete frame that is not delivered after all.
-    ///
-    /// # Errors
-    /// H3_EXCESSIVE_LOAD of either.
-    pub(super) fn charge(
-        &mut self,
-        bytes: usize,
-        connection: &mut Balance,
-        config: &Config,
-    ) -> Result<(), ConnectionError> {
-        self.undelivered
-            .charge(bytes, config.undelivered_stream_bytes_max)?;
-        connection.charge(bytes, config.undelivered_connection_bytes_max)
+    /// Takes an accepted head off both balances.
+    pub(super) fn relieve(&mut self, head_len: usize, connection: &mut Balance) {
+        self.undelivered.relieve(head_len);
+        connection.relieve(head_len);
     }
 
     /// Checks that the peer may end its side here.

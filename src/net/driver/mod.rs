@@ -6,7 +6,7 @@
 //!       … feed machines, expire timers …
 //!       driver.send(id, …);                       trains
 //!       driver.set_timer(earliest deadline, now);
-//!       woken = if more { driver.poll_ready_nonblocking() } else { driver.ready().await };
+//!       woken = if more { yield_now().await; driver.poll_ready_nonblocking() } else { driver.ready().await };
 //!   }
 //! ```
 //!
@@ -175,8 +175,9 @@ pub struct Driver {
     segmentation: bool,
     sockets: Slab<Entry>,
     generation: u32,
-    /// Slots of the sockets that may have something to read, each at most once, in the order of their turns.
-    ready: VecDeque<u32>,
+    /// The sockets that may have something to read, each at most once, in the order of their turns; and some that have
+    /// been removed since.
+    ready: VecDeque<SocketId>,
     pool: Pool,
     poller: Poller,
     stats: Stats,
@@ -296,9 +297,6 @@ impl Driver {
             return false;
         }
         let entry = self.sockets.remove(id.slot as usize);
-        if entry.queued {
-            self.ready.retain(|slot| *slot != id.slot);
-        }
         // Closing the last descriptor takes the socket out of the set; a duplicate that the caller of `add` kept would
         // not let it go.
         let removed = self.poller.remove(entry.socket.as_fd());
@@ -371,7 +369,7 @@ impl Driver {
         self.poller.collect(timeout, |token| {
             let id = SocketId::from_token(token);
             if let Some(entry) = find(sockets, id) {
-                entry.enqueue(id.slot, ready);
+                entry.enqueue(id, ready);
             }
         })
     }
@@ -383,10 +381,10 @@ impl Driver {
 }
 
 impl Entry {
-    fn enqueue(&mut self, slot: u32, ready: &mut VecDeque<u32>) {
+    fn enqueue(&mut self, id: SocketId, ready: &mut VecDeque<SocketId>) {
         if !self.queued {
             self.queued = true;
-            ready.push_back(slot);
+            ready.push_back(id);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Receiving: every ready socket in turn, each until it is empty or its budget is spent.
 
 use std::io;
+use std::net::SocketAddr;
 
+use super::{Driver, Entry, Received, SocketId, Stats, find};
 use crate::net::buffer::Pool;
 use crate::net::sys;
 use crate::net::train::Train;
-use super::{Driver, Entry, Received, SocketId, Stats};
 
 /// How a visit to a socket ended.
 enum Visit {
@@ -22,25 +23,22 @@ impl Driver {
     /// Reads until a socket is empty, even if it has just given one datagram: looking again costs less than parking and
     /// waking for the next.
     ///
-    /// Returns whether work is left, that is, whether the worker must come back without parking.
-    #[must_use = "work that is left is not announced again"]
+    /// Returns whether work is left: the worker should come back soon, and [`ready`](Self::ready) will not park.
+    #[must_use = "a busy worker yields to the other tasks of its thread"]
     pub fn receive(&mut self, f: &mut impl FnMut(SocketId, u64, Received)) -> bool {
         let mut turn_budget = self.config.turn_budget_datagrams;
         for _ in 0..self.ready.len() {
             if turn_budget == 0 {
                 break;
             }
-            let Some(slot) = self.ready.pop_front() else {
+            let Some(id) = self.ready.pop_front() else {
                 break;
             };
-            let Some(entry) = self.sockets.get_mut(slot as usize) else {
+            let Some(entry) = find(&mut self.sockets, id) else {
                 continue;
             };
             let mut reader = Reader {
-                id: SocketId {
-                    slot,
-                    generation: entry.generation,
-                },
+                id,
                 entry,
                 pool: &mut self.pool,
                 stats: &mut self.stats,
@@ -51,7 +49,7 @@ impl Driver {
             turn_budget = turn_budget.saturating_sub(reader.datagrams);
             match visit {
                 Visit::Empty => entry.queued = false,
-                Visit::Unfinished => self.ready.push_back(slot),
+                Visit::Unfinished => self.ready.push_back(id),
             }
         }
         !self.ready.is_empty()
@@ -109,8 +107,9 @@ impl Reader<'_> {
             return Ok(None);
         };
         let train = Train {
-            peer,
-            local_ip: arrival.control.local_ip,
+            // A socket of both families names IPv4 peers in their IPv6 form.
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            local_ip: arrival.control.local_ip.map(|ip| ip.to_canonical()),
             ecn: arrival.control.ecn,
             segment_size,
             data,

@@ -14,12 +14,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{MsgHdr, SockAddr};
 
+use super::{Driver, Entry, SocketId, Stats, find};
 use crate::net::control;
 use crate::net::socket::SocketKind;
 use crate::net::train::{
     Outgoing, TRAIN_SEGMENTS_MAX, datagram_count, run_length, segments_per_call,
 };
-use super::{Driver, Entry, SocketId, Stats, find};
 
 /// Why datagrams were not sent.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +117,7 @@ impl Driver {
         if let Some(entry) = find(&mut self.sockets, id)
             && entry.send_error.is_some()
         {
-            entry.enqueue(id.slot, &mut self.ready);
+            entry.enqueue(id, &mut self.ready);
         }
     }
 }

@@ -32,7 +32,11 @@ impl SteeredCids {
     /// A generator for `worker`, one of `steer.workers()`.
     pub fn new(steer: Steer, worker: u32) -> Self {
         debug_assert!(worker < steer.workers());
-        Self { random: RandomConnectionIdGenerator::new(CID_LEN_BYTES), steer, worker }
+        Self {
+            random: RandomConnectionIdGenerator::new(CID_LEN_BYTES),
+            steer,
+            worker,
+        }
     }
 }
 
@@ -48,7 +52,11 @@ impl ConnectionIdGenerator for SteeredCids {
 
     fn validate(&self, cid: &ConnectionId) -> Result<(), InvalidCid> {
         // A packet that another worker owns must not be answered with a stateless reset (RFC 9000 §21.11).
-        if self.steer.worker_of(cid) == self.worker { Ok(()) } else { Err(InvalidCid) }
+        if self.steer.worker_of(cid) == self.worker {
+            Ok(())
+        } else {
+            Err(InvalidCid)
+        }
     }
 
     fn cid_len(&self) -> usize {

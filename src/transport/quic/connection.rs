@@ -111,7 +111,8 @@ impl Connection {
     }
 
     pub(super) fn handshake_overdue(&self, now: Instant) -> bool {
-        self.handshake_deadline.is_some_and(|deadline| deadline <= now)
+        self.handshake_deadline
+            .is_some_and(|deadline| deadline <= now)
     }
 
     pub(super) fn handle_quic_event(
@@ -129,9 +130,10 @@ impl Connection {
                 self.handshake_deadline = None;
                 Ok(Some(self.closed(CloseReason::Lost(reason))))
             }
-            quinn_proto::Event::Stream(event) => {
-                self.h3.handle_stream_event(&mut self.quic, event).map(|()| None)
-            }
+            quinn_proto::Event::Stream(event) => self
+                .h3
+                .handle_stream_event(&mut self.quic, event)
+                .map(|()| None),
             quinn_proto::Event::HandshakeDataReady
             | quinn_proto::Event::DatagramReceived
             | quinn_proto::Event::DatagramsUnblocked => Ok(None),
@@ -141,8 +143,10 @@ impl Connection {
     /// The event that ends it all.
     pub(super) fn closed(&mut self, reason: CloseReason) -> Event {
         let bound = std::mem::take(&mut self.bound);
-        let mut bound: Vec<_> =
-            bound.into_iter().map(|(index, owner)| (request_stream(index), owner)).collect();
+        let mut bound: Vec<_> = bound
+            .into_iter()
+            .map(|(index, owner)| (request_stream(index), owner))
+            .collect();
         bound.sort_unstable();
         Event::Closed { reason, bound }
     }
@@ -173,9 +177,12 @@ impl Connection {
                 }
                 DatagramRoute::Early { .. } if self.held.len() < HELD_DATAGRAMS_MAX => {
                     // A copy: the original pins a receive buffer.
-                    self.held.push_back((now, Bytes::copy_from_slice(&datagram)));
+                    self.held
+                        .push_back((now, Bytes::copy_from_slice(&datagram)));
                 }
-                DatagramRoute::Early { .. } | DatagramRoute::Drop(_) => stats.dropped_unroutable += 1,
+                DatagramRoute::Early { .. } | DatagramRoute::Drop(_) => {
+                    stats.dropped_unroutable += 1
+                }
             }
         }
         Ok(None)
@@ -199,7 +206,9 @@ impl Connection {
                 DatagramRoute::Early { .. } if now.duration_since(since) < HELD_FOR => {
                     self.held.push_back((since, datagram));
                 }
-                DatagramRoute::Early { .. } | DatagramRoute::Drop(_) => stats.dropped_unroutable += 1,
+                DatagramRoute::Early { .. } | DatagramRoute::Drop(_) => {
+                    stats.dropped_unroutable += 1
+                }
             }
         }
         Ok(None)
@@ -241,10 +250,19 @@ impl Connection {
     }
 
     /// For peers without H3_DATAGRAM: the same payload as a DATAGRAM capsule (RFC 9297 §3.5).
-    fn send_capsule(&mut self, stream: StreamId, framed: &[u8], stats: &mut HubStats) -> SendOutcome {
+    fn send_capsule(
+        &mut self,
+        stream: StreamId,
+        framed: &[u8],
+        stats: &mut HubStats,
+    ) -> SendOutcome {
         let payload = &framed[varint::size(stream.index())..];
         let mut data = Vec::with_capacity(payload.len() + 8);
-        capsule::encode_head(capsule::CapsuleType::DATAGRAM, payload.len() as u64, &mut data);
+        capsule::encode_head(
+            capsule::CapsuleType::DATAGRAM,
+            payload.len() as u64,
+            &mut data,
+        );
         data.extend_from_slice(payload);
         match self.h3.send_data(&mut self.quic, stream, &data) {
             SendData::Written => {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::{ConnectionId, Hub, Link, outgoing};
+use super::{ConnectionId, Hub, Link, SendOutcome, outgoing};
 use crate::net::Network;
 
 /// Most bytes of one message with UDP_SEGMENT: the largest UDP payload over IPv4.
@@ -38,13 +38,22 @@ impl Hub {
             transmit_buffer.clear();
             let mtu = usize::from(connection.quic.current_mtu());
             let segments_max = (TRAIN_BYTES_MAX / mtu).clamp(1, TRAIN_SEGMENTS_MAX);
-            match connection.quic.poll_transmit(now, segments_max, &mut transmit_buffer) {
+            match connection
+                .quic
+                .poll_transmit(now, segments_max, &mut transmit_buffer)
+            {
                 Some(transmit) => match link {
-                    Link::Socket(socket) => net.send(socket, &outgoing(&transmit, &transmit_buffer)),
-                    Link::Tunnel { connection: outer, stream } => {
+                    Link::Socket(socket) => {
+                        net.send(socket, &outgoing(&transmit, &transmit_buffer))
+                    }
+                    Link::Tunnel {
+                        connection: outer,
+                        stream,
+                    } => {
                         let segment_size = transmit.segment_size.unwrap_or(transmit.size).max(1);
                         for packet in transmit_buffer[..transmit.size].chunks(segment_size) {
-                            self.send_datagram(outer, stream, packet);
+                            // QUIC finds out by itself what was lost.
+                            let _: SendOutcome = self.send_datagram(outer, stream, packet);
                         }
                     }
                 },
@@ -67,7 +76,10 @@ impl Hub {
             }
             self.endpoints[endpoint.0].slots[handle.0] = None;
             // The last events are still to be polled.
-            let id = ConnectionId { index, generation: connection.generation };
+            let id = ConnectionId {
+                index,
+                generation: connection.generation,
+            };
             while let Some(event) = connection.quic.poll() {
                 if let quinn_proto::Event::ConnectionLost { reason } = event {
                     let event = connection.closed(super::CloseReason::Lost(reason));
@@ -77,12 +89,18 @@ impl Hub {
             self.connections.remove(index as usize);
             return;
         }
-        let due = connection.quic.poll_timeout().into_iter().chain(connection.handshake_deadline).min();
+        let due = connection
+            .quic
+            .poll_timeout()
+            .into_iter()
+            .chain(connection.handshake_deadline)
+            .min();
         if let Some(due) = due
             && connection.timer.is_none_or(|armed| due < armed)
         {
             connection.timer = Some(due);
-            self.timers.push(Reverse((due, index, connection.generation)));
+            self.timers
+                .push(Reverse((due, index, connection.generation)));
         }
     }
 }

@@ -36,10 +36,10 @@ use quinn_proto::{
 };
 use slab::Slab;
 
-pub use self::connection::{CloseReason, Event, SendOutcome};
-pub use self::outbox::OutboxLimits;
 use self::arena::Arena;
 use self::connection::Connection;
+pub use self::connection::{CloseReason, Event, SendOutcome};
+pub use self::outbox::OutboxLimits;
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::http::request::{RequestHead, ResponseHead};
@@ -173,7 +173,10 @@ impl Hub {
 
     /// Adds an endpoint: a listener when its server configuration is set, and a dialler in any case.
     pub fn add_endpoint(&mut self, quinn: quinn_proto::Endpoint) -> EndpointId {
-        self.endpoints.push(Endpoint { quinn, slots: Vec::new() });
+        self.endpoints.push(Endpoint {
+            quinn,
+            slots: Vec::new(),
+        });
         EndpointId(self.endpoints.len() - 1)
     }
 
@@ -191,7 +194,9 @@ impl Hub {
         link: Link,
     ) -> Result<ConnectionId, ConnectError> {
         let (handle, quic) =
-            self.endpoints[endpoint.0].quinn.connect(now, config, remote, server_name)?;
+            self.endpoints[endpoint.0]
+                .quinn
+                .connect(now, config, remote, server_name)?;
         Ok(self.insert(now, endpoint, handle, quic, link, h3::Role::Client))
     }
 
@@ -227,7 +232,10 @@ impl Hub {
         slots[handle.0] = Some(index);
         self.touch(index);
         self.mark_dirty(index);
-        ConnectionId { index, generation: self.generation }
+        ConnectionId {
+            index,
+            generation: self.generation,
+        }
     }
 
     /// Takes in everything that one receive call returned for `endpoint`.
@@ -336,7 +344,10 @@ impl Hub {
         while let Some(index) = self.touched.pop_front() {
             if let Some(connection) = self.connections.get_mut(index as usize) {
                 connection.touched = false;
-                return Some(ConnectionId { index, generation: connection.generation });
+                return Some(ConnectionId {
+                    index,
+                    generation: connection.generation,
+                });
             }
         }
         None
@@ -421,20 +432,25 @@ impl Hub {
     }
 
     /// Sends one datagram on a request stream, or queues it; `payload` is what follows the Context ID 0.
-    pub fn send_datagram(&mut self, id: ConnectionId, stream: StreamId, payload: &[u8]) -> SendOutcome {
+    pub fn send_datagram(
+        &mut self,
+        id: ConnectionId,
+        stream: StreamId,
+        payload: &[u8],
+    ) -> SendOutcome {
         let Some(connection) = live(&mut self.connections, id) else {
             return SendOutcome::Gone;
         };
         let framed = self.arena.frame(stream.index(), payload);
-        let outcome =
-            connection.send_datagram(stream, framed, self.limits.outbox, &mut self.stats);
+        let outcome = connection.send_datagram(stream, framed, self.limits.outbox, &mut self.stats);
         self.mark_dirty(id.index);
         outcome
     }
 
     /// Whether datagrams of `stream` wait for room.
     pub fn is_waiting(&self, id: ConnectionId, stream: StreamId) -> bool {
-        self.get(id).is_some_and(|connection| connection.outbox.waiting(stream.index()) > 0)
+        self.get(id)
+            .is_some_and(|connection| connection.outbox.waiting(stream.index()) > 0)
     }
 
     /// Largest UDP payload that a tunnel on `stream` can send now, as long as the peer takes QUIC datagrams.
@@ -460,8 +476,10 @@ impl Hub {
     /// Answers a request; with `fin` the answer is all there will be.
     pub fn respond(&mut self, id: ConnectionId, stream: StreamId, head: &ResponseHead, fin: bool) {
         self.with(id, |h3, quic| {
-            // A stream that is gone needs no answer.
-            drop(h3.respond(quic, stream, head, fin));
+            if let Err(error) = h3.respond(quic, stream, head, fin) {
+                // A stream that is gone needs no answer.
+                tracing::debug!(%error, "a response was not sent");
+            }
         });
     }
 
@@ -470,7 +488,9 @@ impl Hub {
         let Some(connection) = live(&mut self.connections, id) else {
             return h3::RecvData::Blocked;
         };
-        let read = connection.h3.recv_data(&mut connection.quic, stream, usize::MAX);
+        let read = connection
+            .h3
+            .recv_data(&mut connection.quic, stream, usize::MAX);
         self.mark_dirty(id.index);
         read.unwrap_or_else(|error| {
             self.fail(now, id, error);
@@ -510,7 +530,9 @@ impl Hub {
     /// Closes a connection at once.
     pub fn close(&mut self, now: Instant, id: ConnectionId, code: Code, reason: &'static str) {
         if let Some(connection) = live(&mut self.connections, id) {
-            connection.quic.close(now, varint(code), Bytes::from_static(reason.as_bytes()));
+            connection
+                .quic
+                .close(now, varint(code), Bytes::from_static(reason.as_bytes()));
             self.touch(id.index);
             self.mark_dirty(id.index);
         }
@@ -523,10 +545,12 @@ impl Hub {
 
     /// The connections that are open, in no particular order.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
-        self.connections.iter().map(|(index, connection)| ConnectionId {
-            index: index as u32,
-            generation: connection.generation,
-        })
+        self.connections
+            .iter()
+            .map(|(index, connection)| ConnectionId {
+                index: index as u32,
+                generation: connection.generation,
+            })
     }
 
     /// How many connections exist, closing ones included.
@@ -536,12 +560,14 @@ impl Hub {
 
     /// Whether the connection exists and has not been closed by either side.
     pub fn is_open(&self, id: ConnectionId) -> bool {
-        self.get(id).is_some_and(|connection| !connection.quic.is_closed())
+        self.get(id)
+            .is_some_and(|connection| !connection.quic.is_closed())
     }
 
     /// Whether clients opened this connection to us.
     pub fn is_downstream(&self, id: ConnectionId) -> bool {
-        self.get(id).is_some_and(|connection| connection.quic.side().is_server())
+        self.get(id)
+            .is_some_and(|connection| connection.quic.side().is_server())
     }
 
     fn get(&self, id: ConnectionId) -> Option<&Connection> {

@@ -51,7 +51,9 @@ impl Options {
     ///
     /// The tunnel is the path: its size is known, so nothing is gained by starting lower or probing higher.
     pub fn nested_transport(&self, room: usize) -> Arc<TransportConfig> {
-        let room = u16::try_from(room).unwrap_or(u16::MAX).clamp(MTU_MIN, UDP_PAYLOAD_MAX);
+        let room = u16::try_from(room)
+            .unwrap_or(u16::MAX)
+            .clamp(MTU_MIN, UDP_PAYLOAD_MAX);
         let mut transport = self.transport();
         transport.max_concurrent_bidi_streams(0u32.into());
         transport.keep_alive_interval(Some(self.quic.keep_alive));
@@ -115,6 +117,8 @@ pub fn shared_endpoint_config() -> EndpointConfig {
 pub fn endpoint_config(shared: &EndpointConfig, steer: Steer, worker: u32) -> Arc<EndpointConfig> {
     let mut config = shared.clone();
     config.cid_generator(move || Box::new(SteeredCids::new(steer, worker)));
-    config.max_udp_payload_size(UDP_PAYLOAD_MAX).expect("65,527 is within the bounds of RFC 9000");
+    config
+        .max_udp_payload_size(UDP_PAYLOAD_MAX)
+        .expect("65,527 is within the bounds of RFC 9000");
     Arc::new(config)
 }

@@ -46,7 +46,9 @@ impl Outbox {
 
     /// Datagrams that wait on `stream`.
     pub(super) fn waiting(&self, stream: u64) -> usize {
-        self.queues.get(&stream).map_or(0, |queue| queue.datagrams.len())
+        self.queues
+            .get(&stream)
+            .map_or(0, |queue| queue.datagrams.len())
     }
 
     /// Appends a datagram for `stream` and returns how many older ones of the same stream had to go.
@@ -110,7 +112,10 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: OutboxLimits = OutboxLimits { datagrams_max: 4, bytes_max: 100 };
+    const LIMITS: OutboxLimits = OutboxLimits {
+        datagrams_max: 4,
+        bytes_max: 100,
+    };
 
     fn datagram(stream: u64, n: u8) -> Bytes {
         Bytes::from(vec![stream as u8, n])
@@ -121,7 +126,9 @@ mod tests {
     fn a_noisy_stream_displaces_only_its_own_oldest() {
         let mut outbox = Outbox::default();
         assert_eq!(outbox.push(1, datagram(1, 0), LIMITS), 0);
-        let dropped: usize = (0..50).map(|n| outbox.push(0, datagram(0, n), LIMITS)).sum();
+        let dropped: usize = (0..50)
+            .map(|n| outbox.push(0, datagram(0, n), LIMITS))
+            .sum();
         assert_eq!(dropped, 46);
         assert_eq!(outbox.waiting(0), 4);
         let order: Vec<_> = std::iter::from_fn(|| outbox.pop()).collect();

@@ -1,21 +1,22 @@
-//! Request streams: heads are read and checked here, data streams pass through on demand (RFC 9114 section 4).
+//! Request streams: what the owner does with them, and what the transport says of them (RFC 9114 section 4).
+//!
+//! Data streams pass through on demand; heads are in `heads`.
 
 use std::mem;
 
-use bytes::Bytes;
 use quinn_proto::StreamId;
 
 use super::super::code::Code;
 use super::super::event::{
     Abort, ConnectionError, Event, RecvData, RequestError, RespondError, Role, SendData,
 };
+use super::super::fields;
 use super::super::frame::{self, FrameEvent};
 use super::super::outgoing::SendGone;
 use super::super::stream::{Kind, Recv, Send, Stream};
 use super::super::transport::{Read, Transport};
-use super::super::{fields, qpack};
-use super::{Connection, READ_BYTES_MAX};
-use crate::http::request::{HeadError, RequestHead, ResponseHead};
+use super::Connection;
+use crate::http::request::{RequestHead, ResponseHead};
 
 /// The owner's side.
 impl Connection {
@@ -146,7 +147,7 @@ impl Connection {
                 }
             }
             match stream.next_frame(bytes_max, &mut self.undelivered, &self.config)? {
-                None | Some(FrameEvent::Skipped { .. }) => {}
+                None => {}
                 Some(FrameEvent::Data(_)) if stream.recv == Recv::Trailers => {
                     return Err(AFTER_TRAILERS);
                 }
@@ -316,191 +317,13 @@ impl Connection {
         self.forget_if_over(id);
     }
 
-    /// Reads until the head is complete; what follows it stays for `recv_data`.
-    fn read_head(&mut self, t: &mut impl Transport, id: StreamId) -> Result<(), ConnectionError> {
-        while let Some(stream) = self.requests.get_mut(&id.index()) {
-            if stream.recv != Recv::Head {
-                break;
-            }
-            if stream.unread.is_empty() {
-                match t.read(id, READ_BYTES_MAX) {
-                    Read::Data(bytes) => stream.unread = bytes,
-                    Read::Blocked => break,
-                    Read::Finished => {
-                        stream.check_end()?;
-                        stream.close_recv();
-                        self.abort(t, id, Abort::Incomplete);
-                        break;
-                    }
-                    Read::Reset(code) => {
-                        stream.close_recv();
-                        self.reset(t, id, Code::H3_REQUEST_CANCELLED);
-                        self.events.push_back(Event::Reset { id, code });
-                        break;
-                    }
-                    // Gone without a word, as after 0-RTT was rejected.
-                    Read::Closed => {
-                        stream.close_recv();
-                        let code = Code::H3_REQUEST_CANCELLED;
-                        self.reset(t, id, code);
-                        self.events.push_back(Event::Reset { id, code });
-                        break;
-                    }
-                }
-            }
-            match stream.next_frame(READ_BYTES_MAX, &mut self.undelivered, &self.config)? {
-                None | Some(FrameEvent::Skipped { .. }) => {}
-                Some(FrameEvent::Headers(section)) => self.handle_head(t, id, &section)?,
-                Some(other) => return Err(self.frame_unexpected(&other)),
-            }
-        }
-        Ok(())
-    }
-
-    fn handle_head(
-        &mut self,
-        t: &mut impl Transport,
-        id: StreamId,
-        section: &Bytes,
-    ) -> Result<(), ConnectionError> {
-        let lines = match self.decode(section)? {
-            Ok(lines) => lines,
-            Err(too_large) => {
-                self.refuse_too_large(t, id, too_large);
-                return Ok(());
-            }
-        };
-        let handled = match self.role {
-            Role::Server => {
-                fields::request_from_lines(lines).map(|head| self.handle_request(t, id, head))
-            }
-            Role::Client => match fields::response_from_lines(lines) {
-                Ok(head) if head.is_interim() => return self.charge(id, section.len()),
-                Ok(head) => self.handle_response(id, head),
-                Err(error) => Err(error),
-            },
-        };
-        if let Err(error) = handled {
-            self.abort(t, id, Abort::Malformed(error));
-        }
-        Ok(())
-    }
-
-    fn handle_request(&mut self, t: &mut impl Transport, id: StreamId, head: RequestHead) {
-        let Some(stream) = self.requests.get_mut(&id.index()) else {
-            return;
-        };
-        if stream.send == Send::Closed {
-            // The client reads no answer, so there is none to give.
-            self.reset(t, id, Code::H3_REQUEST_CANCELLED);
-            return;
-        }
-        stream.kind = Kind::of(&head);
-        stream.recv = if stream.kind.is_connect() {
-            Recv::Tunnel
-        } else {
-            Recv::Content
-        };
-        self.events.push_back(Event::Request {
-            id,
-            head: Box::new(head),
-        });
-    }
-
-    fn handle_response(&mut self, id: StreamId, head: ResponseHead) -> Result<(), HeadError> {
-        let Some(stream) = self.requests.get_mut(&id.index()) else {
-            return Ok(());
-        };
-        let is_tunnel = stream.kind.is_connect() && head.status.is_success();
-        // The field is ignored in an answer to classic CONNECT, but forbidden where capsules may follow.
-        if is_tunnel && stream.kind != Kind::ClassicConnect {
-            fields::check_capsule_fields(&head.headers)?;
-        }
-        stream.recv = if is_tunnel {
-            Recv::Tunnel
-        } else {
-            Recv::Content
-        };
-        self.events.push_back(Event::Response {
-            id,
-            head: Box::new(head),
-        });
-        Ok(())
-    }
-
-    /// A second HEADERS frame: trailers where they may be.
-    fn handle_trailers(
-        &mut self,
-        t: &mut impl Transport,
-        id: StreamId,
-        section: &Bytes,
-    ) -> Result<(), ConnectionError> {
-        let Some(stream) = self.requests.get_mut(&id.index()) else {
-            return Ok(());
-        };
-        match stream.recv {
-            Recv::Content => stream.recv = Recv::Trailers,
-            Recv::Trailers => return Err(AFTER_TRAILERS),
-            Recv::Tunnel | Recv::Head | Recv::Closed => {
-                return Err(ConnectionError::new(
-                    Code::H3_FRAME_UNEXPECTED,
-                    "HEADERS on a CONNECT stream",
-                ));
-            }
-        }
-        // Trailers mean nothing to us; they only have to be well-formed.
-        if let Ok(lines) = self.decode(section)?
-            && let Err(error) = fields::trailers_from_lines(lines)
-        {
-            self.abort(t, id, Abort::Malformed(error));
-        }
-        Ok(())
-    }
-
-    /// Decodes a field section; the inner error concerns only its message.
-    fn decode(
-        &self,
-        section: &[u8],
-    ) -> Result<Result<Vec<qpack::FieldLine>, qpack::Error>, ConnectionError> {
-        let decoded = qpack::decode(section, self.config.field_section_size_max);
-        match decoded.as_ref().err().and_then(|error| error.code()) {
-            Some(code) => Err(ConnectionError::new(
-                code,
-                "field section cannot be decoded",
-            )),
-            None => Ok(decoded),
-        }
-    }
-
-    /// A server answers 431, a client gives up on the response (RFC 9114 section 4.2.2).
-    fn refuse_too_large(&mut self, t: &mut impl Transport, id: StreamId, error: qpack::Error) {
-        let reason = Abort::TooLarge(error);
-        match self.role {
-            Role::Client => self.abort(t, id, reason),
-            Role::Server => {
-                let head = ResponseHead::new(::http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-                match self.respond(t, id, &head, true) {
-                    Ok(()) => self.events.push_back(Event::Aborted { id, reason }),
-                    Err(_) => self.abort(t, id, reason),
-                }
-            }
-        }
-    }
-
     /// Ends a stream in both directions and tells the owner.
     pub(super) fn abort(&mut self, t: &mut impl Transport, id: StreamId, reason: Abort) {
         self.reset(t, id, reason.code(self.role));
         self.events.push_back(Event::Aborted { id, reason });
     }
 
-    fn charge(&mut self, id: StreamId, bytes: usize) -> Result<(), ConnectionError> {
-        match self.requests.get_mut(&id.index()) {
-            Some(stream) => stream.charge(bytes, &mut self.undelivered, &self.config),
-            None => Ok(()),
-        }
-    }
-
-    fn recv_closed(&mut self, id: StreamId) {
+    pub(super) fn recv_closed(&mut self, id: StreamId) {
         if let Some(stream) = self.requests.get_mut(&id.index()) {
             stream.close_recv();
             self.forget_if_over(id);
@@ -520,7 +343,7 @@ impl Connection {
     }
 
     /// The error for a frame that has no place on a request stream, or not yet.
-    fn frame_unexpected(&self, frame: &FrameEvent) -> ConnectionError {
+    pub(super) fn frame_unexpected(&self, frame: &FrameEvent) -> ConnectionError {
         match (frame, self.role) {
             (FrameEvent::PushPromise, Role::Client) => {
                 ConnectionError::new(Code::H3_ID_ERROR, "PUSH_PROMISE without MAX_PUSH_ID")
@@ -536,7 +359,7 @@ impl Connection {
     }
 }
 
-const AFTER_TRAILERS: ConnectionError =
+pub(super) const AFTER_TRAILERS: ConnectionError =
     ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "frame after trailers");
 
 /// Sends one frame behind what waits on the stream.

@@ -20,14 +20,18 @@ struct End {
 impl End {
     fn step(&mut self, script: &mut Script, room: usize) {
         for event in script.run().unwrap() {
-            match event {
+            match &event {
                 Event::Request { id, .. } => {
-                    self.heads.push(id);
+                    self.heads.push(*id);
                     script.respond(id.index(), 200, false);
                 }
-                Event::Response { id, .. } => self.heads.push(id),
+                Event::Response { id, .. } => self.heads.push(*id),
                 Event::Settings(_) | Event::Readable { .. } | Event::Writable { .. } => {}
-                other => panic!("{other:?}"),
+                Event::Reset { .. }
+                | Event::Stopped { .. }
+                | Event::Aborted { .. }
+                | Event::StreamsAvailable
+                | Event::GoAway { .. } => panic!("{event:?}"),
             }
         }
         for id in self.heads.clone() {

@@ -11,11 +11,12 @@ mod uni;
 
 use quinn_proto::{Dir, Side, StreamId};
 
-use super::code::Code;
-use super::config::Config;
-use super::connection::Connection;
-use super::event::{ConnectionError, Event, RecvData, Role};
-use super::memory::MemoryTransport;
+use super::Connection;
+use crate::http::h3::code::Code;
+use crate::http::h3::config::Config;
+use crate::http::h3::event::{ConnectionError, Event, RecvData, Role};
+use crate::http::h3::memory::MemoryTransport;
+use crate::http::h3::testing::hex;
 use crate::http::request::{RequestHead, ResponseHead};
 
 /// Vectors of the specification digest.
@@ -129,7 +130,10 @@ impl Script {
         loop {
             match self.machine.recv_data(&mut self.t, request(index), 1000)? {
                 RecvData::Data(piece) => data.extend_from_slice(&piece),
-                end => return Ok((data, end)),
+                end @ (RecvData::Blocked
+                | RecvData::Finished
+                | RecvData::Reset(_)
+                | RecvData::Gone) => return Ok((data, end)),
             }
         }
     }
@@ -166,10 +170,4 @@ fn connect_udp() -> RequestHead {
         "relay.example",
         "/.well-known/masque/udp/192.0.2.6/443/",
     )
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    text.split_whitespace()
-        .map(|octet| u8::from_str_radix(octet, 16).unwrap())
-        .collect()
 }

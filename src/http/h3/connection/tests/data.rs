@@ -74,7 +74,10 @@ fn data_behind_the_head_is_not_lost() {
                 assert!(piece.len() <= 2);
                 data.extend_from_slice(&piece);
             }
-            end => break end,
+            end
+            @ (RecvData::Blocked | RecvData::Finished | RecvData::Reset(_) | RecvData::Gone) => {
+                break end;
+            }
         }
     };
     assert_eq!((data.as_slice(), end), (&b"abcd"[..], RecvData::Finished));

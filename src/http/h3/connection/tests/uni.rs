@@ -13,7 +13,7 @@ fn opens_control_and_qpack_streams_first() {
     assert_eq!(
         sent,
         [
-            hex("00 04 0b 06 80 00 40 00 08 01 33 01 40 40 00"),
+            hex("00 04 0c 06 80 00 40 00 08 01 33 01 40 40 00"),
             hex("02"),
             hex("03")
         ]
@@ -41,7 +41,7 @@ fn waits_for_streams_and_credit() {
         sent.extend(piece);
     }
     sent.extend(t.take_sent(control, usize::MAX));
-    assert_eq!(sent, hex("00 04 0b 06 80 00 40 00 08 01 33 01 40 40 00"));
+    assert_eq!(sent, hex("00 04 0c 06 80 00 40 00 08 01 33 01 40 40 00"));
     assert_eq!(t.take_sent(peer_uni(Role::Client, 2), 9), hex("03"));
 }
 

@@ -1,0 +1,33 @@
+//! The addresses of this machine, for the rule that a relay never opens a tunnel to itself.
+
+use std::io;
+use std::net::IpAddr;
+
+/// The addresses of all interfaces.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn own_interfaces() -> io::Result<Vec<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address
+            .as_sockaddr_in()
+            .map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| {
+            address
+                .as_sockaddr_in6()
+                .map(|address| IpAddr::V6(address.ip()))
+        })
+    });
+    Ok(addresses.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn loopback_is_among_them() {
+        let own = super::own_interfaces().unwrap();
+        assert!(own.iter().any(std::net::IpAddr::is_loopback), "{own:?}");
+    }
+}

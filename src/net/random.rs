@@ -1,0 +1,19 @@
+//! Random numbers from the system.
+
+use std::io;
+
+/// Four words that nobody can guess.
+///
+/// # Errors
+/// When the system has none to give.
+pub fn words() -> io::Result<[u32; 4]> {
+    let mut bytes = [0; 16];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    let mut words = [0; 4];
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = chunk
+            .iter()
+            .fold(0, |word, byte| word << 8 | u32::from(*byte));
+    }
+    Ok(words)
+}

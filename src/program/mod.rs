@@ -1,0 +1,15 @@
+//! What the `bauta` program runs: a relay, a forwarder, a demonstration. The binary only parses arguments.
+//!
+//! ```text
+//!   control thread (tokio, one thread): signals · names ──► mailboxes ──► worker threads
+//! ```
+
+pub mod demo;
+mod generator;
+pub mod relay;
+mod target;
+mod threads;
+mod traffic;
+pub mod udp;
+
+pub use self::threads::StartError;

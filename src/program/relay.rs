@@ -1,0 +1,170 @@
+//! `bauta relay`: an ingress or an egress, until a signal says otherwise.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::threads::{StartError, Workers, control_runtime, resolver};
+use crate::config::Checked;
+use crate::net::{self, raise_file_limit};
+use crate::transport::quic::HubStats;
+use crate::transport::tls::DevCa;
+use crate::worker::build::{BuildError, Plan};
+use crate::worker::mailbox::Letter;
+use crate::worker::run::{NoApp, Report};
+use crate::worker::stats::Stats;
+
+/// Runs a relay until SIGTERM or SIGINT. The first signal drains: GOAWAY, no new tunnels, the end when the last tunnel
+/// is gone or the deadline passes. A second one ends it at once.
+///
+/// Prints `listening on ADDRESS` for every listener to `out`, and a line of counters at the end. With `development`
+/// listeners without a certificate get a throw-away one, and `out` learns how a client trusts it.
+///
+/// # Errors
+/// What keeps the relay from starting, or ends it.
+pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(), StartError> {
+    raise_file_limit()?;
+    let ca = if development {
+        Some(development_ca()?)
+    } else {
+        None
+    };
+    let (pin, drain_limit) = (checked.pin, checked.timeouts.drain);
+    let resolver = resolver(&checked)?;
+    let resolves_max = checked.limits.resolves;
+    let workers = checked.workers.get();
+    let warnings = checked.warnings.clone();
+    let mut plan = Plan::new(checked, ca.as_ref().map(|ca| &ca.identity))?;
+    // A single worker gains nothing from a pin and loses the choice of an idle core.
+    let first_core = (pin && workers > 1).then_some(0);
+    let mut threads = Workers::start(&mut plan, "relay", first_core, |_, _, _| {
+        Ok::<_, io::Error>(NoApp)
+    })?;
+
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(io = threads.io.driver, reason = %threads.io.reason, workers, "relay started");
+    for address in &plan.addresses {
+        writeln!(out, "listening on {address}")?;
+    }
+    if let (Some(ca), Some(address)) = (&ca, plan.addresses.first()) {
+        let path = write_ca(ca, address.port())?;
+        writeln!(out, "ca {}", path.display())?;
+        writeln!(
+            out,
+            "try: bauta udp --via https://{address} --ca {} --listen 127.0.0.1:5353 --target HOST:PORT",
+            path.display()
+        )?;
+    }
+    out.flush()?;
+
+    let report = control_runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::spawn(threads.answer(resolver, resolves_max));
+        let mut reports = Vec::new();
+        let mut signals = 0;
+        while reports.len() < workers {
+            tokio::select! {
+                outcome = threads.outcomes.recv() => match outcome {
+                    Some(outcome) => reports.push(outcome.map_err(StartError::Worker)?.0),
+                    None => break,
+                },
+                _ = terminate.recv() => signals += 1,
+                _ = interrupt.recv() => signals += 1,
+            }
+            if signals == 1 {
+                tracing::info!(
+                    ?drain_limit,
+                    "draining; a second signal ends the relay at once"
+                );
+                threads.tell(|| Letter::Drain);
+                signals += 1;
+            } else if signals > 2 {
+                threads.tell(|| Letter::Stop);
+            }
+        }
+        Ok::<_, StartError>(reports)
+    })?;
+    writeln!(out, "{}", summary(&report))?;
+    Ok(())
+}
+
+fn development_ca() -> Result<DevCa, StartError> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "certificates are dated by the wall clock"
+    )]
+    let now = std::time::SystemTime::now();
+    Ok(DevCa::new(&[], now).map_err(BuildError::from)?)
+}
+
+/// Writes the certificate of the development CA where only its port distinguishes it from another relay's.
+fn write_ca(ca: &DevCa, port: u16) -> io::Result<PathBuf> {
+    let path = std::env::temp_dir().join(format!("bauta-dev-ca-{port}.pem"));
+    // Somebody else's file of that name must not be followed or kept.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::File::create_new(&path)?.write_all(ca.ca_pem.as_bytes())?;
+    Ok(path)
+}
+
+/// One line: what the relay did in its life.
+fn summary(reports: &[Report]) -> String {
+    let mut machine = Stats::default();
+    let (mut opened, mut misbehaved, mut refused, mut queue, mut large, mut unroutable) =
+        (0, 0, 0, 0, 0, 0);
+    let (mut calls_in, mut calls_out, mut received, mut sent) = (0, 0, 0, 0);
+    for Report {
+        machine: one,
+        hub,
+        net,
+        ..
+    } in reports
+    {
+        machine += *one;
+        let HubStats {
+            connections_opened,
+            connections_misbehaved,
+            handshakes_refused,
+            ..
+        } = hub;
+        opened += connections_opened;
+        misbehaved += connections_misbehaved;
+        refused += handshakes_refused;
+        queue += hub.dropped_queue_full;
+        large += hub.dropped_too_large;
+        unroutable += hub.dropped_unroutable;
+        let net::Stats {
+            receive_calls,
+            send_calls,
+            received_datagrams,
+            sent_datagrams,
+            ..
+        } = net;
+        calls_in += receive_calls;
+        calls_out += send_calls;
+        received += received_datagrams;
+        sent += sent_datagrams;
+    }
+    let Stats {
+        requests,
+        requests_refused,
+        tunnels_opened,
+        upstream_datagrams,
+        downstream_datagrams,
+        strays_forwarded,
+        ..
+    } = machine;
+    format!(
+        "summary connections={opened} handshakes_refused={refused} misbehaved={misbehaved} requests={requests} \
+         refused={requests_refused} tunnels={tunnels_opened} upstream={upstream_datagrams} \
+         downstream={downstream_datagrams} dropped_queue={queue} dropped_too_large={large} \
+         dropped_unroutable={unroutable} strays={strays_forwarded} udp_received={received} receive_calls={calls_in} \
+         udp_sent={sent} send_calls={calls_out}"
+    )
+}

@@ -1,0 +1,197 @@
+//! Worker threads and what they need from the control thread.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam::channel::Receiver;
+use thiserror::Error;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::client::HopId;
+use crate::config::{Checked, Io};
+use crate::net::Driver;
+use crate::net::resolve::{Resolver, SetupError};
+use crate::net::runtime::{self, IoChoice, Selected};
+use crate::worker::build::{BuildError, Plan};
+use crate::worker::mailbox::{Address, Letter};
+use crate::worker::run::{App, Question, Report};
+
+/// Why a program does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Certificates, addresses, rules.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The resolver cannot be set up.
+    #[error("dns: {0}")]
+    Resolver(#[from] SetupError),
+    /// A worker did not start; the text names the reason.
+    #[error("worker: {0}")]
+    Worker(#[source] io::Error),
+    /// The system refuses something else.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// The outcome of a worker: what it did, and its app.
+pub(super) type Outcome<A> = io::Result<(Report, A)>;
+
+/// The running workers of one plan.
+pub(super) struct Workers<A> {
+    pub(super) peers: Vec<Address>,
+    /// One outcome per worker, as they end.
+    pub(super) outcomes: mpsc::UnboundedReceiver<Outcome<A>>,
+    /// What watches the sockets, the same for all workers.
+    pub(super) io: Selected,
+    questions: mpsc::Receiver<Question>,
+}
+
+impl<A: App + Send + 'static> Workers<A> {
+    /// Starts a thread per worker and waits until each has its sockets. `first_core` is where pinning starts, `None`
+    /// for no pinning.
+    pub(super) fn start<F>(
+        plan: &mut Plan,
+        title: &str,
+        first_core: Option<usize>,
+        app: F,
+    ) -> Result<Self, StartError>
+    where
+        F: Fn(u32, Option<HopId>, &mut Driver) -> io::Result<A> + Send + Sync + 'static,
+    {
+        let checked = plan.checked();
+        let workers = checked.workers.get() as u32;
+        let io = io_choice(checked.io);
+        let (asker, questions) = mpsc::channel(checked.limits.resolves);
+        let (outcome, outcomes) = mpsc::unbounded_channel();
+        let (ready, started) = crossbeam::channel::bounded(workers as usize);
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let app = Arc::new(app);
+        for worker in 0..workers {
+            let seed = plan.seed(worker);
+            let core = first_core
+                .filter(|_| !cores.is_empty())
+                .map(|first| cores[(first + worker as usize) % cores.len()]);
+            let (app, asker) = (Arc::clone(&app), asker.clone());
+            let (outcome, ready) = (outcome.clone(), ready.clone());
+            let main = move || {
+                if let Some(core) = core {
+                    core_affinity::set_for_current(core);
+                }
+                let started = ready.clone();
+                let ended = runtime::run(io, move |selected| async move {
+                    let worker = seed.grow(|hop, driver| app(worker, hop, driver), asker)?;
+                    // The starter may have given up on another worker.
+                    drop(started.send(Ok(selected.clone())));
+                    worker.run(selected).await
+                });
+                let ended = match ended {
+                    Ok(ended) => ended,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = &ended {
+                    drop(ready.send(Err(io::Error::new(error.kind(), error.to_string()))));
+                }
+                // Nobody waits for a program that ends.
+                drop(outcome.send(ended));
+            };
+            thread::Builder::new()
+                .name(format!("{title}-{worker}"))
+                .spawn(main)?;
+        }
+        let io = wait(&started, workers)?;
+        Ok(Self {
+            peers: plan.peers().to_vec(),
+            outcomes,
+            io,
+            questions,
+        })
+    }
+
+    /// Tells every worker. A full mailbox cannot swallow the end of the program: it is tried until it fits.
+    pub(super) fn tell(&self, letter: impl Fn() -> Letter) {
+        for peer in &self.peers {
+            let mut letter = letter();
+            while let Err(returned) = peer.post(letter) {
+                letter = returned;
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// What each worker did so far.
+    pub(super) fn reports(&self) -> Vec<Report> {
+        let (sender, receiver) = crossbeam::channel::bounded(self.peers.len());
+        self.tell(|| Letter::Report(sender.clone()));
+        drop(sender);
+        receiver.iter().collect()
+    }
+
+    /// Answers questions for names until the workers are gone.
+    pub(super) fn answer(
+        &mut self,
+        resolver: Resolver,
+        resolves_max: usize,
+    ) -> impl Future<Output = ()> + use<A> {
+        let (_, nobody) = mpsc::channel(1);
+        let mut questions = std::mem::replace(&mut self.questions, nobody);
+        let peers = self.peers.clone();
+        let permits = Arc::new(Semaphore::new(resolves_max));
+        async move {
+            while let Some(question) = questions.recv().await {
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                    return;
+                };
+                let resolver = resolver.clone();
+                let peer = peers.get(question.worker as usize).cloned();
+                tokio::spawn(async move {
+                    let resolution = resolver.lookup(&question.name).await;
+                    drop(permit);
+                    let letter = Letter::Resolved {
+                        asker: question.asker,
+                        resolution,
+                    };
+                    // A worker that takes no letters answers its tunnel when the time for opening is over.
+                    drop(peer.map(|peer| peer.post(letter)));
+                });
+            }
+        }
+    }
+}
+
+fn wait(started: &Receiver<io::Result<Selected>>, workers: u32) -> Result<Selected, StartError> {
+    let mut selected = None;
+    for _ in 0..workers {
+        match started.recv() {
+            Ok(Ok(io)) => selected = Some(io),
+            Ok(Err(error)) => return Err(StartError::Worker(error)),
+            Err(_) => break,
+        }
+    }
+    selected.ok_or_else(|| StartError::Worker(io::Error::other("it ended at once")))
+}
+
+/// The driver that a configuration asks for.
+pub(super) fn io_choice(io: Io) -> IoChoice {
+    match io {
+        Io::Auto => IoChoice::Auto,
+        Io::Uring => IoChoice::Uring,
+        Io::Epoll => IoChoice::Epoll,
+    }
+}
+
+/// The resolver that a configuration asks for.
+pub(super) fn resolver(checked: &Checked) -> Result<Resolver, SetupError> {
+    let timeout = checked.timeouts.resolve;
+    match &*checked.dns.servers {
+        [] => Resolver::from_system(timeout),
+        servers => Resolver::with_name_servers(servers, timeout),
+    }
+}
+
+/// The runtime of the control thread.
+pub(super) fn control_runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}

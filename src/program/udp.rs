@@ -1,0 +1,296 @@
+//! `bauta udp`: a local UDP port whose datagrams come out of a relay.
+//!
+//! ```text
+//!   local programs ─► one socket ─► a flow per source address ─► a tunnel each ─► relay(s) ─► target
+//! ```
+
+use std::collections::hash_map::Entry;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rustc_hash::FxHashMap;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::threads::{StartError, Workers, control_runtime, resolver};
+use crate::client::HopId;
+use crate::config::Checked;
+use crate::error::Refusal;
+use crate::http::request::ResponseHead;
+use crate::net::listen::bind_group;
+use crate::net::{Driver, Network, Outgoing, Received, SocketId, SocketKind};
+use crate::transport::tls::Trust;
+use crate::tunnel::TunnelId;
+use crate::wire::proxy_status::PROXY_STATUS;
+use crate::wire::target::Target;
+use crate::wire::template::Template;
+use crate::worker::build::{Plan, hops};
+use crate::worker::mailbox::Letter;
+use crate::worker::run::{App, World};
+use crate::worker::{LocalEvent, Machine, Tag};
+
+/// Most local programs that are served at once.
+const FLOWS_MAX: usize = 4_096;
+
+/// What to forward, and through whom.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Relays, in the order of travel; the second is reached through the first.
+    pub via: Vec<Template>,
+    /// The local address.
+    pub listen: SocketAddr,
+    /// Where the datagrams shall go.
+    pub target: Target,
+    /// Whom to believe.
+    pub trust: Trust,
+    /// Fields for every request to the first relay.
+    pub headers: Vec<(::http::HeaderName, ::http::HeaderValue)>,
+}
+
+/// Forwards until a signal, or until the first tunnel is refused. Prints `listening on ADDRESS` to `out` when the first
+/// tunnel is open.
+///
+/// # Errors
+/// What keeps the forwarder from starting; the refusal, if the relay refuses the target.
+pub fn run(forward: Forward, checked: Checked, out: &mut dyn Write) -> Result<(), StartError> {
+    let socket = bind_group(forward.listen, 1, false)?.into_iter().next();
+    let socket = socket.expect("one was asked for");
+    let address = socket.local_addr()?;
+    let resolver = resolver(&checked)?;
+    let resolves_max = checked.limits.resolves;
+    let mut plan = Plan::new(checked, None)?;
+    plan.set_hops(hops(forward.via, forward.trust, &forward.headers)?);
+    let (opened, mut first) = tokio::sync::mpsc::channel(1);
+    let target = forward.target;
+    let mut threads = Workers::start(&mut plan, "udp", None, move |_, hop, driver| {
+        let hop = hop.expect("the arguments name a relay");
+        Forwarder::new(
+            hop,
+            target.clone(),
+            socket.try_clone()?,
+            opened.clone(),
+            driver,
+        )
+    })?;
+
+    control_runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::spawn(threads.answer(resolver, resolves_max));
+        loop {
+            tokio::select! {
+                first = first.recv() => match first {
+                    Some(Ok(())) => {
+                        writeln!(out, "listening on {address}")?;
+                        out.flush()?;
+                    }
+                    Some(Err(refused)) => return Err(io::Error::other(refused).into()),
+                    None => {}
+                },
+                outcome = threads.outcomes.recv() => {
+                    return match outcome {
+                        Some(Err(error)) => Err(StartError::Worker(error)),
+                        Some(Ok(_)) | None => Ok(()),
+                    };
+                }
+                _ = terminate.recv() => threads.tell(|| Letter::Stop),
+                _ = interrupt.recv() => threads.tell(|| Letter::Stop),
+            }
+        }
+    })
+}
+
+/// One local program.
+#[derive(Debug)]
+struct Flow {
+    peer: SocketAddr,
+    /// Payloads of one turn on their way back, while they have one size.
+    train: Vec<u8>,
+    segment_size: usize,
+}
+
+/// The app: flows by address, and by tunnel.
+struct Forwarder {
+    hop: HopId,
+    target: Target,
+    socket: SocketId,
+    /// The tunnel that was opened before anybody asked, to see whether it works.
+    spare: Option<TunnelId>,
+    started: bool,
+    opened: tokio::sync::mpsc::Sender<Result<(), String>>,
+    tunnels: FxHashMap<SocketAddr, TunnelId>,
+    flows: FxHashMap<TunnelId, Flow>,
+    /// Flows whose train has something in it.
+    filled: Vec<TunnelId>,
+}
+
+impl Forwarder {
+    fn new(
+        hop: HopId,
+        target: Target,
+        socket: std::net::UdpSocket,
+        opened: tokio::sync::mpsc::Sender<Result<(), String>>,
+        driver: &mut Driver,
+    ) -> io::Result<Self> {
+        let socket = driver.add(socket, SocketKind::Shared, Tag::App(0).to_bits())?;
+        Ok(Self {
+            hop,
+            target,
+            socket,
+            spare: None,
+            started: false,
+            opened,
+            tunnels: FxHashMap::default(),
+            flows: FxHashMap::default(),
+            filled: Vec::new(),
+        })
+    }
+
+    fn tunnel_of(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) -> Option<TunnelId> {
+        let full = self.tunnels.len() >= FLOWS_MAX;
+        match self.tunnels.entry(peer) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(_) if full => None,
+            Entry::Vacant(new) => {
+                let open = || machine.open_local(now, self.hop, self.target.clone(), out);
+                let tunnel = self.spare.take().unwrap_or_else(open);
+                new.insert(tunnel);
+                self.flows.insert(
+                    tunnel,
+                    Flow {
+                        peer,
+                        train: Vec::new(),
+                        segment_size: 0,
+                    },
+                );
+                Some(tunnel)
+            }
+        }
+    }
+
+    fn forget(&mut self, tunnel: TunnelId) {
+        if let Some(flow) = self.flows.remove(&tunnel) {
+            self.tunnels.remove(&flow.peer);
+        }
+        self.spare = self.spare.filter(|spare| *spare != tunnel);
+    }
+}
+
+impl Flow {
+    fn send(&mut self, socket: SocketId, out: &mut World<'_>) {
+        let outgoing = Outgoing {
+            peer: Some(self.peer),
+            local_ip: None,
+            ecn: None,
+            segment_size: Some(self.segment_size),
+            contents: &self.train,
+        };
+        out.send(socket, &outgoing);
+        self.train.clear();
+    }
+}
+
+impl App for Forwarder {
+    fn handle(&mut self, _: Instant, event: LocalEvent, _: &mut Machine, out: &mut World<'_>) {
+        match event {
+            LocalEvent::Opened(_) => {
+                // Only the first is waited for.
+                drop(self.opened.try_send(Ok(())));
+            }
+            LocalEvent::Payload(tunnel, payload) => {
+                let Some(flow) = self.flows.get_mut(&tunnel) else {
+                    return;
+                };
+                let fits = payload.len() == flow.segment_size && !payload.is_empty();
+                if !flow.train.is_empty() && !fits {
+                    flow.send(self.socket, out);
+                }
+                if flow.train.is_empty() {
+                    flow.segment_size = payload.len();
+                    self.filled.push(tunnel);
+                }
+                flow.train.extend_from_slice(&payload);
+                if payload.is_empty() {
+                    flow.send(self.socket, out);
+                }
+            }
+            LocalEvent::Refused(tunnel, refusal, response) => {
+                let text = explain(refusal, response.as_deref());
+                tracing::warn!("{text}");
+                if self.spare == Some(tunnel) {
+                    drop(self.opened.try_send(Err(text)));
+                }
+                self.forget(tunnel);
+            }
+            LocalEvent::Closed(tunnel) => self.forget(tunnel),
+        }
+    }
+
+    fn handle_received(
+        &mut self,
+        now: Instant,
+        _: (SocketId, u32),
+        received: Received,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        // An error of a shared socket concerns a peer that is gone.
+        let Received::Train(train) = received else {
+            return;
+        };
+        let Some(tunnel) = self.tunnel_of(now, train.peer, machine, out) else {
+            return;
+        };
+        for payload in train.segments() {
+            // UDP may be dropped; the machine counts it.
+            let _ = machine.send_local(now, tunnel, payload.freeze(), out);
+        }
+    }
+
+    fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
+        if !self.started {
+            self.started = true;
+            self.spare = Some(machine.open_local(now, self.hop, self.target.clone(), out));
+        }
+        for tunnel in self.filled.drain(..) {
+            if let Some(flow) = self.flows.get_mut(&tunnel)
+                && !flow.train.is_empty()
+            {
+                flow.send(self.socket, out);
+            }
+        }
+        false
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn is_finished(&self) -> bool {
+        false
+    }
+}
+
+/// One line that says who refused and why.
+fn explain(refusal: Refusal, response: Option<&ResponseHead>) -> String {
+    let Some(response) = response else {
+        return format!("tunnel refused: {refusal}");
+    };
+    let status = response
+        .headers
+        .get(PROXY_STATUS)
+        .and_then(|value| value.to_str().ok());
+    match status {
+        Some(status) => format!(
+            "tunnel refused by the relay: {} ({status})",
+            response.status
+        ),
+        None => format!("tunnel refused by the relay: {}", response.status),
+    }
+}

@@ -1,0 +1,394 @@
+//! From checked configuration to worker threads.
+//!
+//! [`Plan`] is everything that is the same for all workers of a process: certificates, keys, hops, policy. It is
+//! made once, on the control thread, so that whatever is wrong is reported before the first packet. Each worker
+//! then builds its own machine and sockets out of it.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn_proto::{EndpointConfig, ServerConfig, crypto};
+use thiserror::Error;
+
+use super::machine::{Machine, MachineLimits, Setup, Tag};
+use super::mailbox::{Address, Mailbox, mailbox};
+use super::run::{App, Question, Worker};
+use crate::client::{Hop, HopId, Pool, PoolLimits};
+use crate::config::{self, Checked};
+use crate::handler::Handler;
+use crate::http::h3;
+use crate::net::listen::bind_group;
+use crate::net::steer::{self, Steer};
+use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
+use crate::policy::{Policy, own_addresses};
+use crate::server::Server;
+use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
+use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
+use crate::transport::tls::{
+    ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
+};
+use crate::tunnel::EarlyLimits;
+use crate::wire::template::{PathTemplate, TemplateError};
+
+/// Most connections of one worker to one next hop.
+const CONNECTIONS_PER_HOP_MAX: usize = 64;
+/// A connection to a next hop that carried nothing for this long is closed.
+const POOL_IDLE: Duration = Duration::from_secs(60);
+/// The first pause after a dial that failed, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// Why a process cannot start.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// A certificate or a key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error("{0}")]
+    Listen(#[source] io::Error),
+    /// A URI template cannot be used.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A rule of the policy cannot be used.
+    #[error(transparent)]
+    Rule(#[from] crate::policy::RuleError),
+    /// The kernel refuses to steer packets and the configuration insists.
+    #[error("steering = \"kernel\": the kernel refuses the program: {0}")]
+    Steering(#[source] io::Error),
+    /// The system refuses something else.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Everything that the workers of a process have in common.
+pub struct Plan {
+    checked: Arc<Checked>,
+    endpoint: EndpointConfig,
+    servers: Vec<Arc<ServerConfig>>,
+    steer: Steer,
+    options: Options,
+    hops: Vec<Hop>,
+    policy: Policy,
+    templates: Vec<PathTemplate>,
+    origins: Vec<Box<str>>,
+    /// For each listener the sockets of all workers, in order; taken as the workers are built.
+    sockets: Vec<Vec<Option<UdpSocket>>>,
+    /// The addresses that are listened on, ports filled in.
+    pub addresses: Vec<SocketAddr>,
+    mailboxes: Vec<Option<Mailbox>>,
+    peers: Vec<Address>,
+}
+
+impl Plan {
+    /// Loads and binds what `checked` names. `identities` stand in for listeners without certificates of their own.
+    ///
+    /// # Errors
+    /// The first thing that cannot be had.
+    pub fn new(checked: Checked, development: Option<&Identity>) -> Result<Self, BuildError> {
+        let workers = checked.workers.get();
+        let options = Options::new(checked.quic.clone(), checked.limits.tunnels_per_connection);
+        let mut plan = Self {
+            endpoint: shared_endpoint_config(),
+            servers: Vec::new(),
+            steer: Steer::new(random::words()?, workers as u32),
+            hops: upstream_hops(&checked)?,
+            policy: Policy::default(),
+            templates: vec![PathTemplate::well_known()],
+            origins: Vec::new(),
+            sockets: Vec::new(),
+            addresses: Vec::new(),
+            mailboxes: Vec::new(),
+            peers: Vec::new(),
+            options,
+            checked: Arc::new(checked),
+        };
+        let checked = Arc::clone(&plan.checked);
+        for listener in &checked.listen {
+            plan.add_listener(listener, development)?;
+        }
+        plan.policy = policy(&checked, &plan.addresses)?;
+        for _ in 0..workers {
+            let (address, mailbox) = mailbox(checked.limits.mailbox);
+            plan.peers.push(address);
+            plan.mailboxes.push(Some(mailbox));
+        }
+        Ok(plan)
+    }
+
+    /// Replaces the route to the next hops by one that is already prepared.
+    pub fn set_hops(&mut self, hops: Vec<Hop>) {
+        self.hops = hops;
+    }
+
+    fn add_listener(
+        &mut self,
+        listener: &config::Listener,
+        development: Option<&Identity>,
+    ) -> Result<(), BuildError> {
+        let identity = match (&listener.certificate, development) {
+            (Some(paths), _) => Identity::load(&paths.chain, &paths.key)?,
+            (None, Some(identity)) => identity.clone(),
+            (None, None) => unreachable!("check() wants a certificate outside of development"),
+        };
+        let crypto: Arc<dyn crypto::ServerConfig> = quic_server(server_config(&identity, false)?)?;
+        let mut server = ServerConfig::with_crypto(crypto);
+        server.transport_config(self.options.server_transport());
+        server.incoming_buffer_size(config::limits::HANDSHAKE_BUFFER_BYTES);
+        self.servers.push(Arc::new(server));
+        for template in &listener.templates {
+            self.templates.push(template.clone());
+        }
+        self.origins
+            .extend(listener.origins.iter().map(|origin| origin.as_str().into()));
+
+        let workers = self.steer.workers() as usize;
+        let group = bind_group(listener.address, workers, false).map_err(BuildError::Listen)?;
+        let first = group.first().expect("a group has at least one socket");
+        self.addresses.push(first.local_addr()?);
+        if workers > 1 && self.checked.steering != config::Steering::Mailbox {
+            match steer::attach(first, &self.steer.program()) {
+                Ok(()) => {}
+                Err(error) if self.checked.steering == config::Steering::Kernel => {
+                    return Err(BuildError::Steering(error));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no steering by the kernel; strays travel by mailbox");
+                }
+            }
+        }
+        self.sockets.push(group.into_iter().map(Some).collect());
+        Ok(())
+    }
+
+    /// The mailboxes of all workers.
+    pub fn peers(&self) -> &[Address] {
+        &self.peers
+    }
+
+    /// The configuration.
+    pub fn checked(&self) -> &Checked {
+        &self.checked
+    }
+
+    /// What worker `worker` needs, to be finished by [`Seed::grow`] on its own thread.
+    ///
+    /// # Panics
+    /// When the same worker is asked for twice.
+    pub fn seed(&mut self, worker: u32) -> Seed {
+        let index = worker as usize;
+        let take =
+            |sockets: &mut Vec<Option<UdpSocket>>| sockets[index].take().expect("asked once");
+        Seed {
+            worker,
+            checked: Arc::clone(&self.checked),
+            endpoint: endpoint_config(&self.endpoint, self.steer, worker),
+            servers: self.servers.clone(),
+            steer: self.steer,
+            options: self.options.clone(),
+            hops: self.hops.clone(),
+            policy: self.policy.clone(),
+            templates: self.templates.clone(),
+            origins: self.origins.clone(),
+            listeners: self.sockets.iter_mut().map(take).collect(),
+            mailbox: self.mailboxes[index].take().expect("asked once"),
+            peers: self.peers.clone(),
+        }
+    }
+}
+
+/// One worker before it has a thread.
+pub struct Seed {
+    worker: u32,
+    checked: Arc<Checked>,
+    endpoint: Arc<EndpointConfig>,
+    servers: Vec<Arc<ServerConfig>>,
+    steer: Steer,
+    options: Options,
+    hops: Vec<Hop>,
+    policy: Policy,
+    templates: Vec<PathTemplate>,
+    origins: Vec<Box<str>>,
+    listeners: Vec<UdpSocket>,
+    mailbox: Mailbox,
+    peers: Vec<Address>,
+}
+
+impl Seed {
+    /// Opens what is left to open, on the worker's own thread. The id of the route to the next hops, if there are
+    /// any, comes along.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn grow<A: App>(
+        self,
+        app: impl FnOnce(Option<HopId>, &mut Driver) -> io::Result<A>,
+        questions: tokio::sync::mpsc::Sender<Question>,
+    ) -> io::Result<Worker<A>> {
+        let checked = &*self.checked;
+        let mut driver = Driver::new(driver_config(checked))?;
+        let mut hub = Hub::new(hub_limits(checked), h3_config(checked));
+
+        let mut listeners = Vec::new();
+        let mut sockets = Vec::new();
+        for (number, (socket, server)) in self.listeners.into_iter().zip(&self.servers).enumerate()
+        {
+            let tag = Tag::Listener(number as u32);
+            sockets.push(driver.add(socket, SocketKind::Shared, tag.to_bits())?);
+            let server = Some(Arc::clone(server));
+            let endpoint =
+                quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server, true, None);
+            listeners.push(hub.add_endpoint(endpoint));
+        }
+        let dialler = quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), None, true, None);
+        let dialler = hub.add_endpoint(dialler);
+        let dialler_socket = dialler_socket(&mut driver)?;
+
+        let mut pool = Pool::new(pool_limits(checked), dialler, self.options);
+        let hop = (!self.hops.is_empty()).then(|| pool.add_route(self.hops));
+        let handler = match hop {
+            Some(_) => Handler::Chain(self.policy),
+            None => Handler::Direct(self.policy),
+        };
+        let server = Server::new(&checked.name, self.templates, self.origins, handler, hop);
+        let app = app(hop, &mut driver)?;
+        let machine = Machine::new(Setup {
+            hub,
+            listeners,
+            dialler: (dialler, dialler_socket),
+            pool,
+            server,
+            steer: (self.steer, self.worker),
+            limits: machine_limits(checked),
+        });
+        Ok(Worker {
+            worker: self.worker,
+            machine,
+            driver,
+            listeners: sockets,
+            app,
+            mailbox: self.mailbox,
+            peers: self.peers,
+            questions,
+        })
+    }
+}
+
+/// A socket that dials IPv6 and IPv4, or IPv4 alone where there is no IPv6.
+fn dialler_socket(driver: &mut Driver) -> io::Result<SocketId> {
+    let any = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 0);
+    let bound = bind_group(any("::"), 1, true).or_else(|_| bind_group(any("0.0.0.0"), 1, false))?;
+    let socket = bound.into_iter().next().expect("one was asked for");
+    driver.add(socket, SocketKind::Shared, Tag::Dialler.to_bits())
+}
+
+fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
+    let upstream = &checked.upstream;
+    if upstream.hops.is_empty() {
+        return Ok(Vec::new());
+    }
+    let trust = match &upstream.ca {
+        Some(path) => Trust::File(path.clone()),
+        None if upstream.dangerous_insecure => Trust::DangerousAnybody,
+        None => Trust::System,
+    };
+    hops(upstream.hops.clone(), trust, &upstream.headers)
+}
+
+/// The hops of a route, all trusted alike. `headers` go to the first hop, who is the one we have an account with.
+///
+/// # Errors
+/// When the authorities to trust cannot be read.
+pub fn hops(
+    templates: Vec<crate::wire::template::Template>,
+    trust: Trust,
+    headers: &[(::http::HeaderName, ::http::HeaderValue)],
+) -> Result<Vec<Hop>, BuildError> {
+    let tls = ClientTls::new(trust);
+    let crypto: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
+    let hop = |(index, template)| Hop {
+        template,
+        crypto: Arc::clone(&crypto),
+        crypto_hash: tls.client_hash(),
+        headers: if index == 0 {
+            headers.iter().cloned().collect()
+        } else {
+            Default::default()
+        },
+    };
+    Ok(templates.into_iter().enumerate().map(hop).collect())
+}
+
+fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {
+    let rules = |texts: &[String]| {
+        texts
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()
+    };
+    let chained = !checked.upstream.hops.is_empty();
+    Ok(Policy {
+        allow: rules(&checked.policy.allow)?,
+        deny: rules(&checked.policy.deny)?,
+        // What is public for the relay that connects is not ours to know.
+        public_only: checked.policy.public_only && !chained,
+        own: own_addresses(listeners, &own_interfaces()?),
+    })
+}
+
+fn hub_limits(checked: &Checked) -> HubLimits {
+    HubLimits {
+        connections_max: checked.limits.connections,
+        retry_handshakes: checked.quic.retry_handshakes,
+        handshakes_max: checked.quic.max_pending_handshakes,
+        handshake_timeout: checked.timeouts.handshake,
+        outbox: OutboxLimits {
+            datagrams_max: checked.limits.queue_datagrams,
+            bytes_max: checked.limits.queue_bytes,
+        },
+    }
+}
+
+fn h3_config(checked: &Checked) -> h3::Config {
+    h3::Config {
+        field_section_size_max: checked.limits.field_section_bytes,
+        headers_len_max: checked.limits.field_section_bytes * 2,
+        ..h3::Config::default()
+    }
+}
+
+fn machine_limits(checked: &Checked) -> MachineLimits {
+    MachineLimits {
+        tunnels_max: checked.limits.tunnels,
+        early: EarlyLimits {
+            datagrams_max: checked.limits.early_datagrams,
+            bytes_max: checked.limits.early_bytes,
+        },
+        tunnel_idle: checked.timeouts.tunnel_idle,
+        open_timeout: checked.timeouts.open,
+        drain: checked.timeouts.drain,
+    }
+}
+
+fn pool_limits(checked: &Checked) -> PoolLimits {
+    PoolLimits {
+        connections_per_hop_max: CONNECTIONS_PER_HOP_MAX,
+        waiting_per_hop_max: checked.limits.tunnels,
+        idle: POOL_IDLE,
+        backoff_min: BACKOFF.0,
+        backoff_max: BACKOFF.1,
+    }
+}
+
+fn driver_config(checked: &Checked) -> DriverConfig {
+    let offload = |offload| match offload {
+        config::Offload::Auto => Offload::Auto,
+        config::Offload::Off => Offload::Off,
+    };
+    DriverConfig {
+        gso: offload(checked.gso),
+        gro: offload(checked.gro),
+        ..DriverConfig::default()
+    }
+}

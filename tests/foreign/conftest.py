@@ -1,0 +1,101 @@
+"""Fixtures: certificates, foreign peers and our programs. Sessions share what has no state worth resetting."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import certificates as pki
+from harness import peers
+from harness.bauta import Bauta
+from harness.process import Processes
+
+PROGRAMS = pytest.StashKey[Processes]()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("foreign")
+
+
+@pytest.fixture(scope="session")
+def processes(folder: Path) -> Iterator[Processes]:
+    started = Processes(folder)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def certificates(folder: Path) -> pki.Certificates:
+    return pki.make(folder)
+
+
+@pytest.fixture(scope="session")
+def clients(certificates: pki.Certificates) -> peers.Clients:
+    return peers.Clients(certificates.ca)
+
+
+@pytest.fixture(scope="session")
+def echo(processes: Processes) -> str:
+    return peers.start_echo(processes)
+
+
+@pytest.fixture(scope="session")
+def echo_ipv6(processes: Processes) -> str:
+    return peers.start_echo(processes, "::1")
+
+
+@pytest.fixture(scope="session")
+def origin(processes: Processes, certificates: pki.Certificates) -> str:
+    return peers.start_origin(processes, certificates)
+
+
+@pytest.fixture(scope="session")
+def dns(processes: Processes) -> str:
+    return peers.start_dns(processes)
+
+
+@pytest.fixture(scope="session")
+def masque_go(processes: Processes, certificates: pki.Certificates) -> str:
+    return peers.start_masque_go(processes, certificates)
+
+
+@pytest.fixture(scope="session")
+def second_masque_go(processes: Processes, certificates: pki.Certificates) -> str:
+    return peers.start_masque_go(processes, certificates)
+
+
+@pytest.fixture(scope="session")
+def envoy(processes: Processes, certificates: pki.Certificates, echo: str, folder: Path) -> str:
+    return peers.start_envoy(processes, certificates, echo, folder)
+
+
+@pytest.fixture(params=["masque_go", "envoy"])
+def foreign_proxy(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def bauta(certificates: pki.Certificates, folder: Path, request: pytest.FixtureRequest) -> Iterator[Bauta]:
+    started = Processes(folder)
+    programs = Bauta(started, certificates, folder)
+    request.node.stash[PROGRAMS] = started
+    try:
+        yield programs
+        programs.check_healthy()
+    finally:
+        started.stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The peers among themselves come first: nothing else means much while they fail."""
+    items.sort(key=lambda item: item.path.name != "test_peers.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Puts what our programs printed beside the failure."""
+    report = yield
+    module = item.getparent(pytest.Module)
+    if report.failed and module is not None and (started := module.stash.get(PROGRAMS, None)):
+        report.sections.append(("output of bauta", started.output()))
+    return report

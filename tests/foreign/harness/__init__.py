@@ -1,0 +1,1 @@
+"""Processes, certificates and programs for the tests with foreign peers."""

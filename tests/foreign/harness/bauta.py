@@ -1,0 +1,77 @@
+"""Starts our own programs. What they print and what they read is known here and nowhere else in these tests."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .certificates import Certificates
+from .process import Process, Processes, listening_address
+from .tools import bauta
+
+LOOPBACK = "127.0.0.0/8"
+PLAIN_LOG = {"NO_COLOR": "1", "RUST_BACKTRACE": "1"}
+
+
+def bound_address(process: Process) -> str:
+    """`HOST:PORT` of the one listener: the relay and the forwarder print `listening on HOST:PORT`."""
+    return process.wait_for(listening_address)[0]
+
+
+@dataclass
+class Bauta:
+    """Relays and forwarders of one test module, with the files they need."""
+
+    processes: Processes
+    certificates: Certificates
+    folder: Path
+    _started: list[Process] = field(default_factory=list)
+
+    def relay(
+        self,
+        name: str,
+        *,
+        upstream: str | None = None,
+        allow: tuple[str, ...] = (LOOPBACK,),
+        dns: str | None = None,
+    ) -> str:
+        """Starts a relay and returns its address. `upstream` is the relay it sends everything to."""
+        lines = [
+            "[[listen]]",
+            'address = "127.0.0.1:0"',
+            f"certificate = {_quoted(self.certificates.certificate)}",
+            f"key = {_quoted(self.certificates.key)}",
+        ]
+        if upstream:
+            lines += ["[upstream]", f"urls = [{_quoted(f'https://{upstream}')}]"]
+            lines += [f"ca = {_quoted(self.certificates.ca)}"]
+        if allow:
+            lines += ["[policy]", f"allow = [{', '.join(map(_quoted, allow))}]"]
+        if dns:
+            lines += ["[dns]", f"servers = [{_quoted(dns)}]"]
+        config = self.folder / f"{name}.toml"
+        config.write_text("\n".join(lines) + "\n")
+        return bound_address(self._spawn(f"relay-{name}", "relay", "--config", config))
+
+    def forward(self, name: str, target: str, *via: str) -> str:
+        """Starts a UDP forwarder through one relay, or nested through two, and returns its local address."""
+        options: list[str | Path] = ["--listen", "127.0.0.1:0", "--target", target, "--ca", self.certificates.ca]
+        for relay in via:
+            options += ["--via", f"https://{relay}"]
+        return bound_address(self._spawn(f"udp-{name}", "udp", *options))
+
+    def _spawn(self, name: str, *arguments: str | Path) -> Process:
+        process = self.processes.spawn(name, [bauta(), *arguments], PLAIN_LOG)
+        self._started.append(process)
+        return process
+
+    def check_healthy(self) -> None:
+        """No program may have ended by itself or panicked, whatever the peers sent."""
+        for process in self._started:
+            output = process.output()
+            assert process.is_running(), f"{process.name} ended by itself\n{output}"
+            assert "panicked at" not in output, f"{process.name} panicked\n{output}"
+
+
+def _quoted(value: object) -> str:
+    """A TOML basic string; JSON strings are a subset of them."""
+    return json.dumps(str(value))
