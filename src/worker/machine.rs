@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 
 use super::batch::{BatchSlot, Batches};
 use super::stats::Stats;
-use crate::client::{HopId, Pool, PoolEvent, Request};
+use crate::client::{Hop, HopId, Pool, PoolEvent, Request};
 use crate::error::{Abort, Refusal};
 use crate::http::h3;
 use crate::http::h3::code::Code;
@@ -594,6 +594,11 @@ impl Machine {
     /// Whether new requests are refused.
     pub(super) fn is_draining(&self) -> bool {
         !matches!(self.drain, Drain::No)
+    }
+
+    /// Makes another route known. See [`Pool::add_route`].
+    pub fn add_route(&mut self, hops: impl IntoIterator<Item = Hop>) -> HopId {
+        self.pool.add_route(hops)
     }
 
     /// How many tunnels there are.

@@ -50,6 +50,13 @@ pub struct Address {
 }
 
 impl Address {
+    /// Wakes the worker without a letter, for an app with a channel of its own.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
     /// Puts a letter into the mailbox; gives it back when there is no room, or nobody reads any more.
     ///
     /// # Errors
@@ -57,9 +64,7 @@ impl Address {
     pub fn post(&self, letter: Letter) -> Result<(), Letter> {
         match self.sender.try_send(letter) {
             Ok(()) => {
-                if let Some(waker) = self.waker.get() {
-                    waker.wake();
-                }
+                self.wake();
                 Ok(())
             }
             Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) => Err(letter),
