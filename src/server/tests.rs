@@ -11,7 +11,7 @@ fn server(origins: &[&str]) -> Server {
         public_only: false,
         ..Policy::default()
     };
-    Server::new("relay-a", templates, origins, Handler::Direct(policy), None)
+    Server::new("relay-a", templates, origins, Handler::Direct(policy))
 }
 
 fn request(path: &str) -> RequestHead {

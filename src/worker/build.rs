@@ -251,13 +251,14 @@ impl Seed {
             Some(_) => Handler::Chain(self.policy),
             None => Handler::Direct(self.policy),
         };
-        let server = Server::new(&checked.name, self.templates, self.origins, handler, hop);
+        let server = Server::new(&checked.name, self.templates, self.origins, handler);
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
             hub,
             listeners,
             dialler: (dialler, dialler_socket),
             pool,
+            route: hop,
             server,
             steer: (self.steer, self.worker),
             limits: machine_limits(checked),

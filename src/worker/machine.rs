@@ -133,6 +133,8 @@ pub struct Setup {
     pub dialler: (EndpointId, SocketId),
     /// Next hops.
     pub pool: Pool,
+    /// The last hop of the route that chained tunnels take, if tunnels are chained.
+    pub route: Option<HopId>,
     /// Who may open what.
     pub server: Server,
     /// Which worker owns which connection ID, and which worker this is.
@@ -145,6 +147,7 @@ pub struct Setup {
 pub struct Machine {
     pub(super) hub: Hub,
     pub(super) pool: Pool,
+    pub(super) route: Option<HopId>,
     pub(super) server: Server,
     pub(super) limits: MachineLimits,
     pub(super) tunnels: Table<Tunnel>,
@@ -237,6 +240,7 @@ impl Machine {
         Self {
             hub: setup.hub,
             pool: setup.pool,
+            route: setup.route,
             server: setup.server,
             limits: setup.limits,
             tunnels: Table::default(),
@@ -589,11 +593,6 @@ impl Machine {
     /// Whether a drain has come to its end.
     pub fn is_finished(&self) -> bool {
         matches!(self.drain, Drain::Done)
-    }
-
-    /// Whether new requests are refused.
-    pub(super) fn is_draining(&self) -> bool {
-        !matches!(self.drain, Drain::No)
     }
 
     /// Makes another route known. See [`Pool::add_route`].

@@ -113,7 +113,7 @@ mod tests {
     fn is_bounded_and_keeps_the_order() {
         let (address, mailbox) = mailbox(2);
         address.post(Letter::Drain).unwrap();
-        address.clone().post(Letter::Stop).unwrap();
+        address.post(Letter::Stop).unwrap();
         assert!(matches!(address.post(Letter::Stop), Err(Letter::Stop)));
         assert!(matches!(mailbox.take(), Some(Letter::Drain)));
         assert!(matches!(mailbox.take(), Some(Letter::Stop)));

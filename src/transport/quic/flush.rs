@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::{ConnectionId, Hub, Link, SendOutcome, outgoing};
+use super::{ConnectionId, Hub, Link, outgoing};
 use crate::net::Network;
 
 /// Most bytes of one message with UDP_SEGMENT: the largest UDP payload over IPv4.
@@ -53,7 +53,7 @@ impl Hub {
                         let segment_size = transmit.segment_size.unwrap_or(transmit.size).max(1);
                         for packet in transmit_buffer[..transmit.size].chunks(segment_size) {
                             // QUIC finds out by itself what was lost.
-                            let _: SendOutcome = self.send_datagram(outer, stream, packet);
+                            self.send_datagram(outer, stream, packet);
                         }
                     }
                 },
