@@ -125,8 +125,8 @@ impl Server {
         if head.protocol.as_deref() != Some(CONNECT_UDP) {
             return Err(Refusal::UnknownProtocol);
         }
-        let authority = head.authority.as_deref().unwrap_or_default();
-        let known = |origin: &str| origin.eq_ignore_ascii_case(authority);
+        let authority = without_default_port(head.authority.as_deref().unwrap_or_default());
+        let known = |origin| without_default_port(origin).eq_ignore_ascii_case(authority);
         if !self.origins.is_empty() && !self.origins.iter().any(|origin| known(origin)) {
             return Err(Refusal::UnknownOrigin);
         }
@@ -154,6 +154,11 @@ impl Server {
             .collect();
         HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
     }
+}
+
+/// `example.org:443` and `example.org` are one origin (RFC 9110 §4.2.3).
+fn without_default_port(authority: &str) -> &str {
+    authority.strip_suffix(":443").unwrap_or(authority)
 }
 
 /// The answer that opens a tunnel: always 200 and never another 2xx, which some clients take for a failure.

@@ -72,6 +72,9 @@ fn refuses_each_mistake_with_its_own_answer() {
     let mut same = request(path);
     same.authority = Some("Relay.Example:443".into());
     assert!(server(&["relay.example:443"]).plan(&same).is_ok());
+    assert!(server(&["relay.example"]).plan(&same).is_ok());
+    same.authority = Some("relay.example:4433".into());
+    assert!(server(&["relay.example"]).plan(&same).is_err());
 }
 
 // spec: map-23

@@ -8,8 +8,7 @@
 //! socket to the target, or a request stream at the next hop. Nesting makes a leg of its own: the tunnel to the
 //! next relay ends in a QUIC connection of ours instead of in a local user.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -155,7 +154,8 @@ pub struct Machine {
     pub(super) nested: FxHashMap<ConnectionId, TunnelId>,
     pub(super) batches: Batches,
     pub(super) local: VecDeque<LocalEvent>,
-    timers: BinaryHeap<Reverse<(Instant, TunnelId)>>,
+    /// One deadline per tunnel.
+    timers: BTreeSet<(Instant, TunnelId)>,
     listeners: Vec<EndpointId>,
     dialler: (EndpointId, SocketId),
     steer: (Steer, u32),
@@ -231,6 +231,8 @@ pub(super) struct Tunnel {
     pub(super) from_upstream: Inbound,
     pub(super) batch: BatchSlot,
     pub(super) last_active: Instant,
+    /// When to look at it again.
+    pub(super) due: Instant,
     pub(super) retried: bool,
 }
 
@@ -247,7 +249,7 @@ impl Machine {
             nested: FxHashMap::default(),
             batches: Batches::default(),
             local: VecDeque::new(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             listeners: setup.listeners,
             dialler: setup.dialler,
             steer: setup.steer,
@@ -403,7 +405,7 @@ impl Machine {
 
     /// When [`Machine::turn`] has work at the earliest.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let tunnels = self.timers.peek().map(|Reverse((due, _))| *due);
+        let tunnels = self.timers.first().map(|(due, _)| *due);
         let drain = match self.drain {
             Drain::Announced { settle, .. } => Some(settle),
             Drain::Refusing { deadline } => Some(deadline),
@@ -512,16 +514,26 @@ impl Machine {
         }
     }
 
-    pub(super) fn arm(&mut self, tunnel: TunnelId, due: Instant) {
-        self.timers.push(Reverse((due, tunnel)));
+    /// Sets the one deadline of a tunnel.
+    pub(super) fn arm(&mut self, id: TunnelId, due: Instant) {
+        if let Some(tunnel) = self.tunnels.get_mut(id) {
+            self.timers.remove(&(tunnel.due, id));
+            tunnel.due = due;
+            self.timers.insert((due, id));
+        }
+    }
+
+    /// Forgets the deadline of a tunnel that has ended.
+    pub(super) fn disarm(&mut self, id: TunnelId, tunnel: &Tunnel) {
+        self.timers.remove(&(tunnel.due, id));
     }
 
     fn expire_tunnels(&mut self, now: Instant, out: &mut impl Outside) {
-        while let Some(&Reverse((due, id))) = self.timers.peek() {
+        while let Some(&(due, id)) = self.timers.first() {
             if due > now {
                 break;
             }
-            self.timers.pop();
+            self.timers.pop_first();
             let Some(tunnel) = self.tunnels.get(id) else {
                 continue;
             };

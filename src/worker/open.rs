@@ -134,6 +134,7 @@ impl Machine {
             from_upstream: Inbound::default(),
             batch: Default::default(),
             last_active: now,
+            due: now,
             retried: false,
         });
         self.arm(id, now + self.limits.open_timeout);
