@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use quinn_proto::StreamId;
 
-use super::machine::{Leg, LocalEvent, Machine, Outside, State, Tunnel};
+use super::leg::{Leg, State, Tunnel};
+use super::machine::{LocalEvent, Machine, Outside};
 use crate::error::{Abort, Ending, Refusal};
 use crate::http::h3;
 use crate::http::h3::code::Code;

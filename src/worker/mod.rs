@@ -14,11 +14,14 @@
 mod batch;
 pub mod build;
 mod close;
+mod drain;
+mod leg;
 mod machine;
 pub mod mailbox;
 mod open;
 mod relay;
 pub mod run;
 pub mod stats;
+mod turn;
 
 pub use self::machine::{LocalEvent, Machine, MachineLimits, Outside, Resolve, Setup, Tag};

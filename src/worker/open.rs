@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use quinn_proto::StreamId;
 
-use super::machine::{Leg, LocalEvent, Machine, Outside, Resolve, State, Tag, Tunnel};
+use super::leg::{Leg, State, Tunnel};
+use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
 use crate::client::{HopId, Request};
 use crate::error::Refusal;
 use crate::http::h3::code::Code;

@@ -19,7 +19,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use quinn_proto::StreamId;
 
-use super::machine::{Leg, LocalEvent, Machine, Outside, State};
+use super::leg::{Leg, State};
+use super::machine::{LocalEvent, Machine, Outside};
 use crate::error::Abort;
 use crate::http::h3::RecvData;
 use crate::net::Train;

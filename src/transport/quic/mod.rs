@@ -24,25 +24,26 @@ mod connection;
 mod flush;
 pub mod options;
 mod outbox;
+mod receive;
+mod stats;
+mod streams;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, StreamId, VarInt,
-};
+use bytes::Bytes;
+use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, StreamId, VarInt};
 use slab::Slab;
 
 use self::arena::Arena;
 use self::connection::Connection;
 pub use self::connection::{CloseReason, Event, SendOutcome};
 pub use self::outbox::OutboxLimits;
+pub use self::stats::HubStats;
 use crate::http::h3;
 use crate::http::h3::code::Code;
-use crate::http::request::{RequestHead, ResponseHead};
-use crate::net::{Network, Outgoing, SocketId, Train};
+use crate::net::{Network, Outgoing, SocketId};
 
 /// Names one connection of a [`Hub`]; a stale name finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,41 +83,6 @@ pub struct HubLimits {
     pub handshake_timeout: Duration,
     /// The waiting room of each tunnel's datagrams towards its stream.
     pub outbox: OutboxLimits,
-}
-
-/// What a hub counts. Plain integers: a worker owns them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HubStats {
-    /// Connections whose handshake finished.
-    pub connections_opened: u64,
-    /// Connections that ended, for whatever reason.
-    pub connections_closed: u64,
-    /// Connections that we closed because the peer broke HTTP/3.
-    pub connections_misbehaved: u64,
-    /// Handshakes answered with Retry.
-    pub retries_sent: u64,
-    /// Handshakes refused because a limit was reached or the hub drains.
-    pub handshakes_refused: u64,
-    /// Handshakes given up after [`HubLimits::handshake_timeout`].
-    pub handshakes_timed_out: u64,
-    /// UDP datagrams that belong to no connection, or are not QUIC.
-    pub packets_ignored: u64,
-    /// Tunnel datagrams received.
-    pub datagrams_received: u64,
-    /// Tunnel datagrams given to QUIC.
-    pub datagrams_sent: u64,
-    /// Tunnel datagrams sent as capsules because the peer takes no QUIC datagrams.
-    pub capsules_sent: u64,
-    /// Received datagrams dropped: their stream is gone, or not yet known and the hold is full.
-    pub dropped_unroutable: u64,
-    /// Dropped because the tunnel's queue was full, oldest first.
-    pub dropped_queue_full: u64,
-    /// Dropped because they do not fit the path (RFC 9298 §6.1).
-    pub dropped_too_large: u64,
-    /// Dropped because the stream that carries capsules was blocked.
-    pub dropped_stream_blocked: u64,
-    /// Dropped because the tunnel ended while they waited.
-    pub dropped_closed: u64,
 }
 
 struct Endpoint {
@@ -238,279 +204,6 @@ impl Hub {
         }
     }
 
-    /// Takes in everything that one receive call returned for `endpoint`.
-    pub fn handle_train(
-        &mut self,
-        now: Instant,
-        endpoint: EndpointId,
-        socket: SocketId,
-        train: Train,
-        net: &mut impl Network,
-    ) {
-        let (peer, local_ip) = (train.peer, train.local_ip);
-        let ecn = train.ecn.and_then(EcnCodepoint::from_bits);
-        let link = Link::Socket(socket);
-        for segment in train.segments() {
-            self.handle_packet(now, endpoint, link, (peer, local_ip, ecn), segment, net);
-        }
-    }
-
-    /// Takes in a packet of a nested connection: the payload of a datagram on `stream` of `outer`.
-    pub fn handle_nested(
-        &mut self,
-        now: Instant,
-        inner: ConnectionId,
-        payload: Bytes,
-        net: &mut impl Network,
-    ) {
-        let Some(connection) = self.get(inner) else {
-            return;
-        };
-        let (endpoint, link) = (connection.endpoint, connection.link);
-        let peer = connection.quic.remote_address();
-        let packet = BytesMut::from(payload);
-        self.handle_packet(now, endpoint, link, (peer, None, None), packet, net);
-    }
-
-    fn handle_packet(
-        &mut self,
-        now: Instant,
-        endpoint: EndpointId,
-        link: Link,
-        (peer, local_ip, ecn): (SocketAddr, Option<IpAddr>, Option<EcnCodepoint>),
-        packet: BytesMut,
-        net: &mut impl Network,
-    ) {
-        let Some(Endpoint { quinn, slots }) = self.endpoints.get_mut(endpoint.0) else {
-            return;
-        };
-        self.response.clear();
-        match quinn.handle(now, peer, local_ip, ecn, packet, &mut self.response) {
-            None => self.stats.packets_ignored += 1,
-            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(index) = slots.get(handle.0).copied().flatten() {
-                    self.connections[index as usize].quic.handle_event(event);
-                    self.touch(index);
-                    self.mark_dirty(index);
-                }
-            }
-            Some(DatagramEvent::NewConnection(incoming)) => {
-                self.handle_incoming(now, endpoint, link, incoming, net);
-            }
-            Some(DatagramEvent::Response(transmit)) => {
-                respond(net, link, &transmit, &self.response);
-            }
-        }
-    }
-
-    /// Fires every timer that is due.
-    pub fn expire(&mut self, now: Instant) {
-        while let Some(&(deadline, index)) = self.timers.first() {
-            if deadline > now {
-                break;
-            }
-            self.timers.pop_first();
-            let connection = &mut *self.connections[index as usize];
-            let generation = connection.generation;
-            connection.timer = None;
-            if connection.handshake_overdue(now) {
-                self.stats.handshakes_timed_out += 1;
-                let id = ConnectionId { index, generation };
-                self.abandon(now, id, Code::H3_NO_ERROR, CloseReason::HandshakeTimeout);
-            } else if connection.quic.poll_timeout().is_some_and(|due| due <= now) {
-                connection.quic.handle_timeout(now);
-            }
-            self.touch(index);
-            self.mark_dirty(index);
-        }
-    }
-
-    /// When [`Hub::expire`] has work at the earliest. May be early, never late.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(deadline, _)| *deadline)
-    }
-
-    /// Whether a connection waits for [`Hub::advance`].
-    pub fn has_touched(&self) -> bool {
-        !self.touched.is_empty() || !self.events.is_empty()
-    }
-
-    /// The next connection that received something or whose timer fired.
-    pub fn next_touched(&mut self) -> Option<ConnectionId> {
-        while let Some(index) = self.touched.pop_front() {
-            if let Some(connection) = self.connections.get_mut(index as usize) {
-                connection.touched = false;
-                return Some(ConnectionId {
-                    index,
-                    generation: connection.generation,
-                });
-            }
-        }
-        None
-    }
-
-    /// Turns what a connection received into events.
-    pub fn advance(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = live(&mut self.connections, id) else {
-            return;
-        };
-        let was_handshaking = connection.handshake_deadline.is_some();
-        let mut failure = None;
-        while let Some(event) = connection.quic.poll() {
-            match connection.handle_quic_event(event) {
-                Ok(Some(event)) => self.events.push_back((id, event)),
-                Ok(None) => {}
-                Err(error) => failure = failure.or(Some(error)),
-            }
-        }
-        while let Some(event) = connection.h3.poll() {
-            connection.note(&event);
-            self.events.push_back((id, Event::Http(event)));
-        }
-        let settled = was_handshaking && connection.handshake_deadline.is_none();
-        let is_server = connection.quic.side().is_server();
-        let established = connection.established;
-        if settled {
-            self.handshakes -= usize::from(is_server);
-            self.stats.connections_opened += u64::from(established);
-        }
-        if let Some(error) = failure {
-            self.fail(now, id, error);
-        }
-        self.mark_dirty(id.index);
-    }
-
-    /// The next event, in the order in which they happened.
-    pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
-        self.events.pop_front()
-    }
-
-    /// The next tunnel datagram of a connection: its request stream, the owner of that stream, and the HTTP
-    /// Datagram payload, which starts with the Context ID.
-    pub fn recv_datagram(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-    ) -> Option<(StreamId, u64, Bytes)> {
-        let connection = live(&mut self.connections, id)?;
-        loop {
-            match connection.recv_datagram(now, &mut self.stats) {
-                Ok(None) => return None,
-                Ok(Some((stream, datagram))) => match connection.bound.get(&stream.index()) {
-                    Some(&owner) => return Some((stream, owner, datagram)),
-                    None => self.stats.dropped_unroutable += 1,
-                },
-                Err(error) => {
-                    self.fail(now, id, error);
-                    return None;
-                }
-            }
-        }
-    }
-
-    /// Names the owner of a request stream; its datagrams and the end of the connection are reported with it.
-    pub fn bind(&mut self, id: ConnectionId, stream: StreamId, owner: u64) {
-        if let Some(connection) = live(&mut self.connections, id) {
-            connection.bound.insert(stream.index(), owner);
-        }
-    }
-
-    /// Forgets the owner of a request stream.
-    pub fn unbind(&mut self, id: ConnectionId, stream: StreamId) {
-        if let Some(connection) = live(&mut self.connections, id) {
-            connection.bound.remove(&stream.index());
-        }
-    }
-
-    /// The owner of a request stream.
-    pub fn owner(&self, id: ConnectionId, stream: StreamId) -> Option<u64> {
-        self.get(id)?.bound.get(&stream.index()).copied()
-    }
-
-    /// Sends one datagram on a request stream, or queues it; `payload` is what follows the Context ID 0.
-    pub fn send_datagram(
-        &mut self,
-        id: ConnectionId,
-        stream: StreamId,
-        payload: &[u8],
-    ) -> SendOutcome {
-        let Some(connection) = live(&mut self.connections, id) else {
-            return SendOutcome::Gone;
-        };
-        let framed = self.arena.frame(stream.index(), payload);
-        let outcome = connection.send_datagram(stream, framed, self.limits.outbox, &mut self.stats);
-        self.mark_dirty(id.index);
-        outcome
-    }
-
-    /// Whether datagrams of `stream` wait for room.
-    pub fn is_waiting(&self, id: ConnectionId, stream: StreamId) -> bool {
-        self.get(id)
-            .is_some_and(|connection| connection.outbox.waiting(stream.index()) > 0)
-    }
-
-    /// Largest UDP payload that a tunnel on `stream` can send now, as long as the peer takes QUIC datagrams.
-    pub fn payload_size_max(&mut self, id: ConnectionId, stream: StreamId) -> Option<usize> {
-        live(&mut self.connections, id)?.payload_size_max(stream)
-    }
-
-    /// Opens a request stream. See [`h3::Connection::request`].
-    ///
-    /// # Errors
-    /// As there; a connection that is gone counts as going away.
-    pub fn request(
-        &mut self,
-        id: ConnectionId,
-        head: &RequestHead,
-    ) -> Result<StreamId, h3::RequestError> {
-        let connection = live(&mut self.connections, id).ok_or(h3::RequestError::GoingAway)?;
-        let stream = connection.h3.request(&mut connection.quic, head);
-        self.mark_dirty(id.index);
-        stream
-    }
-
-    /// Answers a request; with `fin` the answer is all there will be.
-    pub fn respond(&mut self, id: ConnectionId, stream: StreamId, head: &ResponseHead, fin: bool) {
-        self.with(id, |h3, quic| {
-            if let Err(error) = h3.respond(quic, stream, head, fin) {
-                // A stream that is gone needs no answer.
-                tracing::debug!(%error, "a response was not sent");
-            }
-        });
-    }
-
-    /// Reads the data stream of a request: what DATA frames carry.
-    pub fn recv_data(&mut self, now: Instant, id: ConnectionId, stream: StreamId) -> h3::RecvData {
-        let Some(connection) = live(&mut self.connections, id) else {
-            return h3::RecvData::Blocked;
-        };
-        let read = connection
-            .h3
-            .recv_data(&mut connection.quic, stream, usize::MAX);
-        self.mark_dirty(id.index);
-        read.unwrap_or_else(|error| {
-            self.fail(now, id, error);
-            h3::RecvData::Blocked
-        })
-    }
-
-    /// Ends our direction of a request stream in an orderly way, and drops what still waited for it.
-    pub fn finish(&mut self, id: ConnectionId, stream: StreamId) {
-        self.forget_waiting(id, stream);
-        self.with(id, |h3, quic| h3.finish(quic, stream));
-    }
-
-    /// Ends both directions of a request stream with an error code.
-    pub fn reset(&mut self, id: ConnectionId, stream: StreamId, code: Code) {
-        self.forget_waiting(id, stream);
-        self.with(id, |h3, quic| h3.reset(quic, stream, code));
-    }
-
-    /// Asks the peer to stop sending on a request stream.
-    pub fn stop(&mut self, id: ConnectionId, stream: StreamId, code: Code) {
-        self.with(id, |h3, quic| h3.stop(quic, stream, code));
-    }
-
     /// Announces that the connection accepts no more requests.
     pub fn goaway(&mut self, now: Instant, id: ConnectionId, kind: h3::GoAway) {
         let Some(connection) = live(&mut self.connections, id) else {
@@ -569,24 +262,6 @@ impl Hub {
     fn get(&self, id: ConnectionId) -> Option<&Connection> {
         let connection = self.connections.get(id.index as usize)?;
         (connection.generation == id.generation).then_some(connection)
-    }
-
-    fn with(
-        &mut self,
-        id: ConnectionId,
-        act: impl FnOnce(&mut h3::Connection, &mut quinn_proto::Connection),
-    ) {
-        if let Some(connection) = live(&mut self.connections, id) {
-            act(&mut connection.h3, &mut connection.quic);
-            self.touch(id.index);
-            self.mark_dirty(id.index);
-        }
-    }
-
-    fn forget_waiting(&mut self, id: ConnectionId, stream: StreamId) {
-        if let Some(connection) = live(&mut self.connections, id) {
-            self.stats.dropped_closed += connection.outbox.remove(stream.index()) as u64;
-        }
     }
 
     fn fail(&mut self, now: Instant, id: ConnectionId, error: h3::ConnectionError) {

@@ -1,0 +1,160 @@
+//! The first half of a turn: packets and deadlines in, events out.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{DatagramEvent, EcnCodepoint};
+
+use super::{CloseReason, ConnectionId, Endpoint, EndpointId, Event, Hub, Link, live, respond};
+use crate::http::h3::code::Code;
+use crate::net::{Network, SocketId, Train};
+
+impl Hub {
+    /// Takes in everything that one receive call returned for `endpoint`.
+    pub fn handle_train(
+        &mut self,
+        now: Instant,
+        endpoint: EndpointId,
+        socket: SocketId,
+        train: Train,
+        net: &mut impl Network,
+    ) {
+        let (peer, local_ip) = (train.peer, train.local_ip);
+        let ecn = train.ecn.and_then(EcnCodepoint::from_bits);
+        let link = Link::Socket(socket);
+        for segment in train.segments() {
+            self.handle_packet(now, endpoint, link, (peer, local_ip, ecn), segment, net);
+        }
+    }
+
+    /// Takes in a packet of a nested connection: the payload of a datagram on `stream` of `outer`.
+    pub fn handle_nested(
+        &mut self,
+        now: Instant,
+        inner: ConnectionId,
+        payload: Bytes,
+        net: &mut impl Network,
+    ) {
+        let Some(connection) = self.get(inner) else {
+            return;
+        };
+        let (endpoint, link) = (connection.endpoint, connection.link);
+        let peer = connection.quic.remote_address();
+        let packet = BytesMut::from(payload);
+        self.handle_packet(now, endpoint, link, (peer, None, None), packet, net);
+    }
+
+    fn handle_packet(
+        &mut self,
+        now: Instant,
+        endpoint: EndpointId,
+        link: Link,
+        (peer, local_ip, ecn): (SocketAddr, Option<IpAddr>, Option<EcnCodepoint>),
+        packet: BytesMut,
+        net: &mut impl Network,
+    ) {
+        let Some(Endpoint { quinn, slots }) = self.endpoints.get_mut(endpoint.0) else {
+            return;
+        };
+        self.response.clear();
+        match quinn.handle(now, peer, local_ip, ecn, packet, &mut self.response) {
+            None => self.stats.packets_ignored += 1,
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(index) = slots.get(handle.0).copied().flatten() {
+                    self.connections[index as usize].quic.handle_event(event);
+                    self.touch(index);
+                    self.mark_dirty(index);
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                self.handle_incoming(now, endpoint, link, incoming, net);
+            }
+            Some(DatagramEvent::Response(transmit)) => {
+                respond(net, link, &transmit, &self.response);
+            }
+        }
+    }
+
+    /// Fires every timer that is due.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some(&(deadline, index)) = self.timers.first() {
+            if deadline > now {
+                break;
+            }
+            self.timers.pop_first();
+            let connection = &mut *self.connections[index as usize];
+            let generation = connection.generation;
+            connection.timer = None;
+            if connection.handshake_overdue(now) {
+                self.stats.handshakes_timed_out += 1;
+                let id = ConnectionId { index, generation };
+                self.abandon(now, id, Code::H3_NO_ERROR, CloseReason::HandshakeTimeout);
+            } else if connection.quic.poll_timeout().is_some_and(|due| due <= now) {
+                connection.quic.handle_timeout(now);
+            }
+            self.touch(index);
+            self.mark_dirty(index);
+        }
+    }
+
+    /// When [`Hub::expire`] has work at the earliest. May be early, never late.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Whether a connection waits for [`Hub::advance`].
+    pub fn has_touched(&self) -> bool {
+        !self.touched.is_empty() || !self.events.is_empty()
+    }
+
+    /// The next connection that received something or whose timer fired.
+    pub fn next_touched(&mut self) -> Option<ConnectionId> {
+        while let Some(index) = self.touched.pop_front() {
+            if let Some(connection) = self.connections.get_mut(index as usize) {
+                connection.touched = false;
+                return Some(ConnectionId {
+                    index,
+                    generation: connection.generation,
+                });
+            }
+        }
+        None
+    }
+
+    /// Turns what a connection received into events.
+    pub fn advance(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = live(&mut self.connections, id) else {
+            return;
+        };
+        let was_handshaking = connection.handshake_deadline.is_some();
+        let mut failure = None;
+        while let Some(event) = connection.quic.poll() {
+            match connection.handle_quic_event(event) {
+                Ok(Some(event)) => self.events.push_back((id, event)),
+                Ok(None) => {}
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        while let Some(event) = connection.h3.poll() {
+            connection.note(&event);
+            self.events.push_back((id, Event::Http(event)));
+        }
+        let settled = was_handshaking && connection.handshake_deadline.is_none();
+        let is_server = connection.quic.side().is_server();
+        let established = connection.established;
+        if settled {
+            self.handshakes -= usize::from(is_server);
+            self.stats.connections_opened += u64::from(established);
+        }
+        if let Some(error) = failure {
+            self.fail(now, id, error);
+        }
+        self.mark_dirty(id.index);
+    }
+
+    /// The next event, in the order in which they happened.
+    pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
+        self.events.pop_front()
+    }
+}

@@ -1,0 +1,83 @@
+//! The graceful end of a worker: GOAWAY, time for tunnels to finish, CONNECTION_CLOSE (RFC 9114 §5.2).
+
+use std::time::{Duration, Instant};
+
+use super::machine::{Machine, Outside};
+use crate::error::Abort;
+use crate::http::h3;
+use crate::http::h3::code::Code;
+
+/// How long the first GOAWAY has to reach clients before requests are refused: generous round trips.
+const GOAWAY_SETTLES: Duration = Duration::from_millis(300);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Drain {
+    No,
+    /// GOAWAY that names no stream was sent; the final one follows.
+    Announced {
+        settle: Instant,
+        deadline: Instant,
+    },
+    Refusing {
+        deadline: Instant,
+    },
+    Done,
+}
+
+impl Machine {
+    /// Starts a graceful end: no new connections, no new requests, tunnels may finish (RFC 9114 §5.2).
+    pub fn drain(&mut self, now: Instant) {
+        if !matches!(self.drain, Drain::No) {
+            return;
+        }
+        self.drain = Drain::Announced {
+            settle: now + GOAWAY_SETTLES,
+            deadline: now + self.limits.drain,
+        };
+        self.hub.drain();
+        self.goaway(now, h3::GoAway::Soft);
+    }
+
+    fn goaway(&mut self, now: Instant, kind: h3::GoAway) {
+        let downstream: Vec<_> = self
+            .hub
+            .connections()
+            .filter(|id| self.hub.is_downstream(*id))
+            .collect();
+        for id in downstream {
+            self.hub.goaway(now, id, kind);
+        }
+    }
+
+    pub(super) fn progress_drain(&mut self, now: Instant, out: &mut impl Outside) {
+        match self.drain {
+            Drain::Announced { settle, deadline } if settle <= now => {
+                self.goaway(now, h3::GoAway::Final);
+                self.drain = Drain::Refusing { deadline };
+                self.progress_drain(now, out);
+            }
+            Drain::Refusing { deadline } if self.tunnels.is_empty() || deadline <= now => {
+                let left: Vec<_> = self.tunnels.iter().map(|(id, _)| id).collect();
+                for tunnel in left {
+                    self.abort(now, tunnel, Abort::Drain, out);
+                }
+                self.stop(now);
+            }
+            Drain::No | Drain::Announced { .. } | Drain::Refusing { .. } | Drain::Done => {}
+        }
+    }
+
+    /// Closes every connection; the flush that follows tells the peers.
+    pub fn stop(&mut self, now: Instant) {
+        self.drain = Drain::Done;
+        let open: Vec<_> = self.hub.connections().collect();
+        for id in open {
+            self.hub.close(now, id, Code::H3_NO_ERROR, "");
+        }
+    }
+
+    /// Whether a drain has come to its end.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.drain, Drain::Done)
+    }
+}
