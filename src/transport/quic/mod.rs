@@ -32,7 +32,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, StreamId, VarInt,
+    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, PathStats, StreamId,
+    VarInt,
 };
 use slab::Slab;
 
@@ -551,6 +552,11 @@ impl Hub {
                 index: index as u32,
                 generation: connection.generation,
             })
+    }
+
+    /// What QUIC knows of a connection's path: round trip, window, MTU, losses.
+    pub fn path(&self, id: ConnectionId) -> Option<PathStats> {
+        Some(self.get(id)?.quic.stats().path)
     }
 
     /// How many connections exist, closing ones included.
