@@ -374,7 +374,7 @@ impl Relay {
         assert_eq!(self.machine.hub().connection_count(), 0);
         assert!(self.world.targets.is_empty(), "sockets to targets are left");
         let stats = self.machine.stats;
-        assert_eq!(stats.tunnels_opened, stats.tunnels_ended);
+        assert!(stats.tunnels_opened <= stats.tunnels_ended);
         if !self.machine.is_finished() {
             let retries = self.machine.hub().stats.retries_sent;
             self.receive(0, usize::MAX, initial(0xff, 0, &[], &[1]));
