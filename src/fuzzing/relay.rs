@@ -387,3 +387,39 @@ impl Relay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What targets got when the client did this in one flight, after it opened its control stream and a tunnel.
+    fn delivered(flight: &[(u8, u8, &[u8])]) -> Vec<Vec<u8>> {
+        let mut relay = Relay::new();
+        let mut client = Client::new(relay.now);
+        relay.exchange(&mut client);
+        for (kind, selector, bytes) in [(3, 0, &[][..]), (1, 0, &[])] {
+            client.operate(relay.now, kind, selector, bytes);
+        }
+        relay.exchange(&mut client);
+        assert_eq!(relay.machine.tunnel_count(), 1);
+        for (kind, selector, bytes) in flight {
+            client.operate(relay.now, *kind, *selector, bytes);
+        }
+        relay.exchange(&mut client);
+        let delivered = relay
+            .world
+            .delivered
+            .iter()
+            .map(|payload| payload.to_vec())
+            .collect();
+        relay.end();
+        delivered
+    }
+
+    #[test]
+    fn targets_get_what_came_before_the_end() {
+        assert_eq!(delivered(&[(10, 0, b"\0one")]), [b"one"]);
+        assert_eq!(delivered(&[(5, 0, b"\0\x04\0one"), (6, 0, b"")]), [b"one"]);
+        assert_eq!(delivered(&[(10, 0, b"\0one"), (6, 0, b"")]), [b"one"]);
+    }
+}

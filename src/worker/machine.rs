@@ -152,6 +152,8 @@ pub struct Machine {
     pub(super) nested: FxHashMap<ConnectionId, TunnelId>,
     pub(super) batches: Batches,
     pub(super) local: VecDeque<LocalEvent>,
+    /// Request streams with data to read.
+    readable: VecDeque<(ConnectionId, StreamId)>,
     timers: BinaryHeap<Reverse<(Instant, TunnelId)>>,
     listeners: Vec<EndpointId>,
     dialler: (EndpointId, SocketId),
@@ -243,6 +245,7 @@ impl Machine {
             nested: FxHashMap::default(),
             batches: Batches::default(),
             local: VecDeque::new(),
+            readable: VecDeque::new(),
             timers: BinaryHeap::new(),
             listeners: setup.listeners,
             dialler: setup.dialler,
@@ -371,8 +374,13 @@ impl Machine {
                 let tunnel = TunnelId::from_bits(owner);
                 self.relay_datagram(now, tunnel, (id, stream), datagram, out);
             }
+            // A stream that ends ends its tunnel, so the datagrams that came along go first.
+            while let Some((id, stream)) = self.readable.pop_front() {
+                self.relay_data(now, id, stream, out);
+            }
             self.handle_events(now, out);
         }
+        debug_assert!(self.readable.is_empty(), "only advance finds data to read");
         self.progress_drain(now, out);
     }
 
@@ -442,7 +450,7 @@ impl Machine {
             h3::Event::Response { id: stream, head } => {
                 self.handle_response(now, id, stream, head, out);
             }
-            h3::Event::Readable { id: stream } => self.relay_data(now, id, stream, out),
+            h3::Event::Readable { id: stream } => self.readable.push_back((id, stream)),
             h3::Event::Reset { id: stream, code } => self.handle_reset(now, id, stream, code, out),
             h3::Event::Stopped { id: stream, code } => {
                 self.handle_stopped(now, id, stream, code, out);

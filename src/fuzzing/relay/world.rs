@@ -21,6 +21,8 @@ pub(super) struct World {
     pub(super) sent_to_client: Vec<BytesMut>,
     /// Sockets towards targets that are open.
     pub(super) targets: BTreeMap<u32, Tag>,
+    /// What targets got.
+    pub(super) delivered: Vec<Bytes>,
     /// Who waits for a name, and what all of them are told.
     pub(super) asked: Vec<Resolve>,
     pub(super) resolution: Resolution,
@@ -34,6 +36,7 @@ impl Default for World {
             traffic: Default::default(),
             sent_to_client: Vec::new(),
             targets: BTreeMap::new(),
+            delivered: Vec::new(),
             asked: Vec::new(),
             resolution: Err(ResolveError::Timeout),
             answers: VecDeque::new(),
@@ -114,6 +117,7 @@ impl Network for World {
             .keys()
             .any(|slot| SocketId::from_parts(*slot, 1) == socket);
         assert!(known, "a socket that is closed");
+        self.delivered.extend_from_slice(datagrams);
         TrainOutcome::Done
     }
 }
