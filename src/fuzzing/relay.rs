@@ -260,12 +260,12 @@ impl Relay {
             listeners: vec![listener],
             dialler: (dialler, World::DIALLER),
             pool,
+            route: None,
             server: Server::new(
                 "relay.example",
                 templates,
                 Vec::new(),
                 Handler::Direct(policy),
-                None,
             ),
             steer: (steer, 0),
             limits: MachineLimits {

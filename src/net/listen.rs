@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 ///
 /// An IPv6 socket accepts IPv6 only; with `dual_stack` it also accepts IPv4, as mapped addresses.
 ///
-/// The group is exclusive: it fails if anybody listens there already, be it another relay of the same user, with which a
-/// plain SO_REUSEPORT bind would share the clients.
+/// The group is exclusive: it fails if anybody listens there already, be it another relay of the same user, with which
+/// a plain SO_REUSEPORT bind would share the clients.
 ///
 /// Give the sockets to [`Driver::add`](super::Driver::add), which sets the options and the buffer sizes.
 ///

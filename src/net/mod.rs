@@ -11,10 +11,10 @@
 //!            (io_uring poll, or epoll inside epoll)
 //! ```
 //!
-//! A *train* is a run of datagrams of one size for or from one peer: the kernel coalesces them on the way in (`UDP_GRO`)
-//! and cuts them up on the way out (`UDP_SEGMENT`). Trains are worth six times the throughput of single datagrams; the
-//! choice between plain calls and ring operations is worth a few per cent, so the first driver uses plain calls and asks
-//! monoio only when it has nothing left to do.
+//! A *train* is a run of datagrams of one size for or from one peer: the kernel coalesces them on the way in
+//! (`UDP_GRO`) and cuts them up on the way out (`UDP_SEGMENT`). Trains are worth six times the throughput of single
+//! datagrams; the choice between plain calls and ring operations is worth a few per cent, so the first driver uses
+//! plain calls and asks monoio only when it has nothing left to do.
 //!
 //! Invariants:
 //! - `unsafe` is in `sys.rs`, nowhere else.
@@ -22,8 +22,8 @@
 //! - Nothing is fragmented (RFC 9298 section 3.1): IPv4 sends DF, IPv6 does not fragment at the source.
 //! - Sockets towards targets are connected and send Not-ECT (RFC 9298 section 6.2).
 //!
-//! Deliberately absent: TCP and TLS (monoio's own streams serve them), retransmission, pacing, and any knowledge of QUIC
-//! beyond the place of a connection ID in a packet (`steer`).
+//! Deliberately absent: TCP and TLS (monoio's own streams serve them), retransmission, pacing, and any knowledge of
+//! QUIC beyond the place of a connection ID in a packet (`steer`).
 
 pub mod clock;
 pub mod listen;

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariants:
-//! - Whoever is told that a socket is ready reads it until it would block, or remembers it; the set does not say it twice.
+//! - Whoever is told that a socket is ready reads it until it would block, or remembers it; the set does not say it
+//!   twice.
 //! - The timer is never late by more than the kernel's own slack, and may be early: an early wake-up costs a turn, a
 //!   timer that is set anew for every packet costs a system call each.
 
@@ -111,7 +112,8 @@ impl Poller {
         self.waker.clone()
     }
 
-    /// Collects events, waiting at most `timeout` for the first one; calls `socket_ready` with the token of each socket.
+    /// Collects events, waiting at most `timeout` for the first one; calls `socket_ready` with the token of each
+    /// socket.
     pub(super) fn collect(
         &mut self,
         timeout: Duration,
@@ -149,8 +151,8 @@ impl Poller {
         self.watch.insert(watch).readable(false).await
     }
 
-    /// Sets the next wake-up. The timer is touched only if it would fire too late: never for a later deadline, which the
-    /// wake-up at the earlier one sets again.
+    /// Sets the next wake-up. The timer is touched only if it would fire too late: never for a later deadline, which
+    /// the wake-up at the earlier one sets again.
     pub(super) fn set_timer(&mut self, deadline: Option<Instant>, now: Instant) -> io::Result<()> {
         let Some(deadline) = deadline else {
             return Ok(());

@@ -1,12 +1,12 @@
 //! Starts monoio on the calling thread, on io_uring or on epoll, and says which and why.
 //!
 //! The ring has monoio's default flags. Its builder takes flags as a type of the io-uring crate that monoio does not
-//! export, and a default ring is what this crate can have without depending on that version of it. Neither DEFER_TASKRUN
-//! (monoio submits without reaping as long as a task stays runnable, so a busy worker would never see a completion) nor
-//! SQPOLL (a second busy thread) would be wanted anyway; COOP_TASKRUN would.
+//! export, and a default ring is what this crate can have without depending on that version of it. Neither
+//! DEFER_TASKRUN (monoio submits without reaping as long as a task stays runnable, so a busy worker would never see a
+//! completion) nor SQPOLL (a second busy thread) would be wanted anyway; COOP_TASKRUN would.
 //!
-//! The future runs as a spawned task: monoio polls its main future without looking at descriptors and timers in between,
-//! which a worker that is always busy would never let it do.
+//! The future runs as a spawned task: monoio polls its main future without looking at descriptors and timers in
+//! between, which a worker that is always busy would never let it do.
 
 use std::future::Future;
 use std::io;
@@ -60,8 +60,8 @@ where
 /// Lets the other tasks of this thread run, and the runtime look at its descriptors. What a busy worker does between
 /// turns.
 ///
-/// monoio puts a task that wakes itself at the head of its queue, where it runs again at once and the others never: here
-/// another task, which has to wait its turn, does the waking.
+/// monoio puts a task that wakes itself at the head of its queue, where it runs again at once and the others never:
+/// here another task, which has to wait its turn, does the waking.
 ///
 /// monoio's timers advance only when the thread parks: a task that never does anything but this stops them. Deadlines
 /// that must hold under load belong to the worker ([`Driver::set_timer`](super::Driver::set_timer)).

@@ -2,7 +2,7 @@
 //!
 //! | option | shared (QUIC) | connected (target) | why |
 //! |---|---|---|---|
-//! | path MTU discovery | PROBE | DO | no fragments; QUIC probes sizes beyond the path MTU that the kernel believes in |
+//! | path MTU discovery | PROBE | DO | no fragments; QUIC probes beyond the path MTU that the kernel believes in |
 //! | packet information | yes | no | a QUIC peer must be answered from the address it sent to |
 //! | ECN reporting | yes | no | RFC 9000 section 13.4; RFC 9298 section 6.2 ignores what a target marks |
 //! | UDP_GRO | yes | yes | trains in |
@@ -34,8 +34,8 @@ pub enum SocketKind {
     Connected,
 }
 
-/// Whether an error of a connected socket ends it, according to RFC 9298 section 3.1 ("the socket is no longer usable").
-/// Every other error costs a datagram and no more.
+/// Whether an error of a connected socket ends it, according to RFC 9298 section 3.1 ("the socket is no longer
+/// usable"). Every other error costs a datagram and no more.
 #[must_use]
 pub fn ends_socket(error: &io::Error) -> bool {
     matches!(

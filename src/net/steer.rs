@@ -1,4 +1,5 @@
-//! Which worker a QUIC packet belongs to, decided by a keyed hash of its connection ID: once in Rust, once in the kernel.
+//! Which worker a QUIC packet belongs to, decided by a keyed hash of its connection ID: once in Rust, once in the
+//! kernel.
 //!
 //! ```text
 //!   long header    1xxxxxxx | version (4) | length (1) | destination connection ID …        ID at offset 6
@@ -9,18 +10,18 @@
 //!   worker = (h >> 16) mod workers
 //! ```
 //!
-//! Connection IDs that a server issues are drawn until the hash names the worker that owns the connection, so packets keep
-//! coming home after the client's address has changed, and nobody without the key learns which worker that is. The hash
-//! is not cryptographic: its key hides a scheduling decision, nothing else.
+//! Connection IDs that a server issues are drawn until the hash names the worker that owns the connection, so packets
+//! keep coming home after the client's address has changed, and nobody without the key learns which worker that is. The
+//! hash is not cryptographic: its key hides a scheduling decision, nothing else.
 //!
 //! Invariants:
-//! - [`Steer::worker_of_packet`] and the program agree on every packet, short and malformed ones included: a packet that
-//!   ends before the hashed bytes belongs to worker 0.
-//! - The program numbers sockets in the order in which they joined the group (`listen::bind_group`). Closing one of them
-//!   moves the last into its place: a group is closed as a whole.
+//! - [`Steer::worker_of_packet`] and the program agree on every packet, short and malformed ones included: a packet
+//!   that ends before the hashed bytes belongs to worker 0.
+//! - The program numbers sockets in the order in which they joined the group (`listen::bind_group`). Closing one of
+//!   them moves the last into its place: a group is closed as a whole.
 //!
-//! Deliberately absent: packets that arrive at the wrong worker all the same (a kernel that refuses the program) are the
-//! mailbox's business.
+//! Deliberately absent: packets that arrive at the wrong worker all the same (a kernel that refuses the program) are
+//! the mailbox's business.
 
 use std::io;
 use std::net::UdpSocket;
@@ -99,8 +100,8 @@ impl Steer {
         packet.get(offset..).map_or(0, |id| self.worker_of(id))
     }
 
-    /// The same as classic BPF, for `SO_ATTACH_REUSEPORT_CBPF`. Offset 0 is the first byte of the UDP payload, and a load
-    /// beyond the end makes the program return 0.
+    /// The same as classic BPF, for `SO_ATTACH_REUSEPORT_CBPF`. Offset 0 is the first byte of the UDP payload, and a
+    /// load beyond the end makes the program return 0.
     #[must_use]
     pub fn program(&self) -> Vec<sock_filter> {
         use libc::{

@@ -195,8 +195,8 @@ pub(super) fn attach_reuseport_program(
     )
 }
 
-/// Sets a socket option from a C value. Private: `T` must be the type that the option expects, with every pointer inside
-/// it valid for the call, which holds for both callers above.
+/// Sets a socket option from a C value. Private: `T` must be the type that the option expects, with every pointer
+/// inside it valid for the call, which holds for both callers above.
 fn set_option_value<T>(
     socket: BorrowedFd<'_>,
     level: c_int,
@@ -225,8 +225,8 @@ pub(super) fn thread_cpu_time() -> Duration {
     Duration::new(seconds, nanoseconds)
 }
 
-/// Raises this process's limit of open descriptors to what the system allows it, and returns the new limit. A relay needs
-/// one descriptor per tunnel, and the usual default of 1024 is a limit for programs that use `select`.
+/// Raises this process's limit of open descriptors to what the system allows it, and returns the new limit. A relay
+/// needs one descriptor per tunnel, and the usual default of 1024 is a limit for programs that use `select`.
 ///
 /// # Errors
 /// When the limit cannot be read or set.

@@ -109,8 +109,8 @@ pub(super) fn segments_per_call(segment_size: usize) -> usize {
     (TRAIN_BYTES_MAX / segment_size.max(1)).clamp(1, TRAIN_SEGMENTS_MAX)
 }
 
-/// How many of the first datagrams, given their lengths, can leave as one train: equal ones, and then at most one that is
-/// shorter but not empty.
+/// How many of the first datagrams, given their lengths, can leave as one train: equal ones, and then at most one that
+/// is shorter but not empty.
 pub(super) fn run_length(lengths: impl IntoIterator<Item = usize>) -> usize {
     let mut lengths = lengths.into_iter();
     let Some(first) = lengths.next() else {

@@ -268,7 +268,7 @@ fn settings(
     listen: Option<SocketAddr>,
 ) -> Result<Checked, StartError> {
     let mut environment = Environment::new("", workers, format!("{role}-{}", std::process::id()));
-    environment.dev_listen = Some(listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
+    environment.dev_listen = Some(listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))));
     let text = "pin = false\n[policy]\nallow = [\"127.0.0.0/8\"]\n";
     let mut checked =
         config::parse(text, &environment).map_err(|error| io::Error::other(error.to_string()))?;

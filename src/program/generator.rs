@@ -191,7 +191,7 @@ impl Generator {
             self.probes.push_back((self.probe_number, now));
             self.probe_number += 1;
             // A probe that waits is late, not lost.
-            let _: SendOutcome = machine.send_local(now, echo, probe, out);
+            machine.send_local(now, echo, probe, out);
         }
         self.next_probe = Some(now + PROBE_EVERY);
     }

@@ -8,7 +8,7 @@ pub mod demo;
 mod generator;
 pub mod relay;
 mod target;
-mod threads;
+pub mod threads;
 mod traffic;
 pub mod udp;
 

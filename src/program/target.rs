@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use super::traffic::{REPORT_EVERY, SIZE_MIN, Traffic};
 use crate::net::listen::bind_group;
 use crate::net::runtime::{self, IoChoice, yield_now};
-use crate::net::{Driver, DriverConfig, Network, Outgoing, Received, SocketKind, Woken};
+use crate::net::{Driver, DriverConfig, Network, Outgoing, Received, SocketKind};
 
 /// What the target tells the thread that watches it.
 #[derive(Debug, Default)]
@@ -95,7 +95,8 @@ impl Target {
                     send(&mut driver, socket, peer, &answer);
                 }
             }
-            let _: Woken = if more {
+            // A wake-up only says that it is time to look at `stop`.
+            let _woken = if more {
                 yield_now().await;
                 driver.poll_ready_nonblocking()?
             } else {

@@ -35,22 +35,23 @@ pub enum StartError {
 }
 
 /// The outcome of a worker: what it did, and its app.
-pub(super) type Outcome<A> = io::Result<(Report, A)>;
+pub type Outcome<A> = io::Result<(Report, A)>;
 
 /// The running workers of one plan.
-pub(super) struct Workers<A> {
-    pub(super) peers: Vec<Address>,
+pub struct Workers<A> {
+    /// The mailboxes of the workers.
+    pub peers: Vec<Address>,
     /// One outcome per worker, as they end.
-    pub(super) outcomes: mpsc::UnboundedReceiver<Outcome<A>>,
+    pub outcomes: mpsc::UnboundedReceiver<Outcome<A>>,
     /// What watches the sockets, the same for all workers.
-    pub(super) io: Selected,
+    pub io: Selected,
     questions: mpsc::Receiver<Question>,
 }
 
 impl<A: App + Send + 'static> Workers<A> {
     /// Starts a thread per worker and waits until each has its sockets. `first_core` is where pinning starts, `None`
     /// for no pinning.
-    pub(super) fn start<F>(
+    pub fn start<F>(
         plan: &mut Plan,
         title: &str,
         first_core: Option<usize>,
@@ -109,7 +110,7 @@ impl<A: App + Send + 'static> Workers<A> {
     }
 
     /// Tells every worker. A full mailbox cannot swallow the end of the program: it is tried until it fits.
-    pub(super) fn tell(&self, letter: impl Fn() -> Letter) {
+    pub fn tell(&self, letter: impl Fn() -> Letter) {
         for peer in &self.peers {
             let mut letter = letter();
             while let Err(returned) = peer.post(letter) {
@@ -120,7 +121,7 @@ impl<A: App + Send + 'static> Workers<A> {
     }
 
     /// What each worker did so far.
-    pub(super) fn reports(&self) -> Vec<Report> {
+    pub fn reports(&self) -> Vec<Report> {
         let (sender, receiver) = crossbeam::channel::bounded(self.peers.len());
         self.tell(|| Letter::Report(sender.clone()));
         drop(sender);
@@ -128,7 +129,7 @@ impl<A: App + Send + 'static> Workers<A> {
     }
 
     /// Answers questions for names until the workers are gone.
-    pub(super) fn answer(
+    pub fn answer(
         &mut self,
         resolver: Resolver,
         resolves_max: usize,
@@ -172,7 +173,7 @@ fn wait(started: &Receiver<io::Result<Selected>>, workers: u32) -> Result<Select
 }
 
 /// The driver that a configuration asks for.
-pub(super) fn io_choice(io: Io) -> IoChoice {
+pub fn io_choice(io: Io) -> IoChoice {
     match io {
         Io::Auto => IoChoice::Auto,
         Io::Uring => IoChoice::Uring,
@@ -181,7 +182,7 @@ pub(super) fn io_choice(io: Io) -> IoChoice {
 }
 
 /// The resolver that a configuration asks for.
-pub(super) fn resolver(checked: &Checked) -> Result<Resolver, SetupError> {
+pub fn resolver(checked: &Checked) -> Result<Resolver, SetupError> {
     let timeout = checked.timeouts.resolve;
     match &*checked.dns.servers {
         [] => Resolver::from_system(timeout),
@@ -190,7 +191,7 @@ pub(super) fn resolver(checked: &Checked) -> Result<Resolver, SetupError> {
 }
 
 /// The runtime of the control thread.
-pub(super) fn control_runtime() -> io::Result<tokio::runtime::Runtime> {
+pub fn control_runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -8,7 +8,6 @@
 
 use ::http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::client::HopId;
 use crate::error::Refusal;
 use crate::handler::{Decision, Handler};
 use crate::http::request::{RequestHead, ResponseHead};
@@ -25,10 +24,8 @@ const CONNECT_UDP: &str = "connect-udp";
 pub enum Plan {
     /// Resolve the target and connect a socket to it.
     Direct(Target),
-    /// Send a request for the target through a next hop.
+    /// Send a request for the target to the next hop.
     Chain {
-        /// The last hop of the route.
-        hop: HopId,
         /// What the tunnel shall reach.
         target: Target,
         /// The Via field of the request, with us in it.
@@ -43,26 +40,23 @@ pub struct Server {
     templates: Vec<PathTemplate>,
     origins: Vec<Box<str>>,
     handler: Handler,
-    hop: Option<HopId>,
 }
 
 impl Server {
     /// A relay of that pseudonym (Via, Proxy-Status), for requests whose path matches one of `templates`.
     ///
-    /// `origins` are the values of `:authority` to accept, any if empty. `hop` is where a chain continues.
+    /// `origins` are the values of `:authority` to accept, any if empty.
     pub fn new(
         pseudonym: &str,
         templates: Vec<PathTemplate>,
         origins: Vec<Box<str>>,
         handler: Handler,
-        hop: Option<HopId>,
     ) -> Self {
         Self {
             pseudonym: pseudonym.into(),
             templates,
             origins,
             handler,
-            hop,
         }
     }
 
@@ -102,22 +96,17 @@ impl Server {
         match self.handler.decide(&target) {
             Decision::Refuse(refusal) => Err(refusal),
             Decision::Direct => Ok(Plan::Direct(target)),
-            Decision::Chain => {
-                let hop = self.hop.ok_or(Refusal::Misconfigured)?;
-                Ok(Plan::Chain {
-                    hop,
-                    target,
-                    via: self.via(&head.headers),
-                })
-            }
+            Decision::Chain => Ok(Plan::Chain {
+                target,
+                via: self.via(&head.headers),
+            }),
         }
     }
 
     fn target(&self, head: &RequestHead) -> Result<Target, Refusal> {
         // Classic CONNECT has neither path nor :protocol; it is not served on this carrier.
-        let path = match head.path.as_deref() {
-            Some(path) => path,
-            None => return Err(Refusal::UnknownProtocol),
+        let Some(path) = head.path.as_deref() else {
+            return Err(Refusal::UnknownProtocol);
         };
         let matched = self
             .templates
@@ -136,8 +125,8 @@ impl Server {
         if head.protocol.as_deref() != Some(CONNECT_UDP) {
             return Err(Refusal::UnknownProtocol);
         }
-        let authority = head.authority.as_deref().unwrap_or_default();
-        let known = |origin: &str| origin.eq_ignore_ascii_case(authority);
+        let authority = without_default_port(head.authority.as_deref().unwrap_or_default());
+        let known = |origin| without_default_port(origin).eq_ignore_ascii_case(authority);
         if !self.origins.is_empty() && !self.origins.iter().any(|origin| known(origin)) {
             return Err(Refusal::UnknownOrigin);
         }
@@ -165,6 +154,11 @@ impl Server {
             .collect();
         HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
     }
+}
+
+/// `example.org:443` and `example.org` are one origin (RFC 9110 §4.2.3).
+fn without_default_port(authority: &str) -> &str {
+    authority.strip_suffix(":443").unwrap_or(authority)
 }
 
 /// The answer that opens a tunnel: always 200 and never another 2xx, which some clients take for a failure.

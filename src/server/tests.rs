@@ -11,7 +11,7 @@ fn server(origins: &[&str]) -> Server {
         public_only: false,
         ..Policy::default()
     };
-    Server::new("relay-a", templates, origins, Handler::Direct(policy), None)
+    Server::new("relay-a", templates, origins, Handler::Direct(policy))
 }
 
 fn request(path: &str) -> RequestHead {
@@ -72,6 +72,9 @@ fn refuses_each_mistake_with_its_own_answer() {
     let mut same = request(path);
     same.authority = Some("Relay.Example:443".into());
     assert!(server(&["relay.example:443"]).plan(&same).is_ok());
+    assert!(server(&["relay.example"]).plan(&same).is_ok());
+    same.authority = Some("relay.example:4433".into());
+    assert!(server(&["relay.example"]).plan(&same).is_err());
 }
 
 // spec: map-23

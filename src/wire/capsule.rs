@@ -9,12 +9,12 @@
 //! ```
 //!
 //! Invariants: the events depend on the bytes only, not on how they are cut. At most one DATAGRAM value, up to the
-//! limit of the reader, and eight bytes of an integer are buffered; nothing is allocated for bytes that have not arrived,
-//! except that a buffer grows by doubling up to the declared length. A value that lies in one piece is not copied.
-//! Every length up to 2^62−1 is legal and can be skipped; [`Work`] tells the owner what that has cost.
+//! limit of the reader, and eight bytes of an integer are buffered; nothing is allocated for bytes that have not
+//! arrived, except that a buffer grows by doubling up to the declared length. A value that lies in one piece is not
+//! copied. Every length up to 2^62−1 is legal and can be skipped; [`Work`] tells the owner what that has cost.
 //!
-//! The reader does not interpret the HTTP Datagram Payload of a capsule that fits, and it does not end a tunnel: that an
-//! oversize UDP payload aborts the stream (RFC 9298 §5) is for the tunnel to say.
+//! The reader does not interpret the HTTP Datagram Payload of a capsule that fits, and it does not end a tunnel: that
+//! an oversize UDP payload aborts the stream (RFC 9298 §5) is for the tunnel to say.
 
 use bytes::{Buf, BufMut, Bytes};
 
@@ -24,7 +24,8 @@ use super::varint;
 /// The longest head that [`encode_datagram_head`] writes, in bytes: type, length and Context ID.
 pub const DATAGRAM_HEAD_MAX: usize = 1 + 2 * varint::SIZE_MAX;
 
-/// The default limit for the value of a DATAGRAM capsule, in bytes: the largest UDP payload behind the longest Context ID.
+/// The default limit for the value of a DATAGRAM capsule, in bytes: the largest UDP payload behind the longest Context
+/// ID.
 pub const DATAGRAM_VALUE_MAX: usize = UDP_PAYLOAD_MAX + varint::SIZE_MAX;
 
 /// The type of a capsule, at most [`varint::MAX`].
@@ -260,7 +261,8 @@ impl CutVarint {
         self.len == 0
     }
 
-    /// Completes the integer from the front of `input`, or keeps all of `input`; gives the value and its encoded length.
+    /// Completes the integer from the front of `input`, or keeps all of `input`; gives the value and its encoded
+    /// length.
     fn take(&mut self, input: &mut Bytes) -> Option<(u64, usize)> {
         if self.is_empty()
             && let Some((value, used)) = varint::decode(input)

@@ -9,8 +9,8 @@
 //! parameters, unknown error types and parameters of the wrong type are ignored; a field that does not parse is absent.
 //! What a member says is a claim of the peer, for diagnostics only.
 //!
-//! Which failure gets which error type is decided elsewhere, and so is what may be told to whom: `details` and `next-hop`
-//! can leak topology.
+//! Which failure gets which error type is decided elsewhere, and so is what may be told to whom: `details` and
+//! `next-hop` can leak topology.
 
 mod error;
 

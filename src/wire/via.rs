@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A relay appends its own pseudonym to each request it forwards and refuses one that holds it already. Parsing is
-//! lenient: a member that is not understood is not ours. Peers can drop or forge the field; it stops accidents, not attacks.
+//! lenient: a member that is not understood is not ours. Peers can drop or forge the field; it stops accidents, not
+//! attacks.
 
 use ::http::header::{HeaderMap, HeaderValue, VIA};
 

@@ -144,7 +144,10 @@ impl Plan {
             .extend(listener.origins.iter().map(|origin| origin.as_str().into()));
 
         let workers = self.steer.workers() as usize;
-        let group = bind_group(listener.address, workers, false).map_err(BuildError::Listen)?;
+        // [::] means everybody, as operators expect of it.
+        let dual_stack = listener.address.ip().is_unspecified();
+        let group =
+            bind_group(listener.address, workers, dual_stack).map_err(BuildError::Listen)?;
         let first = group.first().expect("a group has at least one socket");
         self.addresses.push(first.local_addr()?);
         if workers > 1 && self.checked.steering != config::Steering::Mailbox {
@@ -251,13 +254,14 @@ impl Seed {
             Some(_) => Handler::Chain(self.policy),
             None => Handler::Direct(self.policy),
         };
-        let server = Server::new(&checked.name, self.templates, self.origins, handler, hop);
+        let server = Server::new(&checked.name, self.templates, self.origins, handler);
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
             hub,
             listeners,
             dialler: (dialler, dialler_socket),
             pool,
+            route: hop,
             server,
             steer: (self.steer, self.worker),
             limits: machine_limits(checked),

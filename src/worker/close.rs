@@ -137,6 +137,7 @@ impl Machine {
         end: impl FnOnce(&mut Self, ConnectionId, StreamId),
     ) -> Option<Tunnel> {
         let tunnel = self.tunnels.remove(id)?;
+        self.disarm(id, &tunnel);
         self.stats.tunnels_ended += 1;
         match tunnel.upstream {
             Leg::Socket(socket) => {

@@ -8,8 +8,7 @@
 //! socket to the target, or a request stream at the next hop. Nesting makes a leg of its own: the tunnel to the
 //! next relay ends in a QUIC connection of ours instead of in a local user.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use rustc_hash::FxHashMap;
 
 use super::batch::{BatchSlot, Batches};
 use super::stats::Stats;
-use crate::client::{HopId, Pool, PoolEvent, Request};
+use crate::client::{Hop, HopId, Pool, PoolEvent, Request};
 use crate::error::{Abort, Refusal};
 use crate::http::h3;
 use crate::http::h3::code::Code;
@@ -133,6 +132,8 @@ pub struct Setup {
     pub dialler: (EndpointId, SocketId),
     /// Next hops.
     pub pool: Pool,
+    /// The last hop of the route that chained tunnels take, if tunnels are chained.
+    pub route: Option<HopId>,
     /// Who may open what.
     pub server: Server,
     /// Which worker owns which connection ID, and which worker this is.
@@ -145,6 +146,7 @@ pub struct Setup {
 pub struct Machine {
     pub(super) hub: Hub,
     pub(super) pool: Pool,
+    pub(super) route: Option<HopId>,
     pub(super) server: Server,
     pub(super) limits: MachineLimits,
     pub(super) tunnels: Table<Tunnel>,
@@ -154,7 +156,8 @@ pub struct Machine {
     pub(super) local: VecDeque<LocalEvent>,
     /// Request streams with data to read.
     readable: VecDeque<(ConnectionId, StreamId)>,
-    timers: BinaryHeap<Reverse<(Instant, TunnelId)>>,
+    /// One deadline per tunnel.
+    timers: BTreeSet<(Instant, TunnelId)>,
     listeners: Vec<EndpointId>,
     dialler: (EndpointId, SocketId),
     steer: (Steer, u32),
@@ -230,6 +233,8 @@ pub(super) struct Tunnel {
     pub(super) from_upstream: Inbound,
     pub(super) batch: BatchSlot,
     pub(super) last_active: Instant,
+    /// When to look at it again.
+    pub(super) due: Instant,
     pub(super) retried: bool,
 }
 
@@ -239,6 +244,7 @@ impl Machine {
         Self {
             hub: setup.hub,
             pool: setup.pool,
+            route: setup.route,
             server: setup.server,
             limits: setup.limits,
             tunnels: Table::default(),
@@ -246,7 +252,7 @@ impl Machine {
             batches: Batches::default(),
             local: VecDeque::new(),
             readable: VecDeque::new(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             listeners: setup.listeners,
             dialler: setup.dialler,
             steer: setup.steer,
@@ -407,7 +413,7 @@ impl Machine {
 
     /// When [`Machine::turn`] has work at the earliest.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let tunnels = self.timers.peek().map(|Reverse((due, _))| *due);
+        let tunnels = self.timers.first().map(|(due, _)| *due);
         let drain = match self.drain {
             Drain::Announced { settle, .. } => Some(settle),
             Drain::Refusing { deadline } => Some(deadline),
@@ -444,11 +450,14 @@ impl Machine {
                 self.pool.handle_settings(now, id, &mut self.hub);
                 self.pool_due = Some(now);
             }
+            // What came in the same packet as a head is not announced again.
             h3::Event::Request { id: stream, head } => {
-                self.handle_request(now, id, stream, &head, out)
+                self.handle_request(now, id, stream, &head, out);
+                self.readable.push_back((id, stream));
             }
             h3::Event::Response { id: stream, head } => {
                 self.handle_response(now, id, stream, head, out);
+                self.readable.push_back((id, stream));
             }
             h3::Event::Readable { id: stream } => self.readable.push_back((id, stream)),
             h3::Event::Reset { id: stream, code } => self.handle_reset(now, id, stream, code, out),
@@ -513,16 +522,26 @@ impl Machine {
         }
     }
 
-    pub(super) fn arm(&mut self, tunnel: TunnelId, due: Instant) {
-        self.timers.push(Reverse((due, tunnel)));
+    /// Sets the one deadline of a tunnel.
+    pub(super) fn arm(&mut self, id: TunnelId, due: Instant) {
+        if let Some(tunnel) = self.tunnels.get_mut(id) {
+            self.timers.remove(&(tunnel.due, id));
+            tunnel.due = due;
+            self.timers.insert((due, id));
+        }
+    }
+
+    /// Forgets the deadline of a tunnel that has ended.
+    pub(super) fn disarm(&mut self, id: TunnelId, tunnel: &Tunnel) {
+        self.timers.remove(&(tunnel.due, id));
     }
 
     fn expire_tunnels(&mut self, now: Instant, out: &mut impl Outside) {
-        while let Some(&Reverse((due, id))) = self.timers.peek() {
+        while let Some(&(due, id)) = self.timers.first() {
             if due > now {
                 break;
             }
-            self.timers.pop();
+            self.timers.pop_first();
             let Some(tunnel) = self.tunnels.get(id) else {
                 continue;
             };
@@ -599,9 +618,9 @@ impl Machine {
         matches!(self.drain, Drain::Done)
     }
 
-    /// Whether new requests are refused.
-    pub(super) fn is_draining(&self) -> bool {
-        !matches!(self.drain, Drain::No)
+    /// Makes another route known. See [`Pool::add_route`].
+    pub fn add_route(&mut self, hops: impl IntoIterator<Item = Hop>) -> HopId {
+        self.pool.add_route(hops)
     }
 
     /// How many tunnels there are.

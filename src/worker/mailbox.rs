@@ -50,6 +50,13 @@ pub struct Address {
 }
 
 impl Address {
+    /// Wakes the worker without a letter, for an app with a channel of its own.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
     /// Puts a letter into the mailbox; gives it back when there is no room, or nobody reads any more.
     ///
     /// # Errors
@@ -57,9 +64,7 @@ impl Address {
     pub fn post(&self, letter: Letter) -> Result<(), Letter> {
         match self.sender.try_send(letter) {
             Ok(()) => {
-                if let Some(waker) = self.waker.get() {
-                    waker.wake();
-                }
+                self.wake();
                 Ok(())
             }
             Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) => Err(letter),
@@ -108,7 +113,7 @@ mod tests {
     fn is_bounded_and_keeps_the_order() {
         let (address, mailbox) = mailbox(2);
         address.post(Letter::Drain).unwrap();
-        address.clone().post(Letter::Stop).unwrap();
+        address.post(Letter::Stop).unwrap();
         assert!(matches!(address.post(Letter::Stop), Err(Letter::Stop)));
         assert!(matches!(mailbox.take(), Some(Letter::Drain)));
         assert!(matches!(mailbox.take(), Some(Letter::Stop)));

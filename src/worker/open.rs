@@ -35,19 +35,19 @@ impl Machine {
             self.server.plan(head)
         };
         let downstream = Leg::Stream { connection, stream };
-        match plan {
-            Ok(Plan::Direct(target)) => self.open_direct(now, downstream, target, out),
-            Ok(Plan::Chain { hop, target, via }) => {
+        let refusal = match (plan, self.route) {
+            (Ok(Plan::Direct(target)), _) => return self.open_direct(now, downstream, target, out),
+            (Ok(Plan::Chain { target, via }), Some(hop)) => {
                 let id = self.open_chained(now, downstream, hop, target, via);
                 self.hub.bind(connection, stream, id.to_bits());
-                self.handle_pool_events(now, out);
+                return self.handle_pool_events(now, out);
             }
-            Err(refusal) => {
-                self.stats.requests_refused += 1;
-                let head = self.server.refusal(refusal, None);
-                self.hub.respond(connection, stream, &head, true);
-            }
-        }
+            (Ok(Plan::Chain { .. }), None) => Refusal::Misconfigured,
+            (Err(refusal), _) => refusal,
+        };
+        self.stats.requests_refused += 1;
+        let head = self.server.refusal(refusal, None);
+        self.hub.respond(connection, stream, &head, true);
     }
 
     fn open_direct(
@@ -134,6 +134,7 @@ impl Machine {
             from_upstream: Inbound::default(),
             batch: Default::default(),
             last_active: now,
+            due: now,
             retried: false,
         });
         self.arm(id, now + self.limits.open_timeout);
@@ -277,6 +278,10 @@ impl Machine {
 /// What a target socket that could not be opened means for the client.
 fn socket_refusal(error: &std::io::Error) -> Refusal {
     use std::io::ErrorKind;
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what else can go wrong is that something ran out"
+    )]
     match error.kind() {
         ErrorKind::NetworkUnreachable
         | ErrorKind::HostUnreachable

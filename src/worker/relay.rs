@@ -52,8 +52,7 @@ impl Machine {
                     .push(&mut tunnel.batch, id, socket, payload, out);
             }
             Leg::Stream { connection, stream } => {
-                // What could not be sent is counted where it was dropped.
-                let _: SendOutcome = self.hub.send_datagram(connection, stream, &payload);
+                self.hub.send_datagram(connection, stream, &payload);
             }
             Leg::None | Leg::Nested(_) | Leg::Local => {}
         }
@@ -75,8 +74,7 @@ impl Machine {
         self.stats.downstream_bytes += payload.len() as u64;
         match tunnel.downstream {
             Leg::Stream { connection, stream } => {
-                // As above.
-                let _: SendOutcome = self.hub.send_datagram(connection, stream, &payload);
+                self.hub.send_datagram(connection, stream, &payload);
             }
             Leg::Nested(inner) => self.hub.handle_nested(now, inner, payload, out),
             Leg::Local => self.local.push_back(LocalEvent::Payload(id, payload)),

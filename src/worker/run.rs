@@ -17,9 +17,7 @@ use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
 use super::mailbox::{Address, Letter, Mailbox};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
-use crate::net::{
-    self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, Woken, clock,
-};
+use crate::net::{self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, clock};
 use crate::policy::resolve::ResolveError;
 use crate::transport::quic::HubStats;
 
@@ -265,7 +263,7 @@ impl<A: App> Worker<A> {
                 return Ok((self.report(io), self.app));
             }
             if more || app_busy || self.machine.is_busy() {
-                let _: Woken = self.driver.poll_ready_nonblocking()?;
+                let _woken = self.driver.poll_ready_nonblocking()?;
                 busy_turns += 1;
                 if busy_turns % TURNS_PER_YIELD == 0 {
                     yield_now().await;
@@ -274,7 +272,8 @@ impl<A: App> Worker<A> {
                 let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
                 self.driver
                     .set_timer(deadline.into_iter().flatten().min(), clock::now())?;
-                let _: Woken = self.driver.ready().await?;
+                // Every turn reads the mailbox.
+                let _woken = self.driver.ready().await?;
             }
         }
     }

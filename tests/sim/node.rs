@@ -277,12 +277,13 @@ impl MachineNode {
             None => Handler::Direct(policy),
         };
         let templates = vec![PathTemplate::well_known()];
-        let server = Server::new(&settings.checked.name, templates, Vec::new(), handler, hop);
+        let server = Server::new(&settings.checked.name, templates, Vec::new(), handler);
         let machine = Machine::new(Setup {
             hub,
             listeners,
             dialler: (dialler_endpoint, dialler),
             pool,
+            route: hop,
             server,
             steer: role.steer,
             limits: settings.machine_limits(),

@@ -14,11 +14,12 @@ pub struct Config {
     /// Longest HEADERS frame that we buffer; a longer one is H3_EXCESSIVE_LOAD. Must be larger than the size above,
     /// otherwise the 431 is never seen.
     pub headers_len_max: u64,
-    /// How much of DATA frames waits on one stream for credit. A single frame above it is taken whole when nothing waits.
+    /// How much of DATA frames waits on one stream for credit. A single frame above it is taken whole when nothing
+    /// waits.
     pub pending_write_bytes_max: usize,
     /// How many bytes that never become content one request stream may carry beyond its content: unknown frames,
-    /// interim responses, empty DATA frames, and a HEADERS frame until it is accepted. More is H3_EXCESSIVE_LOAD. Must be
-    /// above `headers_len_max`.
+    /// interim responses, empty DATA frames, and a HEADERS frame until it is accepted. More is H3_EXCESSIVE_LOAD. Must
+    /// be above `headers_len_max`.
     pub undelivered_stream_bytes_max: u32,
     /// The same for the whole connection, control and QPACK streams included.
     pub undelivered_connection_bytes_max: u32,

@@ -200,8 +200,8 @@ impl Connection {
         self.requests.len()
     }
 
-    /// How many bytes the request streams hold: read and not delivered, written and not sent. Walks over all of them, so
-    /// it is for tests and for reports.
+    /// How many bytes the request streams hold: read and not delivered, written and not sent. Walks over all of them,
+    /// so it is for tests and for reports.
     pub fn buffered_bytes(&self) -> usize {
         self.requests.values().map(Stream::buffered_bytes).sum()
     }

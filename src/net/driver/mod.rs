@@ -110,8 +110,8 @@ impl Default for DriverConfig {
 pub enum Received {
     /// Datagrams.
     Train(Train),
-    /// An ICMP error of a connected socket, or a failure of the socket itself. [`ends_socket`](super::ends_socket) tells
-    /// which ones end it.
+    /// An ICMP error of a connected socket, or a failure of the socket itself. [`ends_socket`](super::ends_socket)
+    /// tells which ones end it.
     Error(io::Error),
 }
 
@@ -333,7 +333,8 @@ impl Driver {
     }
 
     /// Sets the time at which [`ready`](Self::ready) returns at the latest; `None` sets nothing, and does not take an
-    /// earlier deadline back: the driver may wake up early, never late. Call it with the earliest deadline before parking.
+    /// earlier deadline back: the driver may wake up early, never late. Call it with the earliest deadline before
+    /// parking.
     ///
     /// # Errors
     /// None that a working kernel gives.
@@ -341,8 +342,8 @@ impl Driver {
         self.poller.set_timer(deadline, now)
     }
 
-    /// Parks until a socket is ready, the timer fires, or the waker is used; returns at once if sockets are still waiting
-    /// for their turn. Needs a monoio runtime.
+    /// Parks until a socket is ready, the timer fires, or the waker is used; returns at once if sockets are still
+    /// waiting for their turn. Needs a monoio runtime.
     ///
     /// May return without a reason. May be dropped: nothing is lost, at the price of cancelling the poll.
     ///

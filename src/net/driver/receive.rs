@@ -17,8 +17,8 @@ enum Visit {
 }
 
 impl Driver {
-    /// Receives from every ready socket once, each up to its budget, and hands everything to `f`: the socket, its tag, and
-    /// a train or an error. Sockets take turns, so one that never runs dry does not keep another from being read.
+    /// Receives from every ready socket once, each up to its budget, and hands everything to `f`: the socket, its tag,
+    /// and a train or an error. Sockets take turns, so one that never runs dry does not keep another from being read.
     ///
     /// Reads until a socket is empty, even if it has just given one datagram: looking again costs less than parking and
     /// waking for the next.

@@ -27,7 +27,8 @@ pub enum SendError {
     /// The id names no open socket.
     #[error("the socket is closed")]
     Stale,
-    /// The kernel's send buffer is full (`EAGAIN`, `ENOBUFS`). What had not been sent was dropped; later sends may work.
+    /// The kernel's send buffer is full (`EAGAIN`, `ENOBUFS`). What had not been sent was dropped; later sends may
+    /// work.
     #[error("the kernel's send buffer is full")]
     Blocked,
     /// At least one datagram exceeds the path MTU (`EMSGSIZE`) and was dropped; the others were sent.
@@ -172,8 +173,8 @@ impl<'a> Sender<'a> {
         match error.raw_os_error() {
             // The last datagram is shorter and may fit.
             Some(libc::EMSGSIZE) => self.singles(datagrams),
-            // No checksum offload, or a transform on the route; EINVAL is also how kernels before 6.10 say that a segment
-            // exceeds the MTU. Whether segmentation is to blame shows when the datagrams pass without it.
+            // No checksum offload, or a transform on the route; EINVAL is also how kernels before 6.10 say that a
+            // segment exceeds the MTU. Whether segmentation is to blame shows when the datagrams pass without it.
             Some(libc::EIO | libc::EINVAL) => {
                 let before = self.sent;
                 self.singles(datagrams)?;
@@ -264,7 +265,8 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Settles the counters: each of `total` datagrams was sent, was too large, or fell to the error that ended the call.
+    /// Settles the counters: each of `total` datagrams was sent, was too large, or fell to the error that ended the
+    /// call.
     fn finish(self, result: Result<(), SendError>, total: usize) -> Result<(), SendError> {
         let stats = self.stats;
         stats.sent_datagrams += self.sent as u64;

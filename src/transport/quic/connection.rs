@@ -44,9 +44,8 @@ pub enum CloseReason {
     HandshakeTimeout,
 }
 
-/// What became of a datagram.
+/// What became of a datagram. Whoever has no use for it may ignore it: what was dropped is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
 pub enum SendOutcome {
     /// QUIC has it.
     Sent,

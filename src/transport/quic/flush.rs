@@ -1,9 +1,8 @@
 //! The end of a turn: every connection that has something to say sends it, in trains.
 
-use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::{ConnectionId, Hub, Link, SendOutcome, outgoing};
+use super::{ConnectionId, Hub, Link, outgoing};
 use crate::net::Network;
 
 /// Most bytes of one message with UDP_SEGMENT: the largest UDP payload over IPv4.
@@ -53,7 +52,7 @@ impl Hub {
                         let segment_size = transmit.segment_size.unwrap_or(transmit.size).max(1);
                         for packet in transmit_buffer[..transmit.size].chunks(segment_size) {
                             // QUIC finds out by itself what was lost.
-                            let _: SendOutcome = self.send_datagram(outer, stream, packet);
+                            self.send_datagram(outer, stream, packet);
                         }
                     }
                 },
@@ -86,6 +85,9 @@ impl Hub {
                     self.events.push_back((id, event));
                 }
             }
+            if let Some(armed) = connection.timer {
+                self.timers.remove(&(armed, index));
+            }
             self.connections.remove(index as usize);
             return;
         }
@@ -98,9 +100,11 @@ impl Hub {
         if let Some(due) = due
             && connection.timer.is_none_or(|armed| due < armed)
         {
-            connection.timer = Some(due);
-            self.timers
-                .push(Reverse((due, index, connection.generation)));
+            // A deadline that moves later is noticed when the earlier one fires: most only move later.
+            if let Some(armed) = connection.timer.replace(due) {
+                self.timers.remove(&(armed, index));
+            }
+            self.timers.insert((due, index));
         }
     }
 }

@@ -25,8 +25,7 @@ mod flush;
 pub mod options;
 mod outbox;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -138,7 +137,8 @@ pub struct Hub {
     draining: bool,
     touched: VecDeque<u32>,
     dirty: VecDeque<u32>,
-    timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
+    /// One deadline per connection, by slot.
+    timers: BTreeSet<(Instant, u32)>,
     events: VecDeque<(ConnectionId, Event)>,
     arena: Arena,
     transmit: Vec<u8>,
@@ -161,7 +161,7 @@ impl Hub {
             draining: false,
             touched: VecDeque::new(),
             dirty: VecDeque::new(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             events: VecDeque::new(),
             arena: Arena::default(),
             transmit: Vec::with_capacity(flush::TRAIN_BYTES_MAX),
@@ -305,17 +305,13 @@ impl Hub {
 
     /// Fires every timer that is due.
     pub fn expire(&mut self, now: Instant) {
-        while let Some(&Reverse((deadline, index, generation))) = self.timers.peek() {
+        while let Some(&(deadline, index)) = self.timers.first() {
             if deadline > now {
                 break;
             }
-            self.timers.pop();
-            let Some(connection) = self.connections.get_mut(index as usize) else {
-                continue;
-            };
-            if connection.generation != generation || connection.timer != Some(deadline) {
-                continue;
-            }
+            self.timers.pop_first();
+            let connection = &mut *self.connections[index as usize];
+            let generation = connection.generation;
             connection.timer = None;
             if connection.handshake_overdue(now) {
                 self.stats.handshakes_timed_out += 1;
@@ -331,7 +327,7 @@ impl Hub {
 
     /// When [`Hub::expire`] has work at the earliest. May be early, never late.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((deadline, ..))| *deadline)
+        self.timers.first().map(|(deadline, _)| *deadline)
     }
 
     /// Whether a connection waits for [`Hub::advance`].

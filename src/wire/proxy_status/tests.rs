@@ -34,7 +34,10 @@ fn the_example() {
 
 #[test]
 fn every_parameter() {
-    let line = r#"relay.example;error=tls_alert_received;rcode="SERVFAIL";info-code=22;alert-id=40;next-hop="192.0.2.6";next-protocol=h3;received-status=503;details="a \"b\" \\c""#;
+    let line = concat!(
+        r#"relay.example;error=tls_alert_received;rcode="SERVFAIL";info-code=22;alert-id=40;"#,
+        r#"next-hop="192.0.2.6";next-protocol=h3;received-status=503;details="a \"b\" \\c""#
+    );
     let member = Member {
         name: Name::Token("relay.example".into()),
         error: Some(ProxyError::TlsAlertReceived),
