@@ -221,7 +221,7 @@ impl Pool {
             pooled.streams = pooled.streams.saturating_sub(1);
             pooled.idle_since = now;
             if pooled.going_away && pooled.streams == 0 {
-                hub.close(now, connection, Code::H3_NO_ERROR, "");
+                hub.close(now, connection, Code::H3_NO_ERROR);
             }
         }
         self.pump(now, hop, hub);
@@ -365,7 +365,7 @@ impl Pool {
         {
             pooled.going_away = true;
             if pooled.streams == 0 {
-                hub.close(now, connection, Code::H3_NO_ERROR, "");
+                hub.close(now, connection, Code::H3_NO_ERROR);
             }
         }
     }
@@ -402,7 +402,7 @@ impl Pool {
             for pooled in entry.ready.iter().filter(|pooled| pooled.streams == 0) {
                 let due = pooled.idle_since + self.limits.idle;
                 if due <= now {
-                    hub.close(now, pooled.id, Code::H3_NO_ERROR, "");
+                    hub.close(now, pooled.id, Code::H3_NO_ERROR);
                 } else {
                     next = Some(next.map_or(due, |next| next.min(due)));
                 }
@@ -534,6 +534,7 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
             | ConnectionError::Reset
             | ConnectionError::LocallyClosed
             | ConnectionError::CidsExhausted,
-        ) => Refusal::DestinationUnavailable,
+        )
+        | CloseReason::Local => Refusal::DestinationUnavailable,
     }
 }
