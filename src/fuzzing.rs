@@ -1,17 +1,40 @@
 //! The bodies of the fuzz targets: each takes any bytes and panics when a law of a codec is broken.
 //!
 //! The targets in `fuzz/` call them with what the fuzzer invents, `tests/corpus.rs` with the files of `fuzz/corpus/`.
+//! That test has the list of all targets.
+
+mod relay;
+mod text;
 
 use ::http::HeaderMap;
 use ::http::header::{HeaderValue, VIA};
 use bytes::Bytes;
 
+pub use self::relay::{packet, relay};
+pub use self::text::{config, rule, target, template};
+pub use crate::http::h3::fuzz_entry::{fields, frame, qpack, settings};
+pub use crate::http::h3::fuzz_ops::h3_ops;
+use crate::tunnel::{Inbound, UdpError};
 use crate::wire::capsule::{CapsuleEvent, CapsuleReader, DATAGRAM_VALUE_MAX};
-use crate::wire::datagram::{QuarterStreamId, split_context_id, split_quarter_stream_id};
+use crate::wire::datagram::{
+    QuarterStreamId, UDP_PAYLOAD_MAX, split_context_id, split_quarter_stream_id,
+};
 use crate::wire::proxy_status::{self, Member, PROXY_STATUS, ProxyStatus};
-use crate::wire::target::Target;
-use crate::wire::template::{Match, PathTemplate, Template};
 use crate::wire::{field, varint, via};
+
+/// A stream, whole and in pieces: `data` starts with the lengths of `cuts` (modulo 16) pieces.
+fn cut(cuts: u8, data: &[u8]) -> (&[u8], Vec<&[u8]>) {
+    let (lengths, stream) = data.split_at(data.len().min(usize::from(cuts % 16)));
+    let mut pieces = Vec::new();
+    let mut left = stream;
+    for len in lengths {
+        let (piece, tail) = left.split_at(left.len().min((*len).into()));
+        pieces.push(piece);
+        left = tail;
+    }
+    pieces.push(left);
+    (stream, pieces)
+}
 
 /// A capsule stream gives the same events and the same end, cut or whole, and is buffered within the limit.
 ///
@@ -28,16 +51,7 @@ pub fn capsule(data: &[u8]) {
         0 => DATAGRAM_VALUE_MAX,
         limit => limit,
     };
-    let (lengths, stream) = rest.split_at(rest.len().min(usize::from(cuts % 16)));
-    let mut pieces = Vec::new();
-    let mut left = stream;
-    for len in lengths {
-        let (piece, tail) = left.split_at(left.len().min((*len).into()));
-        pieces.push(piece);
-        left = tail;
-    }
-    pieces.push(left);
-
+    let (stream, pieces) = cut(*cuts, rest);
     let (whole_events, whole) = read_capsules(limit, &[stream]);
     let (events, reader) = read_capsules(limit, &pieces);
     assert_eq!(whole_events, events);
@@ -65,46 +79,33 @@ fn read_capsules(limit: usize, pieces: &[&[u8]]) -> (Vec<CapsuleEvent>, CapsuleR
     (events, reader)
 }
 
-/// A template that parses prints as itself, and a server that uses it understands what a client sends.
+/// The data stream of a tunnel gives the same UDP payloads and the same end, cut or whole.
 ///
-/// Input: the first line is a template, or the path of one; the second, if any, is a request path for it.
+/// Input: one byte for the number of cuts (modulo 16), one byte per cut for the length of a piece, then the stream.
 ///
 /// # Panics
 /// When the law is broken.
-pub fn template(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else {
+pub fn udp(data: &[u8]) {
+    let [cuts, rest @ ..] = data else {
         return;
     };
-    let (text, request) = text.split_once('\n').unwrap_or((text, ""));
-    let targets = ["192.0.2.6:443", "[2001:db8::42]:1", "_a-b.example:65535"];
-    let targets = targets.map(|target| target.parse::<Target>().expect("a target"));
+    let (stream, pieces) = cut(*cuts, rest);
+    assert_eq!(read_udp(&[stream]), read_udp(&pieces));
+}
 
-    if let Ok(template) = Template::from_authority_or_template(text) {
-        assert_eq!(
-            Template::parse(&template.to_string()).as_ref(),
-            Ok(&template)
-        );
-        for target in &targets {
-            let path = template.expand_path(target);
-            if let Ok(server) = template.path_template() {
-                assert_eq!(
-                    server.match_path(&path),
-                    Match::Target(target.clone()),
-                    "{path}"
-                );
-            }
+fn read_udp(pieces: &[&[u8]]) -> (Vec<Option<Bytes>>, Result<(), UdpError>) {
+    let mut inbound = Inbound::default();
+    let mut payloads = Vec::new();
+    for piece in pieces {
+        let piece = Bytes::copy_from_slice(piece);
+        let result = inbound.handle_data(piece, |payload| payloads.push(payload));
+        if result.is_err() {
+            return (payloads, result);
         }
     }
-    let well_known = PathTemplate::well_known();
-    for server in [PathTemplate::parse(text).as_ref(), Ok(&well_known)]
-        .into_iter()
-        .flatten()
-    {
-        if let Match::Target(target) = server.match_path(request) {
-            assert_ne!(target.port, 0);
-            assert_eq!(target.to_string().parse(), Ok(target));
-        }
-    }
+    let longest = payloads.iter().flatten().map(Bytes::len).max();
+    assert!(longest.unwrap_or_default() <= UDP_PAYLOAD_MAX);
+    (payloads, inbound.handle_finished())
 }
 
 /// The head of a datagram that parses can be encoded, and parses to the same again.

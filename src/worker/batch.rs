@@ -81,6 +81,14 @@ impl Batches {
         batch.segments.push(payload);
     }
 
+    /// Sends the run of a tunnel whose socket is about to be closed.
+    pub(super) fn finish(&mut self, slot: BatchSlot, net: &mut impl Network) {
+        if slot.turn == self.turn {
+            // The tunnel ends anyway, so it does not matter whether the socket is dead.
+            self.batches[slot.index as usize].send(net, &mut Vec::new());
+        }
+    }
+
     /// Sends every run of the turn. Tunnels whose socket turned out dead are handed to `dead`.
     pub(super) fn flush(&mut self, net: &mut impl Network, mut dead: impl FnMut(TunnelId)) {
         for batch in &mut self.batches[..self.used] {
@@ -162,6 +170,27 @@ mod tests {
         assert_eq!(net.trains.len(), 2);
         assert_eq!(dead, [tunnel, tunnel]);
         batches.flush(&mut net, |_| panic!("nothing left"));
+    }
+
+    #[test]
+    fn a_run_that_is_finished_is_sent_once_and_nobody_hears_of_it() {
+        let mut table = Table::default();
+        let tunnel = table.insert(());
+        let socket = SocketId::from_parts(7, 1);
+        let mut net = Recorder {
+            dead: true,
+            ..Recorder::default()
+        };
+        let mut batches = Batches::default();
+        let mut slot = BatchSlot::default();
+        batches.finish(slot, &mut net);
+        let payload = Bytes::from_static(b"last");
+        batches.push(&mut slot, tunnel, socket, payload, &mut net);
+        batches.finish(slot, &mut net);
+        batches.flush(&mut net, |_| panic!("the tunnel is gone"));
+        assert_eq!(net.trains, [(socket, vec![4])]);
+        batches.finish(slot, &mut net);
+        assert_eq!(net.trains.len(), 1, "a slot of an earlier turn");
     }
 
     #[test]

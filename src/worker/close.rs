@@ -141,7 +141,10 @@ impl Machine {
         self.disarm(id, &tunnel);
         self.stats.tunnels_ended += 1;
         match tunnel.upstream {
-            Leg::Socket(socket) => out.remove(socket),
+            Leg::Socket(socket) => {
+                self.batches.finish(tunnel.batch, out);
+                out.remove(socket);
+            }
             Leg::Stream { connection, stream } => {
                 self.hub.unbind(connection, stream);
                 end(self, connection, stream);

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use quinn_proto::StreamId;
 use rustc_hash::FxHashMap;
 
 use super::batch::Batches;
@@ -145,6 +146,8 @@ pub struct Machine {
     pub(super) nested: FxHashMap<ConnectionId, TunnelId>,
     pub(super) batches: Batches,
     pub(super) local: VecDeque<LocalEvent>,
+    /// Request streams with data to read.
+    pub(super) readable: VecDeque<(ConnectionId, StreamId)>,
     /// One deadline per tunnel.
     pub(super) timers: BTreeSet<(Instant, TunnelId)>,
     pub(super) listeners: Vec<EndpointId>,
@@ -169,6 +172,7 @@ impl Machine {
             nested: FxHashMap::default(),
             batches: Batches::default(),
             local: VecDeque::new(),
+            readable: VecDeque::new(),
             timers: BTreeSet::new(),
             listeners: setup.listeners,
             dialler: setup.dialler,

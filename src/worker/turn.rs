@@ -138,6 +138,10 @@ impl Machine {
                 let tunnel = TunnelId::from_bits(owner);
                 self.relay_datagram(now, tunnel, (id, stream), datagram, out);
             }
+            // A stream that ends ends its tunnel, so the datagrams that came along go first.
+            while let Some((id, stream)) = self.readable.pop_front() {
+                self.relay_data(now, id, stream, out);
+            }
             self.handle_events(now, out);
         }
         self.progress_drain(now, out);

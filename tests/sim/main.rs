@@ -14,6 +14,7 @@
 mod hostile;
 mod net;
 mod node;
+mod pause;
 mod raw;
 mod relay;
 mod sim;

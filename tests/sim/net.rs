@@ -331,12 +331,13 @@ impl Net {
         id
     }
 
-    /// Bounds the receive buffer of a socket.
-    pub(crate) fn set_receive_buffer(&mut self, socket: SocketId, bytes: usize) {
-        self.sockets
-            .get_mut(&socket)
-            .expect("a socket")
-            .queue_bytes_max = bytes;
+    /// Bounds the receive buffers of the sockets that a node has by now.
+    pub(crate) fn set_receive_buffers(&mut self, node: NodeId, bytes: usize) {
+        let sockets = self
+            .sockets
+            .values_mut()
+            .filter(|socket| socket.node == node);
+        sockets.for_each(|socket| socket.queue_bytes_max = bytes);
     }
 
     /// Sets both directions between two nodes.

@@ -34,11 +34,11 @@ fn config() -> Config {
     }
 }
 
-/// Runs the operations in `data`. Returns how many were run.
+/// Runs the operations in `data`.
 ///
 /// # Panics
 /// When one of the assertions above fails; that is the finding.
-pub fn fuzz_ops(data: &[u8]) -> usize {
+pub fn h3_ops(data: &[u8]) {
     let mut input = Input(data);
     let mut world = World::new();
     let mut count = 0;
@@ -48,7 +48,6 @@ pub fn fuzz_ops(data: &[u8]) -> usize {
         world.server.settle(world.is_hostile);
         count += 1;
     }
-    count
 }
 
 struct Input<'a>(&'a [u8]);
@@ -300,7 +299,7 @@ mod tests {
     proptest! {
         #[test]
         fn operations_never_panic(data in prop::collection::vec(any::<u8>(), 0..600)) {
-            fuzz_ops(&data);
+            h3_ops(&data);
         }
 
         /// Without hostile operations, which are the upper ones.
@@ -317,18 +316,7 @@ mod tests {
                     _ => vec![opcode | selector << 4, *a, *b],
                 })
                 .collect();
-            fuzz_ops(&data);
+            h3_ops(&data);
         }
-    }
-
-    #[test]
-    fn the_corpus_passes() {
-        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/h3_ops");
-        let mut count = 0;
-        for entry in std::fs::read_dir(corpus).unwrap() {
-            let data = std::fs::read(entry.unwrap().path()).unwrap();
-            count += usize::from(fuzz_ops(&data) > 0);
-        }
-        assert!(count >= 5, "{count} seeds");
     }
 }

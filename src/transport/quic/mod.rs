@@ -33,7 +33,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, StreamId, VarInt};
+use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, PathStats, StreamId, VarInt};
 use slab::Slab;
 
 use self::arena::Arena;
@@ -238,6 +238,11 @@ impl Hub {
                 index: index as u32,
                 generation: connection.generation,
             })
+    }
+
+    /// What QUIC knows of a connection's path: round trip, window, MTU, losses.
+    pub fn path(&self, id: ConnectionId) -> Option<PathStats> {
+        Some(self.get(id)?.quic.stats().path)
     }
 
     /// How many connections exist, closing ones included.
