@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, PathStats, StreamId,
-    VarInt,
+    ClientConfig, ConnectError, ConnectionError, ConnectionHandle, DatagramEvent, EcnCodepoint,
+    PathStats, StreamId, VarInt,
 };
 use slab::Slab;
 
@@ -321,7 +321,13 @@ impl Hub {
             if connection.handshake_overdue(now) {
                 self.stats.handshakes_timed_out += 1;
                 let id = ConnectionId { index, generation };
-                self.abandon(now, id, Code::H3_NO_ERROR, CloseReason::HandshakeTimeout);
+                self.abandon(
+                    now,
+                    id,
+                    Code::H3_NO_ERROR,
+                    "",
+                    CloseReason::HandshakeTimeout,
+                );
             } else if connection.quic.poll_timeout().is_some_and(|due| due <= now) {
                 connection.quic.handle_timeout(now);
             }
@@ -528,14 +534,11 @@ impl Hub {
         }
     }
 
-    /// Closes a connection at once.
-    pub fn close(&mut self, now: Instant, id: ConnectionId, code: Code, reason: &'static str) {
-        if let Some(connection) = live(&mut self.connections, id) {
-            connection
-                .quic
-                .close(now, varint(code), Bytes::from_static(reason.as_bytes()));
-            self.touch(id.index);
-            self.mark_dirty(id.index);
+    /// Closes a connection at once. It ends with [`Event::Closed`], like one that the peer closed.
+    pub fn close(&mut self, now: Instant, id: ConnectionId, code: Code, phrase: &'static str) {
+        if self.is_open(id) {
+            let reason = CloseReason::Lost(ConnectionError::LocallyClosed);
+            self.abandon(now, id, code, phrase, reason);
         }
     }
 
@@ -602,20 +605,29 @@ impl Hub {
     fn fail(&mut self, now: Instant, id: ConnectionId, error: h3::ConnectionError) {
         self.stats.connections_misbehaved += 1;
         tracing::debug!(code = %error.code, reason = error.reason, "closing a connection");
-        self.abandon(now, id, error.code, CloseReason::Misbehaved(error));
+        self.abandon(now, id, error.code, "", CloseReason::Misbehaved(error));
     }
 
-    fn abandon(&mut self, now: Instant, id: ConnectionId, code: Code, reason: CloseReason) {
+    fn abandon(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        code: Code,
+        phrase: &'static str,
+        reason: CloseReason,
+    ) {
         let Some(connection) = live(&mut self.connections, id) else {
             return;
         };
         if connection.handshake_deadline.take().is_some() && connection.quic.side().is_server() {
             self.handshakes -= 1;
         }
-        connection.quic.close(now, varint(code), Bytes::new());
+        let phrase = Bytes::from_static(phrase.as_bytes());
+        connection.quic.close(now, varint(code), phrase);
         let event = connection.closed(reason);
         self.events.push_back((id, event));
         self.touch(id.index);
+        self.mark_dirty(id.index);
     }
 
     fn touch(&mut self, index: u32) {
