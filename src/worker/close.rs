@@ -167,10 +167,12 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         let owner = self.hub.owner(connection, stream).map(TunnelId::from_bits);
-        let requested = owner.and_then(|id| self.tunnels.get(id)).is_some_and(|tunnel| {
-            matches!(tunnel.state, State::Requested { .. })
-                && tunnel.upstream == Leg::Stream { connection, stream }
-        });
+        let requested = owner
+            .and_then(|id| self.tunnels.get(id))
+            .is_some_and(|tunnel| {
+                matches!(tunnel.state, State::Requested { .. })
+                    && tunnel.upstream == Leg::Stream { connection, stream }
+            });
         // A refusal asks us to stop sending, and the response may be right behind (RFC 9114 §4.1).
         if !requested {
             self.handle_reset(now, connection, stream, code, out);
