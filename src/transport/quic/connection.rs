@@ -38,7 +38,7 @@ pub enum Event {
 /// Why a connection is over.
 #[derive(Debug)]
 pub enum CloseReason {
-    /// QUIC says so: closed by the peer, timed out, TLS failed.
+    /// QUIC says so: closed by the peer or by our user, timed out, TLS failed.
     Lost(quinn_proto::ConnectionError),
     /// We closed it, because the peer broke HTTP/3.
     Misbehaved(h3::ConnectionError),
