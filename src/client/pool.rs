@@ -221,7 +221,7 @@ impl Pool {
             pooled.streams = pooled.streams.saturating_sub(1);
             pooled.idle_since = now;
             if pooled.going_away && pooled.streams == 0 {
-                hub.close(now, connection, Code::H3_NO_ERROR, "");
+                hub.close(now, connection, Code::H3_NO_ERROR);
             }
         }
         self.pump(now, hop, hub);
@@ -365,7 +365,7 @@ impl Pool {
         {
             pooled.going_away = true;
             if pooled.streams == 0 {
-                hub.close(now, connection, Code::H3_NO_ERROR, "");
+                hub.close(now, connection, Code::H3_NO_ERROR);
             }
         }
     }
@@ -402,7 +402,7 @@ impl Pool {
             for pooled in entry.ready.iter().filter(|pooled| pooled.streams == 0) {
                 let due = pooled.idle_since + self.limits.idle;
                 if due <= now {
-                    hub.close(now, pooled.id, Code::H3_NO_ERROR, "");
+                    hub.close(now, pooled.id, Code::H3_NO_ERROR);
                 } else {
                     next = Some(next.map_or(due, |next| next.min(due)));
                 }
@@ -503,8 +503,9 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     use quinn_proto::ConnectionError;
     /// QUIC error codes from here on carry a TLS alert in the low byte (RFC 9001 §4.8).
     const CRYPTO_ERROR: u64 = 0x100;
-    /// The alerts that say that a certificate was not accepted (RFC 8446 §6.2).
-    const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 42..=49;
+    /// The alerts that say that a certificate was not accepted (RFC 8446 §6.2). rustls sends decrypt_error (51) when
+    /// its signature is not that of the authority which it names.
+    const CERTIFICATE_ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 113];
     let tls = |code: u64, ours: bool| match code.checked_sub(CRYPTO_ERROR) {
         Some(alert) if ours && CERTIFICATE_ALERTS.contains(&alert) => Some(Refusal::NextHopTls {
             fault: TlsFault::Certificate,
@@ -534,6 +535,7 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
             | ConnectionError::Reset
             | ConnectionError::LocallyClosed
             | ConnectionError::CidsExhausted,
-        ) => Refusal::DestinationUnavailable,
+        )
+        | CloseReason::Local => Refusal::DestinationUnavailable,
     }
 }

@@ -87,7 +87,7 @@ impl Machine {
             Leg::Local => self.local.push_back(LocalEvent::Closed(id)),
             Leg::Nested(inner) => {
                 self.nested.remove(&inner);
-                self.hub.close(now, inner, Code::H3_NO_ERROR, "");
+                self.hub.close(now, inner, Code::H3_NO_ERROR);
             }
             Leg::None => {
                 if let Some(hop) = tunnel.nests {

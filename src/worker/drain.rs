@@ -72,7 +72,7 @@ impl Machine {
         self.drain = Drain::Done;
         let open: Vec<_> = self.hub.connections().collect();
         for id in open {
-            self.hub.close(now, id, Code::H3_NO_ERROR, "");
+            self.hub.close(now, id, Code::H3_NO_ERROR);
         }
     }
 

@@ -15,6 +15,7 @@ mod hostile;
 mod net;
 mod node;
 mod pause;
+mod pool;
 mod raw;
 mod relay;
 mod sim;

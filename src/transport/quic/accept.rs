@@ -29,21 +29,29 @@ impl Hub {
             }
             return;
         }
-        let full = self.connections.len() >= self.limits.connections_max
-            || self.handshakes >= self.limits.handshakes_max;
-        if self.draining || full {
-            self.stats.handshakes_refused += 1;
+        let refused = if self.draining {
+            Some(&mut self.stats.connections_refused_draining)
+        } else if self.served >= self.limits.connections_max {
+            Some(&mut self.stats.connections_refused)
+        } else if self.handshakes >= self.limits.handshakes_max {
+            Some(&mut self.stats.handshakes_refused)
+        } else {
+            None
+        };
+        if let Some(counter) = refused {
+            *counter += 1;
             let transmit = quinn.refuse(incoming, &mut self.response);
             respond(net, link, &transmit, &self.response);
             return;
         }
         match quinn.accept(incoming, now, &mut self.response, None) {
             Ok((handle, quic)) => {
+                self.served += 1;
                 self.handshakes += 1;
                 self.insert(now, endpoint, handle, quic, link, h3::Role::Server);
             }
             Err(error) => {
-                self.stats.handshakes_refused += 1;
+                self.stats.handshakes_failed += 1;
                 if let Some(transmit) = error.response {
                     respond(net, link, &transmit, &self.response);
                 }

@@ -14,6 +14,8 @@ use crate::wire::{capsule, varint};
 
 /// Most datagrams that one connection holds for request streams it has not seen yet (RFC 9297 §2.1).
 const HELD_DATAGRAMS_MAX: usize = 32;
+/// Most bytes of them: any single datagram fits.
+const HELD_BYTES_MAX: usize = 64 * 1024;
 /// How long such a datagram is held: about a round trip, generously.
 const HELD_FOR: Duration = Duration::from_millis(500);
 
@@ -24,7 +26,7 @@ pub enum Event {
     Connected,
     /// HTTP/3 has something to say.
     Http(h3::Event),
-    /// The connection is over.
+    /// The connection is over. The last event of every connection, whoever ended it.
     Closed {
         /// Why.
         reason: CloseReason,
@@ -36,12 +38,25 @@ pub enum Event {
 /// Why a connection is over.
 #[derive(Debug)]
 pub enum CloseReason {
-    /// QUIC says so: closed by the peer, timed out, TLS failed.
+    /// QUIC says so: closed by the peer or by our user, timed out, TLS failed.
     Lost(quinn_proto::ConnectionError),
     /// We closed it, because the peer broke HTTP/3.
     Misbehaved(h3::ConnectionError),
     /// The handshake took too long.
     HandshakeTimeout,
+    /// We closed it, see [`super::Hub::close`].
+    Local,
+}
+
+/// How far the end of a connection is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It goes on.
+    Open,
+    /// [`Event::Closed`] is the last of its events that wait to be polled.
+    Announced,
+    /// [`Event::Closed`] was polled: the slot can be reused once QUIC needs it no more.
+    Polled,
 }
 
 /// What became of a datagram. Whoever has no use for it may ignore it: what was dropped is counted.
@@ -68,7 +83,7 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     /// Set until the handshake ended, one way or the other.
     pub(super) handshake_deadline: Option<Instant>,
-    pub(super) established: bool,
+    pub(super) end: End,
     /// The deadline that the hub's heap holds for us.
     pub(super) timer: Option<Instant>,
     pub(super) touched: bool,
@@ -78,6 +93,9 @@ pub(super) struct Connection {
     pub(super) bound: FxHashMap<u64, u64>,
     mode: DatagramMode,
     held: VecDeque<(Instant, Bytes)>,
+    held_bytes: usize,
+    /// Whether streams may have become known since the held datagrams were looked at.
+    look_at_held: bool,
 }
 
 impl Connection {
@@ -98,7 +116,7 @@ impl Connection {
             link,
             generation,
             handshake_deadline: Some(handshake_deadline),
-            established: false,
+            end: End::Open,
             timer: None,
             touched: false,
             dirty: false,
@@ -106,6 +124,8 @@ impl Connection {
             bound: FxHashMap::default(),
             mode: DatagramMode::Pending,
             held: VecDeque::new(),
+            held_bytes: 0,
+            look_at_held: false,
         }
     }
 
@@ -114,40 +134,37 @@ impl Connection {
             .is_some_and(|deadline| deadline <= now)
     }
 
+    /// Passes an event of QUIC on to HTTP/3.
+    ///
+    /// # Errors
+    /// Why the connection is over.
     pub(super) fn handle_quic_event(
         &mut self,
         event: quinn_proto::Event,
-    ) -> Result<Option<Event>, h3::ConnectionError> {
+    ) -> Result<(), CloseReason> {
+        self.look_at_held = !self.held.is_empty();
         match event {
-            quinn_proto::Event::Connected => {
-                self.handshake_deadline = None;
-                self.established = true;
-                self.h3.start(&mut self.quic)?;
-                Ok(Some(Event::Connected))
-            }
+            quinn_proto::Event::Connected => self.h3.start(&mut self.quic),
             quinn_proto::Event::ConnectionLost { reason } => {
-                self.handshake_deadline = None;
-                Ok(Some(self.closed(CloseReason::Lost(reason))))
+                return Err(CloseReason::Lost(reason));
             }
-            quinn_proto::Event::Stream(event) => self
-                .h3
-                .handle_stream_event(&mut self.quic, event)
-                .map(|()| None),
+            quinn_proto::Event::Stream(event) => self.h3.handle_stream_event(&mut self.quic, event),
             quinn_proto::Event::HandshakeDataReady
             | quinn_proto::Event::DatagramReceived
-            | quinn_proto::Event::DatagramsUnblocked => Ok(None),
+            | quinn_proto::Event::DatagramsUnblocked => Ok(()),
         }
+        .map_err(CloseReason::Misbehaved)
     }
 
-    /// The event that ends it all.
-    pub(super) fn closed(&mut self, reason: CloseReason) -> Event {
-        let bound = std::mem::take(&mut self.bound);
-        let mut bound: Vec<_> = bound
-            .into_iter()
+    /// The owners of all request streams, who are forgotten here.
+    pub(super) fn take_bound(&mut self) -> Vec<(StreamId, u64)> {
+        let mut bound: Vec<_> = self
+            .bound
+            .drain()
             .map(|(index, owner)| (request_stream(index), owner))
             .collect();
         bound.sort_unstable();
-        Event::Closed { reason, bound }
+        bound
     }
 
     /// Keeps what an HTTP/3 event means for datagrams.
@@ -162,10 +179,11 @@ impl Connection {
         now: Instant,
         stats: &mut HubStats,
     ) -> Result<Option<(StreamId, Bytes)>, h3::ConnectionError> {
-        if !self.held.is_empty()
-            && let Some(datagram) = self.recv_held(now, stats)?
-        {
-            return Ok(Some(datagram));
+        if self.look_at_held {
+            if let Some(datagram) = self.recv_held(now, stats)? {
+                return Ok(Some(datagram));
+            }
+            self.look_at_held = false;
         }
         while let Some(mut datagram) = self.quic.datagrams().recv() {
             stats.datagrams_received += 1;
@@ -174,8 +192,9 @@ impl Connection {
                     bytes::Buf::advance(&mut datagram, header_len);
                     return Ok(Some((id, datagram)));
                 }
-                DatagramRoute::Early { .. } if self.held.len() < HELD_DATAGRAMS_MAX => {
+                DatagramRoute::Early { .. } if self.holds(datagram.len()) => {
                     // A copy: the original pins a receive buffer.
+                    self.held_bytes += datagram.len();
                     self.held
                         .push_back((now, Bytes::copy_from_slice(&datagram)));
                 }
@@ -185,6 +204,11 @@ impl Connection {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a datagram of this length can be held as well.
+    fn holds(&self, len: usize) -> bool {
+        self.held.len() < HELD_DATAGRAMS_MAX && self.held_bytes + len <= HELD_BYTES_MAX
     }
 
     /// The first held datagram whose stream is known by now; those that waited too long go.
@@ -197,12 +221,14 @@ impl Connection {
             let Some((since, mut datagram)) = self.held.pop_front() else {
                 break;
             };
+            self.held_bytes -= datagram.len();
             match self.h3.route_datagram(&mut self.quic, &datagram)? {
                 DatagramRoute::Stream { id, header_len } => {
                     bytes::Buf::advance(&mut datagram, header_len);
                     return Ok(Some((id, datagram)));
                 }
                 DatagramRoute::Early { .. } if now.duration_since(since) < HELD_FOR => {
+                    self.held_bytes += datagram.len();
                     self.held.push_back((since, datagram));
                 }
                 DatagramRoute::Early { .. } | DatagramRoute::Drop(_) => {

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{ConnectionId, Hub, Link, outgoing};
+use super::connection::End;
+use super::{Hub, Link, outgoing};
 use crate::net::Network;
 
 /// Most bytes of one message with UDP_SEGMENT: the largest UDP payload over IPv4.
@@ -49,6 +50,10 @@ impl Hub {
                         connection: outer,
                         stream,
                     } => {
+                        // After the end of the tunnel nothing may be sent in it (RFC 9297 §2.1).
+                        if self.owner(outer, stream).is_none() {
+                            continue;
+                        }
                         let segment_size = transmit.segment_size.unwrap_or(transmit.size).max(1);
                         for packet in transmit_buffer[..transmit.size].chunks(segment_size) {
                             // QUIC finds out by itself what was lost.
@@ -64,31 +69,15 @@ impl Hub {
         self.settle(index);
     }
 
-    /// Re-arms the connection's timer, or removes the connection when it is over.
+    /// Re-arms the connection's timer, or removes the connection when nobody needs it any more.
     fn settle(&mut self, index: u32) {
         let connection = &mut *self.connections[index as usize];
         if connection.quic.is_drained() {
-            let (endpoint, handle) = (connection.endpoint, connection.handle);
-            self.stats.connections_closed += 1;
-            if connection.handshake_deadline.is_some() && connection.quic.side().is_server() {
-                self.handshakes -= 1;
+            match connection.end {
+                End::Open => self.touch(index),
+                End::Announced => {}
+                End::Polled => self.remove(index),
             }
-            self.endpoints[endpoint.0].slots[handle.0] = None;
-            // The last events are still to be polled.
-            let id = ConnectionId {
-                index,
-                generation: connection.generation,
-            };
-            while let Some(event) = connection.quic.poll() {
-                if let quinn_proto::Event::ConnectionLost { reason } = event {
-                    let event = connection.closed(super::CloseReason::Lost(reason));
-                    self.events.push_back((id, event));
-                }
-            }
-            if let Some(armed) = connection.timer {
-                self.timers.remove(&(armed, index));
-            }
-            self.connections.remove(index as usize);
             return;
         }
         let due = connection
@@ -105,6 +94,16 @@ impl Hub {
                 self.timers.remove(&(armed, index));
             }
             self.timers.insert((due, index));
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        let connection = self.connections.remove(index as usize);
+        self.served -= usize::from(connection.quic.side().is_server());
+        self.stats.connections_closed += 1;
+        self.endpoints[connection.endpoint.0].slots[connection.handle.0] = None;
+        if let Some(armed) = connection.timer {
+            self.timers.remove(&(armed, index));
         }
     }
 }

@@ -37,8 +37,8 @@ use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, PathStats, Strea
 use slab::Slab;
 
 use self::arena::Arena;
-use self::connection::Connection;
 pub use self::connection::{CloseReason, Event, SendOutcome};
+use self::connection::{Connection, End};
 pub use self::outbox::OutboxLimits;
 pub use self::stats::HubStats;
 use crate::http::h3;
@@ -73,7 +73,8 @@ pub enum Link {
 /// Bounds of a [`Hub`].
 #[derive(Clone, Copy, Debug)]
 pub struct HubLimits {
-    /// Most connections that are open at once; more are refused with CONNECTION_REFUSED.
+    /// Most connections of clients; more are refused with CONNECTION_REFUSED. Connections that we dial are not
+    /// counted: their owner has a limit of its own.
     pub connections_max: usize,
     /// Unfinished handshakes of clients from which on addresses are validated by Retry first.
     pub retry_handshakes: usize,
@@ -98,7 +99,9 @@ pub struct Hub {
     endpoints: Vec<Endpoint>,
     connections: Slab<Box<Connection>>,
     generation: u32,
-    /// Client-initiated handshakes that are not finished.
+    /// Connections that clients opened to us.
+    served: usize,
+    /// Their handshakes that are not finished.
     handshakes: usize,
     draining: bool,
     touched: VecDeque<u32>,
@@ -123,6 +126,7 @@ impl Hub {
             endpoints: Vec::new(),
             connections: Slab::new(),
             generation: 0,
+            served: 0,
             handshakes: 0,
             draining: false,
             touched: VecDeque::new(),
@@ -206,7 +210,7 @@ impl Hub {
 
     /// Announces that the connection accepts no more requests.
     pub fn goaway(&mut self, now: Instant, id: ConnectionId, kind: h3::GoAway) {
-        let Some(connection) = live(&mut self.connections, id) else {
+        let Some(connection) = open(&mut self.connections, id) else {
             return;
         };
         let sent = connection.h3.goaway(&mut connection.quic, kind);
@@ -216,15 +220,9 @@ impl Hub {
         }
     }
 
-    /// Closes a connection at once.
-    pub fn close(&mut self, now: Instant, id: ConnectionId, code: Code, reason: &'static str) {
-        if let Some(connection) = live(&mut self.connections, id) {
-            connection
-                .quic
-                .close(now, varint(code), Bytes::from_static(reason.as_bytes()));
-            self.touch(id.index);
-            self.mark_dirty(id.index);
-        }
+    /// Closes a connection at once; [`Event::Closed`] tells of it, unless it was over before.
+    pub fn close(&mut self, now: Instant, id: ConnectionId, code: Code) {
+        self.end(now, id, code, CloseReason::Local);
     }
 
     /// Refuses new connections from here on.
@@ -255,7 +253,7 @@ impl Hub {
     /// Whether the connection exists and has not been closed by either side.
     pub fn is_open(&self, id: ConnectionId) -> bool {
         self.get(id)
-            .is_some_and(|connection| !connection.quic.is_closed())
+            .is_some_and(|connection| connection.end == End::Open)
     }
 
     /// Whether clients opened this connection to us.
@@ -272,20 +270,23 @@ impl Hub {
     fn fail(&mut self, now: Instant, id: ConnectionId, error: h3::ConnectionError) {
         self.stats.connections_misbehaved += 1;
         tracing::debug!(code = %error.code, reason = error.reason, "closing a connection");
-        self.abandon(now, id, error.code, CloseReason::Misbehaved(error));
+        self.end(now, id, error.code, CloseReason::Misbehaved(error));
     }
 
-    fn abandon(&mut self, now: Instant, id: ConnectionId, code: Code, reason: CloseReason) {
-        let Some(connection) = live(&mut self.connections, id) else {
+    /// Ends a connection for its owner, and for QUIC if that does not know yet.
+    fn end(&mut self, now: Instant, id: ConnectionId, code: Code, reason: CloseReason) {
+        let Some(connection) = open(&mut self.connections, id) else {
             return;
         };
+        connection.end = End::Announced;
         if connection.handshake_deadline.take().is_some() && connection.quic.side().is_server() {
             self.handshakes -= 1;
         }
         connection.quic.close(now, varint(code), Bytes::new());
-        let event = connection.closed(reason);
-        self.events.push_back((id, event));
-        self.touch(id.index);
+        self.stats.dropped_closed += connection.outbox.clear() as u64;
+        let bound = Vec::new();
+        self.events.push_back((id, Event::Closed { reason, bound }));
+        self.mark_dirty(id.index);
     }
 
     fn touch(&mut self, index: u32) {
@@ -308,6 +309,11 @@ impl Hub {
 fn live(connections: &mut Slab<Box<Connection>>, id: ConnectionId) -> Option<&mut Connection> {
     let connection = connections.get_mut(id.index as usize)?;
     (connection.generation == id.generation).then_some(connection)
+}
+
+/// A connection that is not over.
+fn open(connections: &mut Slab<Box<Connection>>, id: ConnectionId) -> Option<&mut Connection> {
+    live(connections, id).filter(|connection| connection.end == End::Open)
 }
 
 fn varint(code: Code) -> VarInt {

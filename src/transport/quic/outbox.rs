@@ -96,6 +96,15 @@ impl Outbox {
         self.ring.push_front(stream);
     }
 
+    /// Forgets everything; returns how many datagrams that was.
+    pub(super) fn clear(&mut self) -> usize {
+        self.ring.clear();
+        self.queues
+            .drain()
+            .map(|(_, queue)| queue.datagrams.len())
+            .sum()
+    }
+
     /// Forgets a stream; returns how many datagrams it lost.
     pub(super) fn remove(&mut self, stream: u64) -> usize {
         let Some(queue) = self.queues.remove(&stream) else {

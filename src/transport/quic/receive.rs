@@ -6,7 +6,10 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{DatagramEvent, EcnCodepoint};
 
-use super::{CloseReason, ConnectionId, Endpoint, EndpointId, Event, Hub, Link, live, respond};
+use super::connection::End;
+use super::{
+    CloseReason, ConnectionId, Endpoint, EndpointId, Event, Hub, Link, live, open, respond,
+};
 use crate::http::h3::code::Code;
 use crate::net::{Network, SocketId, Train};
 
@@ -89,7 +92,7 @@ impl Hub {
             if connection.handshake_overdue(now) {
                 self.stats.handshakes_timed_out += 1;
                 let id = ConnectionId { index, generation };
-                self.abandon(now, id, Code::H3_NO_ERROR, CloseReason::HandshakeTimeout);
+                self.end(now, id, Code::H3_NO_ERROR, CloseReason::HandshakeTimeout);
             } else if connection.quic.poll_timeout().is_some_and(|due| due <= now) {
                 connection.quic.handle_timeout(now);
             }
@@ -124,37 +127,44 @@ impl Hub {
 
     /// Turns what a connection received into events.
     pub fn advance(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = live(&mut self.connections, id) else {
+        let Some(connection) = open(&mut self.connections, id) else {
             return;
         };
-        let was_handshaking = connection.handshake_deadline.is_some();
-        let mut failure = None;
-        while let Some(event) = connection.quic.poll() {
-            match connection.handle_quic_event(event) {
-                Ok(Some(event)) => self.events.push_back((id, event)),
-                Ok(None) => {}
-                Err(error) => failure = failure.or(Some(error)),
+        let mut over = None;
+        while over.is_none()
+            && let Some(event) = connection.quic.poll()
+        {
+            if matches!(event, quinn_proto::Event::Connected) {
+                connection.handshake_deadline = None;
+                self.handshakes -= usize::from(connection.quic.side().is_server());
+                self.stats.connections_opened += 1;
+                self.events.push_back((id, Event::Connected));
             }
+            over = connection.handle_quic_event(event).err();
         }
         while let Some(event) = connection.h3.poll() {
             connection.note(&event);
             self.events.push_back((id, Event::Http(event)));
         }
-        let settled = was_handshaking && connection.handshake_deadline.is_none();
-        let is_server = connection.quic.side().is_server();
-        let established = connection.established;
-        if settled {
-            self.handshakes -= usize::from(is_server);
-            self.stats.connections_opened += u64::from(established);
-        }
-        if let Some(error) = failure {
-            self.fail(now, id, error);
-        }
         self.mark_dirty(id.index);
+        match over {
+            Some(CloseReason::Misbehaved(error)) => self.fail(now, id, error),
+            Some(reason) => self.end(now, id, Code::H3_NO_ERROR, reason),
+            None => {}
+        }
     }
 
     /// The next event, in the order in which they happened.
     pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
-        self.events.pop_front()
+        let (id, mut event) = self.events.pop_front()?;
+        if let Event::Closed { bound, .. } = &mut event
+            && let Some(connection) = live(&mut self.connections, id)
+        {
+            // Only now: the owner may have bound streams because of events that came before this one.
+            *bound = connection.take_bound();
+            connection.end = End::Polled;
+            self.mark_dirty(id.index);
+        }
+        Some((id, event))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use quinn_proto::StreamId;
 
-use super::{ConnectionId, Hub, SendOutcome, live};
+use super::{ConnectionId, Hub, SendOutcome, live, open};
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::http::request::{RequestHead, ResponseHead};
@@ -18,7 +18,7 @@ impl Hub {
         now: Instant,
         id: ConnectionId,
     ) -> Option<(StreamId, u64, Bytes)> {
-        let connection = live(&mut self.connections, id)?;
+        let connection = open(&mut self.connections, id)?;
         loop {
             match connection.recv_datagram(now, &mut self.stats) {
                 Ok(None) => return None,
@@ -60,7 +60,7 @@ impl Hub {
         stream: StreamId,
         payload: &[u8],
     ) -> SendOutcome {
-        let Some(connection) = live(&mut self.connections, id) else {
+        let Some(connection) = open(&mut self.connections, id) else {
             return SendOutcome::Gone;
         };
         let framed = self.arena.frame(stream.index(), payload);
@@ -77,7 +77,7 @@ impl Hub {
 
     /// Largest UDP payload that a tunnel on `stream` can send now, as long as the peer takes QUIC datagrams.
     pub fn payload_size_max(&mut self, id: ConnectionId, stream: StreamId) -> Option<usize> {
-        live(&mut self.connections, id)?.payload_size_max(stream)
+        open(&mut self.connections, id)?.payload_size_max(stream)
     }
 
     /// Opens a request stream. See [`h3::Connection::request`].
@@ -89,30 +89,41 @@ impl Hub {
         id: ConnectionId,
         head: &RequestHead,
     ) -> Result<StreamId, h3::RequestError> {
-        let connection = live(&mut self.connections, id).ok_or(h3::RequestError::GoingAway)?;
+        let connection = open(&mut self.connections, id).ok_or(h3::RequestError::GoingAway)?;
         let stream = connection.h3.request(&mut connection.quic, head);
         self.mark_dirty(id.index);
         stream
     }
 
-    /// Answers a request; with `fin` the answer is all there will be.
-    pub fn respond(&mut self, id: ConnectionId, stream: StreamId, head: &ResponseHead, fin: bool) {
-        self.with(id, |h3, quic| {
-            if let Err(error) = h3.respond(quic, stream, head, fin) {
-                // A stream that is gone needs no answer.
+    /// Answers a request; with `fin` the answer is all there will be. Returns whether the answer went out: a client
+    /// may have stopped listening, or accept no answer of this size. Then the stream is reset.
+    pub fn respond(
+        &mut self,
+        id: ConnectionId,
+        stream: StreamId,
+        head: &ResponseHead,
+        fin: bool,
+    ) -> bool {
+        let mut answered = false;
+        self.with(id, |h3, quic| match h3.respond(quic, stream, head, fin) {
+            Ok(()) => answered = true,
+            Err(error) => {
                 tracing::debug!(%error, "a response was not sent");
+                h3.reset(quic, stream, Code::H3_REQUEST_CANCELLED);
             }
         });
+        answered
     }
 
     /// Reads the data stream of a request: what DATA frames carry.
     pub fn recv_data(&mut self, now: Instant, id: ConnectionId, stream: StreamId) -> h3::RecvData {
-        let Some(connection) = live(&mut self.connections, id) else {
+        let Some(connection) = open(&mut self.connections, id) else {
             return h3::RecvData::Blocked;
         };
         let read = connection
             .h3
             .recv_data(&mut connection.quic, stream, usize::MAX);
+        self.touch(id.index);
         self.mark_dirty(id.index);
         read.unwrap_or_else(|error| {
             self.fail(now, id, error);
@@ -142,7 +153,7 @@ impl Hub {
         id: ConnectionId,
         act: impl FnOnce(&mut h3::Connection, &mut quinn_proto::Connection),
     ) {
-        if let Some(connection) = live(&mut self.connections, id) {
+        if let Some(connection) = open(&mut self.connections, id) {
             act(&mut connection.h3, &mut connection.quic);
             self.touch(id.index);
             self.mark_dirty(id.index);
@@ -150,7 +161,7 @@ impl Hub {
     }
 
     fn forget_waiting(&mut self, id: ConnectionId, stream: StreamId) {
-        if let Some(connection) = live(&mut self.connections, id) {
+        if let Some(connection) = open(&mut self.connections, id) {
             self.stats.dropped_closed += connection.outbox.remove(stream.index()) as u64;
         }
     }
