@@ -65,25 +65,28 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::spawn(threads.answer(resolver, resolves_max));
         let mut reports = Vec::new();
-        let mut signals = 0;
+        let mut draining = false;
         while reports.len() < workers {
             tokio::select! {
                 outcome = threads.outcomes.recv() => match outcome {
-                    Some(outcome) => reports.push(outcome.map_err(StartError::Worker)?.0),
+                    Some(outcome) => {
+                        reports.push(outcome.map_err(StartError::Worker)?.0);
+                        continue;
+                    }
                     None => break,
                 },
-                _ = terminate.recv() => signals += 1,
-                _ = interrupt.recv() => signals += 1,
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
             }
-            if signals == 1 {
+            if draining {
+                threads.tell(|| Letter::Stop);
+            } else {
+                draining = true;
                 tracing::info!(
                     ?drain_limit,
                     "draining; a second signal ends the relay at once"
                 );
                 threads.tell(|| Letter::Drain);
-                signals += 1;
-            } else if signals > 2 {
-                threads.tell(|| Letter::Stop);
             }
         }
         Ok::<_, StartError>(reports)
