@@ -25,6 +25,15 @@ use crate::worker::stats::Stats;
 /// What keeps the relay from starting, or ends it.
 pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(), StartError> {
     raise_file_limit()?;
+    let runtime = control_runtime()?;
+    // Signals are ours before anybody can know that the relay runs.
+    let (mut terminate, mut interrupt) = {
+        let _context = runtime.enter();
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        )
+    };
     let ca = if development {
         Some(development_ca()?)
     } else {
@@ -60,9 +69,7 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
     }
     out.flush()?;
 
-    let report = control_runtime()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    let report = runtime.block_on(async {
         tokio::spawn(threads.answer(resolver, resolves_max));
         let mut reports = Vec::new();
         let mut draining = false;
