@@ -95,6 +95,12 @@ fn run_udp(arguments: &UdpArgs) -> ExitCode {
         None if arguments.insecure => Trust::DangerousAnybody,
         None => Trust::System,
     };
+    // Authorities that cannot be read are a wrong argument; the system's may be missing for reasons of its own.
+    if let Trust::File(_) = trust
+        && let Err(error) = client_config(&ClientTls::new(trust.clone()))
+    {
+        return fail(USAGE, &error.to_string());
+    }
     let forward = Forward {
         via: arguments.via.clone(),
         listen: arguments.listen,
