@@ -503,8 +503,9 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     use quinn_proto::ConnectionError;
     /// QUIC error codes from here on carry a TLS alert in the low byte (RFC 9001 §4.8).
     const CRYPTO_ERROR: u64 = 0x100;
-    /// The alerts that say that a certificate was not accepted (RFC 8446 §6.2).
-    const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 42..=49;
+    /// The alerts that say that a certificate was not accepted (RFC 8446 §6.2). decrypt_error (51) is one: rustls
+    /// sends it when an authority of the right name did not sign the certificate.
+    const CERTIFICATE_ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 47, 48, 49, 51];
     let tls = |code: u64, ours: bool| match code.checked_sub(CRYPTO_ERROR) {
         Some(alert) if ours && CERTIFICATE_ALERTS.contains(&alert) => Some(Refusal::NextHopTls {
             fault: TlsFault::Certificate,
