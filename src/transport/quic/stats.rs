@@ -11,6 +11,12 @@ pub struct HubStats {
     pub connections_misbehaved: u64,
     /// Handshakes answered with Retry.
     pub retries_sent: u64,
+    /// Handshakes refused because the hub drains.
+    pub connections_refused_draining: u64,
+    /// Handshakes refused because enough connections are open.
+    pub connections_refused: u64,
+    /// Handshakes that could not be accepted.
+    pub handshakes_failed: u64,
     /// Handshakes refused because a limit was reached or the hub drains.
     pub handshakes_refused: u64,
     /// Handshakes given up after [`HubLimits::handshake_timeout`].
