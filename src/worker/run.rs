@@ -239,7 +239,7 @@ impl<A: App> Worker<A> {
             }
             let app_busy = app.turn(now, machine, &mut world);
             machine.flush(now, &mut world);
-            machine.stats.strays_dropped += strays_dropped;
+            machine.stats.dropped_mailbox_full += strays_dropped;
             // A queue to the control thread that is full is overload like any other.
             let mut refused = Vec::new();
             std::mem::swap(&mut refused, &mut unasked);
@@ -281,7 +281,7 @@ impl<A: App> Worker<A> {
     fn report(&self, io: Selected) -> Report {
         Report {
             machine: self.machine.stats,
-            hub: self.machine.hub().stats,
+            hub: self.machine.hub().counters(),
             net: self.driver.stats(),
             cpu: clock::thread_cpu_time(),
             io,

@@ -210,13 +210,13 @@ impl Machine {
             // What came in the same packet as a head is not announced again.
             h3::Event::Request { id: stream, head } => {
                 self.handle_request(now, id, stream, &head, out);
-                self.relay_data(now, id, stream, out);
+                self.readable.push_back((id, stream));
             }
             h3::Event::Response { id: stream, head } => {
                 self.handle_response(now, id, stream, head, out);
-                self.relay_data(now, id, stream, out);
+                self.readable.push_back((id, stream));
             }
-            h3::Event::Readable { id: stream } => self.relay_data(now, id, stream, out),
+            h3::Event::Readable { id: stream } => self.readable.push_back((id, stream)),
             h3::Event::Reset { id: stream, code } => self.handle_reset(now, id, stream, code, out),
             h3::Event::Stopped { id: stream, code } => {
                 self.handle_stopped(now, id, stream, code, out);

@@ -245,6 +245,16 @@ impl Hub {
         Some(self.get(id)?.quic.stats().path)
     }
 
+    /// Everything counted so far; [`Hub::stats`] lacks what QUIC counts of connections that still exist. Walks over all
+    /// of them, so it is for reports.
+    pub fn counters(&self) -> HubStats {
+        let mut counters = self.stats;
+        for (_, connection) in &self.connections {
+            connection.add_quic_counters(&mut counters);
+        }
+        counters
+    }
+
     /// How many connections exist, closing ones included.
     pub fn connection_count(&self) -> usize {
         self.connections.len()
