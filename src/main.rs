@@ -5,7 +5,7 @@
 mod cli;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -95,6 +95,12 @@ fn run_udp(arguments: &UdpArgs) -> ExitCode {
         None if arguments.insecure => Trust::DangerousAnybody,
         None => Trust::System,
     };
+    // Authorities that cannot be read are a wrong argument; the system's may be missing for reasons of its own.
+    if let Trust::File(_) = trust
+        && let Err(error) = client_config(&ClientTls::new(trust.clone()))
+    {
+        return fail(USAGE, &error.to_string());
+    }
     let forward = Forward {
         via: arguments.via.clone(),
         listen: arguments.listen,
@@ -116,13 +122,16 @@ fn run_udp(arguments: &UdpArgs) -> ExitCode {
     }
 }
 
-/// Lets log lines of `level` and above out, to standard error; the variable RUST_LOG says otherwise.
+/// Lets log lines of `level` and above out, to standard error; the variable RUST_LOG says otherwise. Colours are for
+/// terminals.
 fn log_to_stderr(level: LogLevel) {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.as_str()));
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && !no_color)
         .init();
 }
 

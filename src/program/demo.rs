@@ -140,9 +140,13 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     let target_thread = thread::Builder::new()
         .name("target".to_owned())
         .spawn(serve)?;
-    let target_waker = started
-        .recv()
-        .map_err(|_| io::Error::other("the target did not start"))?;
+    let Ok(target_waker) = started.recv() else {
+        let reason = match target_thread.join() {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => io::Error::other("the target did not start"),
+        };
+        return Err(StartError::Worker(reason));
+    };
 
     let mut relays = Vec::new();
     let egress = start_relay(demo, "egress", &ca, None)?;

@@ -25,6 +25,15 @@ use crate::worker::stats::{self, Stats};
 /// What keeps the relay from starting, or ends it.
 pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(), StartError> {
     raise_file_limit()?;
+    let runtime = control_runtime()?;
+    // Signals are ours before anybody can know that the relay runs.
+    let (mut terminate, mut interrupt) = {
+        let _context = runtime.enter();
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        )
+    };
     let ca = if development {
         Some(development_ca()?)
     } else {
@@ -60,30 +69,31 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
     }
     out.flush()?;
 
-    let report = control_runtime()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    let report = runtime.block_on(async {
         tokio::spawn(threads.answer(resolver, resolves_max));
         let mut reports = Vec::new();
-        let mut signals = 0;
+        let mut draining = false;
         while reports.len() < workers {
             tokio::select! {
                 outcome = threads.outcomes.recv() => match outcome {
-                    Some(outcome) => reports.push(outcome.map_err(StartError::Worker)?.0),
+                    Some(outcome) => {
+                        reports.push(outcome.map_err(StartError::Worker)?.0);
+                        continue;
+                    }
                     None => break,
                 },
-                _ = terminate.recv() => signals += 1,
-                _ = interrupt.recv() => signals += 1,
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
             }
-            if signals == 1 {
+            if draining {
+                threads.tell(|| Letter::Stop);
+            } else {
+                draining = true;
                 tracing::info!(
                     ?drain_limit,
                     "draining; a second signal ends the relay at once"
                 );
                 threads.tell(|| Letter::Drain);
-                signals += 1;
-            } else if signals > 2 {
-                threads.tell(|| Letter::Stop);
             }
         }
         Ok::<_, StartError>(reports)

@@ -14,7 +14,7 @@ use crate::net::Driver;
 use crate::net::resolve::{Resolver, SetupError};
 use crate::net::runtime::{self, IoChoice, Selected};
 use crate::worker::build::{BuildError, Plan};
-use crate::worker::mailbox::{Address, Letter};
+use crate::worker::mailbox::{Address, Letter, PostError};
 use crate::worker::run::{App, Question, Report};
 
 /// Why a program does not start.
@@ -109,11 +109,12 @@ impl<A: App + Send + 'static> Workers<A> {
         })
     }
 
-    /// Tells every worker. A full mailbox cannot swallow the end of the program: it is tried until it fits.
+    /// Tells every worker that still runs. A full mailbox cannot swallow the end of the program: it is tried until it
+    /// fits.
     pub fn tell(&self, letter: impl Fn() -> Letter) {
         for peer in &self.peers {
             let mut letter = letter();
-            while let Err(returned) = peer.post(letter) {
+            while let Err(PostError::Full(returned)) = peer.post(letter) {
                 letter = returned;
                 thread::yield_now();
             }

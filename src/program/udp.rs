@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::threads::{StartError, Workers, control_runtime, resolver};
 use crate::client::HopId;
 use crate::config::Checked;
-use crate::error::Refusal;
+use crate::error::{Refusal, TlsFault};
 use crate::http::request::ResponseHead;
 use crate::net::listen::bind_group;
 use crate::net::{Driver, Network, Outgoing, Received, SocketId, SocketKind};
@@ -222,9 +222,10 @@ impl App for Forwarder {
             }
             LocalEvent::Refused(tunnel, refusal, response) => {
                 let text = explain(refusal, response.as_deref());
-                tracing::warn!("{text}");
                 if self.spare == Some(tunnel) {
                     drop(self.opened.try_send(Err(text)));
+                } else {
+                    tracing::warn!("{text}");
                 }
                 self.forget(tunnel);
             }
@@ -279,17 +280,43 @@ impl App for Forwarder {
 /// One line that says who refused and why.
 fn explain(refusal: Refusal, response: Option<&ResponseHead>) -> String {
     let Some(response) = response else {
-        return format!("tunnel refused: {refusal}");
+        return format!("no tunnel: {}", unreachable_relay(refusal));
     };
-    let status = response
+    // A chain has a member for each relay, in any number of lines (RFC 9209 section 2).
+    let members: Vec<_> = response
         .headers
-        .get(PROXY_STATUS)
-        .and_then(|value| value.to_str().ok());
-    match status {
-        Some(status) => format!(
-            "tunnel refused by the relay: {} ({status})",
-            response.status
-        ),
-        None => format!("tunnel refused by the relay: {}", response.status),
+        .get_all(PROXY_STATUS)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let text = format!("tunnel refused by the relay: {}", response.status);
+    if members.is_empty() {
+        text
+    } else {
+        format!("{text} ({})", members.join(", "))
     }
+}
+
+/// What a refusal means that came without a response: the table of refusals speaks of targets, and ours is a relay.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the table's own texts fit everything else"
+)]
+fn unreachable_relay(refusal: Refusal) -> String {
+    let text = match refusal {
+        Refusal::ConnectTimeout | Refusal::NextHopTimeout => "the relay did not answer in time",
+        Refusal::ConnectionRefused => "the relay refused the connection",
+        Refusal::DestinationUnavailable => "the relay is down",
+        Refusal::DnsError { .. } => "the name of the relay does not resolve",
+        Refusal::Unroutable => "no route to the relay",
+        Refusal::NextHopTls {
+            fault: TlsFault::Certificate,
+        } => "the certificate of the relay is not acceptable",
+        // The tunnel that carries the second connection is the only one whose response stays inside.
+        Refusal::NextHopStatus { status } => {
+            return format!("the first relay refuses to reach the second: {status}");
+        }
+        other => return other.to_string(),
+    };
+    text.to_owned()
 }

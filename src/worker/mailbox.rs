@@ -42,6 +42,15 @@ pub enum Letter {
     Stop,
 }
 
+/// Why a letter was not taken.
+#[derive(Debug)]
+pub enum PostError {
+    /// There is no room for this letter.
+    Full(Letter),
+    /// The worker has ended; nobody will read.
+    Gone,
+}
+
 /// The sending side. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Address {
@@ -57,17 +66,18 @@ impl Address {
         }
     }
 
-    /// Puts a letter into the mailbox; gives it back when there is no room, or nobody reads any more.
+    /// Puts a letter into the mailbox.
     ///
     /// # Errors
-    /// The letter.
-    pub fn post(&self, letter: Letter) -> Result<(), Letter> {
+    /// When there is no room, or nobody reads any more.
+    pub fn post(&self, letter: Letter) -> Result<(), PostError> {
         match self.sender.try_send(letter) {
             Ok(()) => {
                 self.wake();
                 Ok(())
             }
-            Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) => Err(letter),
+            Err(TrySendError::Full(letter)) => Err(PostError::Full(letter)),
+            Err(TrySendError::Disconnected(_)) => Err(PostError::Gone),
         }
     }
 }
@@ -114,11 +124,12 @@ mod tests {
         let (address, mailbox) = mailbox(2);
         address.post(Letter::Drain).unwrap();
         address.post(Letter::Stop).unwrap();
-        assert!(matches!(address.post(Letter::Stop), Err(Letter::Stop)));
+        let full = address.post(Letter::Stop);
+        assert!(matches!(full, Err(PostError::Full(Letter::Stop))));
         assert!(matches!(mailbox.take(), Some(Letter::Drain)));
         assert!(matches!(mailbox.take(), Some(Letter::Stop)));
         assert!(mailbox.take().is_none());
         drop(mailbox);
-        assert!(address.post(Letter::Drain).is_err());
+        assert!(matches!(address.post(Letter::Drain), Err(PostError::Gone)));
     }
 }
