@@ -131,6 +131,8 @@ impl Machine {
         if self.pool_due.is_none_or(|due| due <= now) {
             self.pool_due = self.pool.expire(now, &mut self.hub);
         }
+        // What we closed ourselves has events too, and touches nothing.
+        self.handle_events(now, out);
         while let Some(id) = self.hub.next_touched() {
             self.hub.advance(now, id);
             self.handle_events(now, out);
