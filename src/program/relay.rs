@@ -69,7 +69,7 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
     }
     out.flush()?;
 
-    let report = runtime.block_on(async {
+    let mut reports = runtime.block_on(async {
         tokio::spawn(threads.answer(resolver, resolves_max));
         let mut reports = Vec::new();
         let mut draining = false;
@@ -98,7 +98,8 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
         }
         Ok::<_, StartError>(reports)
     })?;
-    writeln!(out, "{}", summary(&report))?;
+    reports.sort_unstable_by_key(|report| report.worker);
+    writeln!(out, "{}", summary(&reports))?;
     Ok(())
 }
 
@@ -123,9 +124,14 @@ fn write_ca(ca: &DevCa, port: u16) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// One line: what the relay did in its life.
+/// One line: what the relay did in its life. `by_worker` is how many of the connections each worker had.
 fn summary(reports: &[Report]) -> String {
     let mut machine = Stats::default();
+    let by_worker: Vec<_> = reports
+        .iter()
+        .map(|report| report.hub.connections_opened.to_string())
+        .collect();
+    let by_worker = by_worker.join(",");
     let (mut opened, mut misbehaved, mut refused, mut queue, mut large, mut unroutable) =
         (0, 0, 0, 0, 0, 0);
     let (mut calls_in, mut calls_out, mut received, mut sent) = (0, 0, 0, 0);
@@ -175,6 +181,6 @@ fn summary(reports: &[Report]) -> String {
          refused={requests_refused} tunnels={tunnels_opened} upstream={upstream_datagrams} \
          downstream={downstream_datagrams} dropped_queue={queue} dropped_too_large={large} \
          dropped_unroutable={unroutable} strays={strays_forwarded} udp_received={received} receive_calls={calls_in} \
-         udp_sent={sent} send_calls={calls_out}"
+         udp_sent={sent} send_calls={calls_out} by_worker={by_worker}"
     )
 }
