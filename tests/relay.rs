@@ -51,7 +51,7 @@ fn a_drain_keeps_tunnels_and_refuses_new_ones() {
     let finished = relay.program.finish();
     finished.assert_code(0);
     assert!(
-        finished.count("tunnels") >= 1 && finished.count("handshakes_refused") >= 1,
+        finished.count("tunnels_opened") >= 1 && finished.count("connections_refused_draining") >= 1,
         "{finished:#?}"
     );
 }
@@ -64,7 +64,7 @@ fn a_drain_ends_at_its_deadline() {
     Client::new(forwarder.address, 1).echo(64);
     relay.program.signal("INT");
     let finished = relay.program.finish();
-    assert_eq!(finished.assert_code(0).count("tunnels"), 1);
+    assert_eq!(finished.assert_code(0).count("tunnels_opened"), 1);
 }
 
 /// Whatever the number of workers, and whichever signal comes second.
@@ -80,7 +80,7 @@ fn a_second_signal_ends_it_at_once() {
         relay.program.wait_for_text("draining");
         relay.program.signal(second);
         let finished = relay.program.finish();
-        assert_eq!(finished.assert_code(0).count("tunnels"), 1);
+        assert_eq!(finished.assert_code(0).count("tunnels_opened"), 1);
     }
 }
 
@@ -92,7 +92,7 @@ fn an_idle_relay_ends_as_soon_as_it_listens() {
         let relay = egress(&site, PATIENT);
         relay.program.signal(signal);
         let finished = relay.program.finish();
-        assert_eq!(finished.assert_code(0).count("connections"), 0);
+        assert_eq!(finished.assert_code(0).count("connections_opened"), 0);
     }
 }
 
