@@ -146,7 +146,7 @@ fn a_draining_relay_lets_tunnels_end() {
         let late = sim.open(client, "target.test:7");
         sim.run_for(secs(1));
         assert_eq!(refusal(&sim, client, late), Refusal::ConnectionRefused);
-        assert_eq!(sim.hub(egress).handshakes_refused, 1);
+        assert_eq!(sim.hub(egress).connections_refused_draining, 1);
 
         sim.close(client, leaving);
         for number in 0..100 {
