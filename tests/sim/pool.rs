@@ -466,3 +466,17 @@ fn a_small_path_is_found_out_by_the_first_handshake() {
     assert!(sim.tunnel(client, first).refused.is_some());
     sim.open_now(client, "target.test:7");
 }
+
+#[test]
+fn every_relay_of_a_nested_route_learns_that_the_client_leaves() {
+    let mut sim = Sim::new(83);
+    let route = ["ingress.test", "middle.test", "egress.test"];
+    let relays = route.map(|name| sim.relay(name, &[]));
+    let client = sim.client(&route);
+    sim.host("target.test", 7, true);
+    sim.open_now(client, "target.test:7");
+    sim.stop(client);
+    sim.run_for(ms(500));
+    let left = relays.map(|relay| sim.node(relay).machine.tunnel_count());
+    assert_eq!(left, [0; 3]);
+}
