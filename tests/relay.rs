@@ -51,7 +51,8 @@ fn a_drain_keeps_tunnels_and_refuses_new_ones() {
     let finished = relay.program.finish();
     finished.assert_code(0);
     assert!(
-        finished.count("tunnels_opened") >= 1 && finished.count("connections_refused_draining") >= 1,
+        finished.count("tunnels_opened") >= 1
+            && finished.count("connections_refused_draining") >= 1,
         "{finished:#?}"
     );
 }
