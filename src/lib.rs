@@ -4,6 +4,7 @@
 pub mod client;
 #[doc(hidden)]
 pub mod config;
+mod counters;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]

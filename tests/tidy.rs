@@ -29,6 +29,7 @@ const fn layer(folder: &'static str, may_import: &'static [&'static str], sans_i
 /// From the bytes up. `error` is the table of refusals; `policy::resolve` holds the values that a lookup answers with,
 /// which `net` makes and `client` carries.
 const LAYERS: &[Layer] = &[
+    layer("counters", &[], true),
     layer("wire", &[], true),
     layer("error", &["wire"], true),
     layer("config", &["wire"], true),
@@ -40,8 +41,12 @@ const LAYERS: &[Layer] = &[
         &["tunnel", "policy", "wire", "http::request", "error"],
         true,
     ),
-    layer("net", &["config", "policy::resolve"], false),
-    layer("transport", &["net", "http", "wire", "config"], false),
+    layer("net", &["config", "policy::resolve", "counters"], false),
+    layer(
+        "transport",
+        &["net", "http", "wire", "config", "counters"],
+        false,
+    ),
     layer(
         "client",
         &[

@@ -100,7 +100,7 @@ pub const EARLY_DATAGRAMS: Limit = Limit {
     default: 16,
     min: 0,
     max: 1_024,
-    metric: "early_datagrams_dropped",
+    metric: "dropped_early",
     reason: "the newest is dropped; a QUIC client sends its first flight of up to ten packets along with the request",
 };
 
@@ -110,7 +110,7 @@ pub const EARLY_BYTES: Limit = Limit {
     default: 32 * KIB,
     min: 0,
     max: 16 * MIB,
-    metric: "early_datagrams_dropped",
+    metric: "dropped_early",
     reason: "the newest is dropped; room for sixteen datagrams of a common path MTU",
 };
 
@@ -120,7 +120,7 @@ pub const QUEUE_DATAGRAMS: Limit = Limit {
     default: 256,
     min: 16,
     max: 65_536,
-    metric: "queue_datagrams_dropped",
+    metric: "dropped_queue_full",
     reason: "the oldest is dropped; four turns of 64 datagrams absorb a burst without adding standing delay",
 };
 
@@ -130,7 +130,7 @@ pub const QUEUE_BYTES: Limit = Limit {
     default: 256 * KIB,
     min: 64 * KIB,
     max: 64 * MIB,
-    metric: "queue_datagrams_dropped",
+    metric: "dropped_queue_full",
     reason: "the oldest is dropped; the least value holds one datagram of the largest size",
 };
 
@@ -150,7 +150,7 @@ pub const MAILBOX: Limit = Limit {
     default: 1_024,
     min: 64,
     max: 65_536,
-    metric: "mailbox_full",
+    metric: "dropped_mailbox_full",
     reason: "a stray train is dropped as if the network had lost it; the owner empties its mailbox every turn",
 };
 
@@ -190,7 +190,7 @@ pub const DATAGRAM_SEND_BUFFER: Limit = Limit {
     default: 512 * KIB,
     min: 128 * KIB,
     max: 64 * MIB,
-    metric: "datagrams_send_buffer_full",
+    metric: "datagrams_queued",
     reason: "datagrams stay in the queues of their tunnels; 64 KiB lost a third of a flood, 256 KiB nothing (PERF.md)",
 };
 
@@ -200,7 +200,7 @@ pub const DATAGRAM_RECEIVE_BUFFER: Limit = Limit {
     default: 512 * KIB,
     min: 128 * KIB,
     max: 64 * MIB,
-    metric: "datagrams_receive_buffer_full",
+    metric: "dropped_receive_buffer_full",
     reason: "the oldest is dropped; it is read empty every turn, and a turn holds 64 datagrams per socket",
 };
 
@@ -230,8 +230,8 @@ pub const SEND_WINDOW: Limit = Limit {
     default: 256 * KIB,
     min: 64 * KIB,
     max: 256 * MIB,
-    metric: "send_window_full",
-    reason: "writes wait, and with them the reads that feed them",
+    metric: "dropped_stream_blocked",
+    reason: "heads wait, and a capsule that finds no room is dropped; requests and responses are small",
 };
 
 /// Bytes that quinn-proto may buffer for one handshake before it is accepted: a few Initial packets.

@@ -13,7 +13,7 @@ use crate::transport::tls::DevCa;
 use crate::worker::build::{BuildError, Plan};
 use crate::worker::mailbox::Letter;
 use crate::worker::run::{NoApp, Report};
-use crate::worker::stats::Stats;
+use crate::worker::stats::{self, Stats};
 
 /// Runs a relay until SIGTERM or SIGINT. The first signal drains: GOAWAY, no new tunnels, the end when the last tunnel
 /// is gone or the deadline passes. A second one ends it at once.
@@ -69,7 +69,7 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
     }
     out.flush()?;
 
-    let report = runtime.block_on(async {
+    let mut reports = runtime.block_on(async {
         tokio::spawn(threads.answer(resolver, resolves_max));
         let mut reports = Vec::new();
         let mut draining = false;
@@ -98,7 +98,8 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
         }
         Ok::<_, StartError>(reports)
     })?;
-    writeln!(out, "{}", summary(&report))?;
+    reports.sort_unstable_by_key(|report| report.worker);
+    writeln!(out, "{}", summary(&reports))?;
     Ok(())
 }
 
@@ -123,58 +124,24 @@ fn write_ca(ca: &DevCa, port: u16) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// One line: what the relay did in its life.
+/// One line: what the relay did in its life, every counter by its name, and how many of the connections
+/// each worker had.
 fn summary(reports: &[Report]) -> String {
-    let mut machine = Stats::default();
-    let (mut opened, mut misbehaved, mut refused, mut queue, mut large, mut unroutable) =
-        (0, 0, 0, 0, 0, 0);
-    let (mut calls_in, mut calls_out, mut received, mut sent) = (0, 0, 0, 0);
-    for Report {
-        machine: one,
-        hub,
-        net,
-        ..
-    } in reports
-    {
-        machine += *one;
-        let HubStats {
-            connections_opened,
-            connections_misbehaved,
-            handshakes_refused,
-            ..
-        } = hub;
-        opened += connections_opened;
-        misbehaved += connections_misbehaved;
-        refused += handshakes_refused;
-        queue += hub.dropped_queue_full;
-        large += hub.dropped_too_large;
-        unroutable += hub.dropped_unroutable;
-        let net::Stats {
-            receive_calls,
-            send_calls,
-            received_datagrams,
-            sent_datagrams,
-            ..
-        } = net;
-        calls_in += receive_calls;
-        calls_out += send_calls;
-        received += received_datagrams;
-        sent += sent_datagrams;
+    let (mut machine, mut hub) = (Stats::default(), HubStats::default());
+    let mut net = net::Stats::default();
+    for report in reports {
+        machine += report.machine;
+        hub += report.hub;
+        net += report.net;
     }
-    let Stats {
-        requests,
-        requests_refused,
-        tunnels_opened,
-        upstream_datagrams,
-        downstream_datagrams,
-        strays_forwarded,
-        ..
-    } = machine;
-    format!(
-        "summary connections={opened} handshakes_refused={refused} misbehaved={misbehaved} requests={requests} \
-         refused={requests_refused} tunnels={tunnels_opened} upstream={upstream_datagrams} \
-         downstream={downstream_datagrams} dropped_queue={queue} dropped_too_large={large} \
-         dropped_unroutable={unroutable} strays={strays_forwarded} udp_received={received} receive_calls={calls_in} \
-         udp_sent={sent} send_calls={calls_out}"
-    )
+    let mut line = "summary".to_owned();
+    for (name, value) in stats::named(&machine, &hub, &net) {
+        line.push_str(&format!(" {name}={value}"));
+    }
+    let by_worker: Vec<_> = reports
+        .iter()
+        .map(|report| report.hub.connections_opened.to_string())
+        .collect();
+    line.push_str(&format!(" by_worker={}", by_worker.join(",")));
+    line
 }

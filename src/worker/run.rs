@@ -175,6 +175,8 @@ pub struct Worker<A> {
 /// What a worker did, from its start to its end or to the time of asking.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// Which one.
+    pub worker: u32,
     /// Tunnels.
     pub machine: Stats,
     /// Connections.
@@ -239,7 +241,7 @@ impl<A: App> Worker<A> {
             }
             let app_busy = app.turn(now, machine, &mut world);
             machine.flush(now, &mut world);
-            machine.stats.strays_dropped += strays_dropped;
+            machine.stats.dropped_mailbox_full += strays_dropped;
             // A queue to the control thread that is full is overload like any other.
             let mut refused = Vec::new();
             std::mem::swap(&mut refused, &mut unasked);
@@ -280,8 +282,9 @@ impl<A: App> Worker<A> {
 
     fn report(&self, io: Selected) -> Report {
         Report {
+            worker: self.worker,
             machine: self.machine.stats,
-            hub: self.machine.hub().stats,
+            hub: self.machine.hub().counters(),
             net: self.driver.stats(),
             cpu: clock::thread_cpu_time(),
             io,
@@ -312,8 +315,7 @@ fn read_letters(
             Some(Letter::Report(asker)) => asked.push(asker),
             Some(Letter::Drain) => machine.drain(now),
             Some(Letter::Stop) => {
-                machine.stop(now);
-                machine.flush(now, world);
+                machine.stop(now, world);
                 return true;
             }
         }

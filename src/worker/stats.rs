@@ -1,79 +1,84 @@
 //! What one worker counts: plain integers, read by the worker alone and added up when it hands them out.
 
-use std::ops::AddAssign;
+use crate::counters::counters;
 
-/// Counters of one [`super::Machine`], from its start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stats {
-    /// Requests that asked for a tunnel.
-    pub requests: u64,
-    /// Requests that were refused, for whatever reason.
-    pub requests_refused: u64,
-    /// Messages that broke the rules of HTTP.
-    pub requests_malformed: u64,
-    /// Tunnels that opened.
-    pub tunnels_opened: u64,
-    /// Tunnels that ended, opened or not.
-    pub tunnels_ended: u64,
-    /// Tunnels ended because nothing came for too long.
-    pub tunnels_idle: u64,
-    /// Payloads relayed towards the target.
-    pub upstream_datagrams: u64,
-    /// Their bytes.
-    pub upstream_bytes: u64,
-    /// Payloads relayed towards the client.
-    pub downstream_datagrams: u64,
-    /// Their bytes.
-    pub downstream_bytes: u64,
-    /// Datagrams with an unknown Context ID, or none.
-    pub dropped_context: u64,
-    /// Payloads that came before the tunnel was open and found its hold full.
-    pub dropped_early: u64,
-    /// Tunnels ended because the peer broke the rules of datagrams or capsules.
-    pub tunnels_misbehaved: u64,
-    /// Errors of target sockets that ended a tunnel.
-    pub target_errors: u64,
-    /// Packets that belonged to another worker.
-    pub strays_forwarded: u64,
-    /// Strays that found the other worker's mailbox full.
-    pub strays_dropped: u64,
+counters! {
+    /// Counters of one [`Machine`](super::Machine), from its start.
+    pub struct Stats {
+        /// Requests of clients.
+        requests,
+        /// Requests of clients that were refused, for whatever reason.
+        requests_refused,
+        /// Messages that broke the rules of HTTP.
+        requests_malformed,
+        /// Requests and responses whose field section was too large.
+        field_sections_refused,
+        /// Tunnels that opened.
+        tunnels_opened,
+        /// Tunnels that ended, opened or not.
+        tunnels_ended,
+        /// Tunnels refused because there were [`MachineLimits::tunnels_max`](super::MachineLimits::tunnels_max).
+        tunnels_refused,
+        /// Tunnels ended because nothing came for too long.
+        tunnels_idle,
+        /// Tunnels ended because the peer broke the rules of datagrams or capsules.
+        tunnels_misbehaved,
+        /// Tunnels refused because of [`MachineLimits::target_sockets_max`](super::MachineLimits::target_sockets_max).
+        target_sockets_refused,
+        /// Errors of target sockets that ended a tunnel.
+        target_errors,
+        /// Names that were not looked up
+        /// because of [`MachineLimits::resolves_max`](super::MachineLimits::resolves_max).
+        resolves_refused,
+        /// Payloads relayed towards the target.
+        upstream_datagrams,
+        /// Their bytes.
+        upstream_bytes,
+        /// Payloads relayed towards the client.
+        downstream_datagrams,
+        /// Their bytes.
+        downstream_bytes,
+        /// Datagrams with an unknown Context ID, or none.
+        dropped_context,
+        /// Payloads that came before the tunnel was open and found its hold full.
+        dropped_early,
+        /// Packets that belonged to another worker.
+        strays_forwarded,
+        /// Trains of them that found the other worker's mailbox full.
+        dropped_mailbox_full,
+    }
 }
 
-impl AddAssign for Stats {
-    fn add_assign(&mut self, other: Self) {
-        let Self {
-            requests,
-            requests_refused,
-            requests_malformed,
-            tunnels_opened,
-            tunnels_ended,
-            tunnels_idle,
-            upstream_datagrams,
-            upstream_bytes,
-            downstream_datagrams,
-            downstream_bytes,
-            dropped_context,
-            dropped_early,
-            tunnels_misbehaved,
-            target_errors,
-            strays_forwarded,
-            strays_dropped,
-        } = other;
-        self.requests += requests;
-        self.requests_refused += requests_refused;
-        self.requests_malformed += requests_malformed;
-        self.tunnels_opened += tunnels_opened;
-        self.tunnels_ended += tunnels_ended;
-        self.tunnels_idle += tunnels_idle;
-        self.upstream_datagrams += upstream_datagrams;
-        self.upstream_bytes += upstream_bytes;
-        self.downstream_datagrams += downstream_datagrams;
-        self.downstream_bytes += downstream_bytes;
-        self.dropped_context += dropped_context;
-        self.dropped_early += dropped_early;
-        self.tunnels_misbehaved += tunnels_misbehaved;
-        self.target_errors += target_errors;
-        self.strays_forwarded += strays_forwarded;
-        self.strays_dropped += strays_dropped;
+/// Every counter of a worker, or of several added up, by its name.
+pub fn named(
+    machine: &Stats,
+    hub: &crate::transport::quic::HubStats,
+    net: &crate::net::Stats,
+) -> impl Iterator<Item = (&'static str, u64)> {
+    machine.named().chain(hub.named()).chain(net.named())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::config::limits;
+
+    #[test]
+    fn every_limit_counts_its_hits_under_a_name_of_its_own() {
+        let all: Vec<_> = named(&Stats::default(), &Default::default(), &Default::default())
+            .map(|(name, _)| name)
+            .collect();
+        let names: HashSet<_> = all.iter().copied().collect();
+        assert_eq!(names.len(), all.len(), "two counters of one name");
+        for limit in limits::ALL {
+            assert!(
+                names.contains(limit.metric),
+                "{}: {}",
+                limit.key,
+                limit.metric
+            );
+        }
     }
 }

@@ -37,6 +37,7 @@ use super::buffer::Pool;
 use super::poll::{FIRST_SOCKET_TOKEN, Poller, Waker, Woken};
 use super::socket::{self, Offload, SocketKind};
 use super::train::Train;
+use crate::counters::counters;
 
 pub use send::SendError;
 
@@ -115,41 +116,43 @@ pub enum Received {
     Error(io::Error),
 }
 
-/// What a [`Driver`] has done so far. Datagrams are counted where they end: sent, or under one of the reasons why not.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Stats {
-    /// Receive calls, those that found nothing included.
-    pub receive_calls: u64,
-    /// Datagrams received.
-    pub received_datagrams: u64,
-    /// Payload bytes received.
-    pub received_bytes: u64,
-    /// Receive calls that brought more than one datagram.
-    pub received_trains: u64,
-    /// Receive calls whose bytes were cut, and dropped here. Not zero is a bug.
-    pub truncated: u64,
-    /// Errors handed out by `receive`.
-    pub receive_errors: u64,
-    /// Send calls, failed ones included.
-    pub send_calls: u64,
-    /// Datagrams given to the kernel.
-    pub sent_datagrams: u64,
-    /// Payload bytes given to the kernel.
-    pub sent_bytes: u64,
-    /// Datagrams dropped because the kernel's send buffer was full.
-    pub send_blocked: u64,
-    /// Datagrams dropped because they exceed the path MTU.
-    pub send_too_large: u64,
-    /// Datagrams dropped because the peer's port is closed.
-    pub send_refused: u64,
-    /// Datagrams dropped because there is no way to the peer.
-    pub send_unreachable: u64,
-    /// Datagrams dropped for any other reason.
-    pub send_failed: u64,
-    /// Sockets that were switched to single sends because segmentation failed on them.
-    pub segmentation_failures: u64,
-    /// Times the worker parked and was woken.
-    pub wakeups: u64,
+counters! {
+    /// What a [`Driver`] has done so far. Datagrams are counted where they end: sent, or under one of the
+    /// reasons why not.
+    pub struct Stats {
+        /// Receive calls, those that found nothing included.
+        receive_calls,
+        /// Datagrams received.
+        received_datagrams,
+        /// Payload bytes received.
+        received_bytes,
+        /// Receive calls that brought more than one datagram.
+        received_trains,
+        /// Receive calls whose bytes were cut, and dropped here. Not zero is a bug.
+        truncated,
+        /// Errors handed out by `receive`.
+        receive_errors,
+        /// Send calls, failed ones included.
+        send_calls,
+        /// Datagrams given to the kernel.
+        sent_datagrams,
+        /// Payload bytes given to the kernel.
+        sent_bytes,
+        /// Datagrams dropped because the kernel's send buffer was full.
+        send_blocked,
+        /// Datagrams dropped because they exceed the path MTU.
+        send_too_large,
+        /// Datagrams dropped because the peer's port is closed.
+        send_refused,
+        /// Datagrams dropped because there is no way to the peer.
+        send_unreachable,
+        /// Datagrams dropped for any other reason.
+        send_failed,
+        /// Sockets that were switched to single sends because segmentation failed on them.
+        segmentation_failures,
+        /// Times the worker parked and was woken.
+        wakeups,
+    }
 }
 
 /// A socket and what the driver knows about it.

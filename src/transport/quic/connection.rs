@@ -92,6 +92,8 @@ pub(super) struct Connection {
     /// Request streams by index, to their owners.
     pub(super) bound: FxHashMap<u64, u64>,
     mode: DatagramMode,
+    /// Datagrams read from QUIC.
+    datagrams_taken: u64,
     held: VecDeque<(Instant, Bytes)>,
     held_bytes: usize,
     /// Whether streams may have become known since the held datagrams were looked at.
@@ -123,6 +125,7 @@ impl Connection {
             outbox: Outbox::default(),
             bound: FxHashMap::default(),
             mode: DatagramMode::Pending,
+            datagrams_taken: 0,
             held: VecDeque::new(),
             held_bytes: 0,
             look_at_held: false,
@@ -186,7 +189,8 @@ impl Connection {
             self.look_at_held = false;
         }
         while let Some(mut datagram) = self.quic.datagrams().recv() {
-            stats.datagrams_received += 1;
+            stats.quic_datagrams_received += 1;
+            self.datagrams_taken += 1;
             match self.h3.route_datagram(&mut self.quic, &datagram)? {
                 DatagramRoute::Stream { id, header_len } => {
                     bytes::Buf::advance(&mut datagram, header_len);
@@ -251,7 +255,7 @@ impl Connection {
             DatagramMode::Frames if self.outbox.is_empty() => {
                 match self.quic.datagrams().send(framed, false) {
                     Ok(()) => {
-                        stats.datagrams_sent += 1;
+                        stats.quic_datagrams_sent += 1;
                         return SendOutcome::Sent;
                     }
                     Err(SendDatagramError::Blocked(framed)) => framed,
@@ -270,6 +274,7 @@ impl Connection {
         };
         // A copy of its own size: the arena's chunk must not be pinned by what waits.
         let waiting = Bytes::copy_from_slice(&blocked);
+        stats.datagrams_queued += 1;
         stats.dropped_queue_full += self.outbox.push(stream.index(), waiting, limits) as u64;
         SendOutcome::Queued
     }
@@ -315,7 +320,7 @@ impl Connection {
             }
             match self.quic.datagrams().send(framed, false) {
                 Ok(()) => {
-                    stats.datagrams_sent += 1;
+                    stats.quic_datagrams_sent += 1;
                     fed = true;
                 }
                 Err(SendDatagramError::Blocked(framed)) => {
@@ -330,6 +335,15 @@ impl Connection {
             }
         }
         fed
+    }
+
+    /// Adds what QUIC counted since the connection began.
+    pub(super) fn add_quic_counters(&self, stats: &mut HubStats) {
+        let frames = self.quic.stats().frame_rx;
+        stats.streams_blocked += frames.streams_blocked_bidi;
+        stats.stream_data_blocked += frames.stream_data_blocked;
+        stats.data_blocked += frames.data_blocked;
+        stats.dropped_receive_buffer_full += frames.datagram.saturating_sub(self.datagrams_taken);
     }
 
     pub(super) fn payload_size_max(&mut self, stream: StreamId) -> Option<usize> {

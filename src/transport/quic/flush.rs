@@ -101,6 +101,7 @@ impl Hub {
         let connection = self.connections.remove(index as usize);
         self.served -= usize::from(connection.quic.side().is_server());
         self.stats.connections_closed += 1;
+        connection.add_quic_counters(&mut self.stats);
         self.endpoints[connection.endpoint.0].slots[connection.handle.0] = None;
         if let Some(armed) = connection.timer {
             self.timers.remove(&(armed, index));

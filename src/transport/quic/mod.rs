@@ -28,6 +28,7 @@ mod receive;
 mod stats;
 mod streams;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -225,6 +226,17 @@ impl Hub {
         self.end(now, id, code, CloseReason::Local);
     }
 
+    /// Closes every connection and sends what tells the peers.
+    pub fn close_all(&mut self, now: Instant, net: &mut impl Network) {
+        let mut open: Vec<_> = self.connections().collect();
+        // A nested connection says goodbye through its carrier, which is always older.
+        open.sort_unstable_by_key(|id| Reverse(id.generation));
+        for id in open {
+            self.close(now, id, Code::H3_NO_ERROR);
+            self.flush(now, net);
+        }
+    }
+
     /// Refuses new connections from here on.
     pub fn drain(&mut self) {
         self.draining = true;
@@ -243,6 +255,16 @@ impl Hub {
     /// What QUIC knows of a connection's path: round trip, window, MTU, losses.
     pub fn path(&self, id: ConnectionId) -> Option<PathStats> {
         Some(self.get(id)?.quic.stats().path)
+    }
+
+    /// Everything counted so far; [`Hub::stats`] lacks what QUIC counts of connections that still exist. Walks over all
+    /// of them, so it is for reports.
+    pub fn counters(&self) -> HubStats {
+        let mut counters = self.stats;
+        for (_, connection) in &self.connections {
+            connection.add_quic_counters(&mut counters);
+        }
+        counters
     }
 
     /// How many connections exist, closing ones included.

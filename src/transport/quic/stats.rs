@@ -1,42 +1,55 @@
 //! What a hub counts.
 
-/// What a hub counts. Plain integers: a worker owns them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HubStats {
-    /// Connections whose handshake finished.
-    pub connections_opened: u64,
-    /// Connections that ended, for whatever reason.
-    pub connections_closed: u64,
-    /// Connections that we closed because the peer broke HTTP/3.
-    pub connections_misbehaved: u64,
-    /// Handshakes answered with Retry.
-    pub retries_sent: u64,
-    /// Handshakes refused because the hub drains.
-    pub connections_refused_draining: u64,
-    /// Handshakes refused because enough connections are open.
-    pub connections_refused: u64,
-    /// Handshakes that could not be accepted.
-    pub handshakes_failed: u64,
-    /// Handshakes refused because a limit was reached or the hub drains.
-    pub handshakes_refused: u64,
-    /// Handshakes given up after [`HubLimits::handshake_timeout`].
-    pub handshakes_timed_out: u64,
-    /// UDP datagrams that belong to no connection, or are not QUIC.
-    pub packets_ignored: u64,
-    /// Tunnel datagrams received.
-    pub datagrams_received: u64,
-    /// Tunnel datagrams given to QUIC.
-    pub datagrams_sent: u64,
-    /// Tunnel datagrams sent as capsules because the peer takes no QUIC datagrams.
-    pub capsules_sent: u64,
-    /// Received datagrams dropped: their stream is gone, or not yet known and the hold is full.
-    pub dropped_unroutable: u64,
-    /// Dropped because the tunnel's queue was full, oldest first.
-    pub dropped_queue_full: u64,
-    /// Dropped because they do not fit the path (RFC 9298 §6.1).
-    pub dropped_too_large: u64,
-    /// Dropped because the stream that carries capsules was blocked.
-    pub dropped_stream_blocked: u64,
-    /// Dropped because the tunnel ended while they waited.
-    pub dropped_closed: u64,
+use crate::counters::counters;
+
+counters! {
+    /// What a [`Hub`](super::Hub) counts, from its start.
+    pub struct HubStats {
+        /// Connections whose handshake finished.
+        connections_opened,
+        /// Connections that ended, for whatever reason.
+        connections_closed,
+        /// Connections that we closed because the peer broke HTTP/3.
+        connections_misbehaved,
+        /// Connections refused because of [`HubLimits::connections_max`](super::HubLimits::connections_max).
+        connections_refused,
+        /// Connections refused because the hub drains.
+        connections_refused_draining,
+        /// Handshakes answered with Retry.
+        retries_sent,
+        /// Handshakes refused because of [`HubLimits::handshakes_max`](super::HubLimits::handshakes_max).
+        handshakes_refused,
+        /// Handshakes that failed with their first packet.
+        handshakes_failed,
+        /// Handshakes given up after [`HubLimits::handshake_timeout`](super::HubLimits::handshake_timeout).
+        handshakes_timed_out,
+        /// UDP datagrams that belong to no connection, or are not QUIC.
+        packets_ignored,
+        /// Tunnel datagrams received.
+        quic_datagrams_received,
+        /// Tunnel datagrams given to QUIC.
+        quic_datagrams_sent,
+        /// Tunnel datagrams sent as capsules because the peer takes no QUIC datagrams.
+        capsules_sent,
+        /// Tunnel datagrams that had to wait because QUIC's send buffer was full, or SETTINGS had not arrived.
+        datagrams_queued,
+        /// Received datagrams dropped: their stream is gone, or not yet known and the hold is full.
+        dropped_unroutable,
+        /// Received datagrams that fell out of QUIC's receive buffer, or lay in it when the connection ended.
+        dropped_receive_buffer_full,
+        /// Dropped because the tunnel's queue was full, oldest first.
+        dropped_queue_full,
+        /// Dropped because they do not fit the path (RFC 9298 §6.1).
+        dropped_too_large,
+        /// Dropped because the stream that carries capsules was blocked.
+        dropped_stream_blocked,
+        /// Dropped because the tunnel ended while they waited.
+        dropped_closed,
+        /// STREAMS_BLOCKED frames received: a client wants more requests than it may have.
+        streams_blocked,
+        /// STREAM_DATA_BLOCKED frames received: a peer wants more credit on one stream.
+        stream_data_blocked,
+        /// DATA_BLOCKED frames received: a peer wants more credit on a connection.
+        data_blocked,
+    }
 }
