@@ -421,5 +421,8 @@ mod tests {
         assert_eq!(delivered(&[(10, 0, b"\0one")]), [b"one"]);
         assert_eq!(delivered(&[(5, 0, b"\0\x04\0one"), (6, 0, b"")]), [b"one"]);
         assert_eq!(delivered(&[(10, 0, b"\0one"), (6, 0, b"")]), [b"one"]);
+        // A tunnel that begins and ends in one flight, on the next stream.
+        let whole = [(1, 0, &b""[..]), (10, 1, b"\0one"), (6, 1, b"")];
+        assert_eq!(delivered(&whole), [b"one"]);
     }
 }

@@ -69,7 +69,7 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
     }
     out.flush()?;
 
-    let report = runtime.block_on(async {
+    let mut reports = runtime.block_on(async {
         tokio::spawn(threads.answer(resolver, resolves_max));
         let mut reports = Vec::new();
         let mut draining = false;
@@ -98,7 +98,8 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
         }
         Ok::<_, StartError>(reports)
     })?;
-    writeln!(out, "{}", summary(&report))?;
+    reports.sort_unstable_by_key(|report| report.worker);
+    writeln!(out, "{}", summary(&reports))?;
     Ok(())
 }
 
@@ -123,7 +124,8 @@ fn write_ca(ca: &DevCa, port: u16) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// One line: what the relay did in its life, every counter by its name.
+/// One line: what the relay did in its life, every counter by its name, and how many of the connections
+/// each worker had.
 fn summary(reports: &[Report]) -> String {
     let (mut machine, mut hub) = (Stats::default(), HubStats::default());
     let mut net = net::Stats::default();
@@ -136,5 +138,10 @@ fn summary(reports: &[Report]) -> String {
     for (name, value) in stats::named(&machine, &hub, &net) {
         line.push_str(&format!(" {name}={value}"));
     }
+    let by_worker: Vec<_> = reports
+        .iter()
+        .map(|report| report.hub.connections_opened.to_string())
+        .collect();
+    line.push_str(&format!(" by_worker={}", by_worker.join(",")));
     line
 }

@@ -175,6 +175,8 @@ pub struct Worker<A> {
 /// What a worker did, from its start to its end or to the time of asking.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// Which one.
+    pub worker: u32,
     /// Tunnels.
     pub machine: Stats,
     /// Connections.
@@ -280,6 +282,7 @@ impl<A: App> Worker<A> {
 
     fn report(&self, io: Selected) -> Report {
         Report {
+            worker: self.worker,
             machine: self.machine.stats,
             hub: self.machine.hub().counters(),
             net: self.driver.stats(),
@@ -312,8 +315,7 @@ fn read_letters(
             Some(Letter::Report(asker)) => asked.push(asker),
             Some(Letter::Drain) => machine.drain(now),
             Some(Letter::Stop) => {
-                machine.stop(now);
-                machine.flush(now, world);
+                machine.stop(now, world);
                 return true;
             }
         }
