@@ -42,10 +42,13 @@ fn through_one_relay() {
     let finished = egress.stop();
     finished.assert_code(0);
     assert_eq!(
-        (finished.count("connections"), finished.count("refused")),
+        (
+            finished.count("connections_opened"),
+            finished.count("requests_refused")
+        ),
         (1, 0)
     );
-    assert_eq!(finished.count("tunnels"), u64::from(CLIENTS));
+    assert_eq!(finished.count("tunnels_opened"), u64::from(CLIENTS));
 }
 
 #[test]
@@ -59,7 +62,7 @@ fn through_a_chain() {
     for relay in [ingress, egress] {
         let finished = relay.stop();
         finished.assert_code(0);
-        assert_eq!(finished.count("tunnels"), u64::from(CLIENTS));
+        assert_eq!(finished.count("tunnels_opened"), u64::from(CLIENTS));
     }
 }
 
@@ -73,9 +76,12 @@ fn nested() {
 
     // One tunnel for the connection to the egress, whatever it carries.
     let finished = ingress.stop();
-    assert_eq!(finished.assert_code(0).count("tunnels"), 1);
+    assert_eq!(finished.assert_code(0).count("tunnels_opened"), 1);
     let finished = egress.stop();
-    assert_eq!(finished.assert_code(0).count("tunnels"), u64::from(CLIENTS));
+    assert_eq!(
+        finished.assert_code(0).count("tunnels_opened"),
+        u64::from(CLIENTS)
+    );
 }
 
 #[test]

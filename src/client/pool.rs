@@ -123,6 +123,8 @@ struct Entry {
     dial: Dial,
     ready: Vec<Pooled>,
     waiting: VecDeque<Request>,
+    /// A handshake found no answer: the next one starts with smaller packets.
+    small_path: bool,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -167,6 +169,7 @@ impl Pool {
                     dial: Dial::Idle,
                     ready: Vec::new(),
                     waiting: VecDeque::new(),
+                    small_path: false,
                     failures: 0,
                     not_before: None,
                 });
@@ -303,7 +306,7 @@ impl Pool {
     ) {
         let entry = &mut self.entries[hop.0 as usize];
         let transport = match link {
-            Link::Socket(_) => self.options.client_transport(),
+            Link::Socket(_) => self.options.client_transport(entry.small_path),
             Link::Tunnel { connection, stream } => {
                 let room = hub.payload_size_max(connection, stream);
                 self.options.nested_transport(room.unwrap_or_default())
@@ -390,6 +393,7 @@ impl Pool {
         let entry = &mut self.entries[hop.0 as usize];
         entry.ready.retain(|pooled| pooled.id != connection);
         if entry.dial == Dial::Handshaking(connection) {
+            entry.small_path |= matches!(reason, CloseReason::HandshakeTimeout);
             if entry.via.is_none() && !entry.addresses.is_empty() {
                 self.dial_next_address(now, hop, link, hub);
             } else {

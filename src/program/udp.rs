@@ -117,6 +117,8 @@ struct Forwarder {
     /// The tunnel that was opened before anybody asked, to see whether it works.
     spare: Option<TunnelId>,
     started: bool,
+    /// The first tunnel was open.
+    announced: bool,
     opened: tokio::sync::mpsc::Sender<Result<(), String>>,
     tunnels: FxHashMap<SocketAddr, TunnelId>,
     flows: FxHashMap<TunnelId, Flow>,
@@ -139,6 +141,7 @@ impl Forwarder {
             socket,
             spare: None,
             started: false,
+            announced: false,
             opened,
             tunnels: FxHashMap::default(),
             flows: FxHashMap::default(),
@@ -199,8 +202,9 @@ impl Flow {
 impl App for Forwarder {
     fn handle(&mut self, _: Instant, event: LocalEvent, _: &mut Machine, out: &mut World<'_>) {
         match event {
+            LocalEvent::Opened(_) if self.announced => {}
             LocalEvent::Opened(_) => {
-                // Only the first is waited for.
+                self.announced = true;
                 drop(self.opened.try_send(Ok(())));
             }
             LocalEvent::Payload(tunnel, payload) => {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::machine::{Machine, Outside};
 use crate::error::Abort;
 use crate::http::h3;
-use crate::http::h3::code::Code;
 
 /// How long the first GOAWAY has to reach clients before requests are refused: generous round trips.
 const GOAWAY_SETTLES: Duration = Duration::from_millis(300);
@@ -61,19 +60,16 @@ impl Machine {
                 for tunnel in left {
                     self.abort(now, tunnel, Abort::Drain, out);
                 }
-                self.stop(now);
+                self.stop(now, out);
             }
             Drain::No | Drain::Announced { .. } | Drain::Refusing { .. } | Drain::Done => {}
         }
     }
 
-    /// Closes every connection; the flush that follows tells the peers.
-    pub fn stop(&mut self, now: Instant) {
+    /// Closes every connection and tells the peers.
+    pub fn stop(&mut self, now: Instant, out: &mut impl Outside) {
         self.drain = Drain::Done;
-        let open: Vec<_> = self.hub.connections().collect();
-        for id in open {
-            self.hub.close(now, id, Code::H3_NO_ERROR);
-        }
+        self.hub.close_all(now, out);
     }
 
     /// Whether a drain has come to its end.

@@ -83,8 +83,21 @@ impl Machine {
         }
     }
 
+    /// The datagrams that a connection has received.
+    pub(super) fn relay_datagrams(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        out: &mut impl Outside,
+    ) {
+        while let Some((stream, owner, datagram)) = self.hub.recv_datagram(now, id) {
+            let tunnel = TunnelId::from_bits(owner);
+            self.relay_datagram(now, tunnel, (id, stream), datagram, out);
+        }
+    }
+
     /// An HTTP Datagram on a request stream, from either side.
-    pub(super) fn relay_datagram(
+    fn relay_datagram(
         &mut self,
         now: Instant,
         id: TunnelId,

@@ -315,8 +315,7 @@ fn read_letters(
             Some(Letter::Report(asker)) => asked.push(asker),
             Some(Letter::Drain) => machine.drain(now),
             Some(Letter::Stop) => {
-                machine.stop(now);
-                machine.flush(now, world);
+                machine.stop(now, world);
                 return true;
             }
         }

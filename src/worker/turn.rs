@@ -141,13 +141,14 @@ impl Machine {
             self.handle_events(now, out);
             if let Some(id) = self.hub.next_touched() {
                 self.hub.advance(now, id);
-                self.handle_events(now, out);
-                while let Some((stream, owner, datagram)) = self.hub.recv_datagram(now, id) {
-                    let tunnel = TunnelId::from_bits(owner);
-                    self.relay_datagram(now, tunnel, (id, stream), datagram, out);
+                // A connection that ends ends its tunnels, so the datagrams that came along go first.
+                if !self.hub.is_open(id) {
+                    self.relay_datagrams(now, id, out);
                 }
+                self.handle_events(now, out);
+                self.relay_datagrams(now, id, out);
             }
-            // A stream that ends ends its tunnel, so the datagrams that came along go first.
+            // The same goes for a stream.
             while let Some((id, stream)) = self.readable.pop_front() {
                 self.relay_data(now, id, stream, out);
             }

@@ -451,3 +451,32 @@ fn a_relay_that_was_replaced_is_dialled_again() {
     sim.open_now(client, "target.test:7");
     assert_eq!(sim.connections(new), 1);
 }
+
+// spec: tp-2, 9000-14.1-a
+#[test]
+fn a_small_path_is_found_out_by_the_first_handshake() {
+    let mut sim = Sim::new(82);
+    sim.relay("egress.test", &[]);
+    let client = sim.client(&["egress.test"]);
+    sim.host("target.test", 7, true);
+    // Packets of QUIC's smallest size pass, and hardly more.
+    sim.net.link.mtu = 1_220;
+    let first = sim.open(client, "target.test:7");
+    sim.run_for(secs(11));
+    assert!(sim.tunnel(client, first).refused.is_some());
+    sim.open_now(client, "target.test:7");
+}
+
+#[test]
+fn every_relay_of_a_nested_route_learns_that_the_client_leaves() {
+    let mut sim = Sim::new(83);
+    let route = ["ingress.test", "middle.test", "egress.test"];
+    let relays = route.map(|name| sim.relay(name, &[]));
+    let client = sim.client(&route);
+    sim.host("target.test", 7, true);
+    sim.open_now(client, "target.test:7");
+    sim.stop(client);
+    sim.run_for(ms(500));
+    let left = relays.map(|relay| sim.node(relay).machine.tunnel_count());
+    assert_eq!(left, [0; 3]);
+}

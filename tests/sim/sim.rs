@@ -289,6 +289,13 @@ impl Sim {
         self.act(id, |node, net| node.machine.drain(net.now));
     }
 
+    /// Ends a machine at once.
+    pub(crate) fn stop(&mut self, id: NodeId) {
+        self.act(id, |node, net| {
+            node.machine.stop(net.now, &mut net.world(id));
+        });
+    }
+
     pub(crate) fn tunnel(&self, client: NodeId, tunnel: TunnelId) -> &Local {
         &self.node(client).tunnels[&tunnel]
     }

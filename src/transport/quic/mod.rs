@@ -28,6 +28,7 @@ mod receive;
 mod stats;
 mod streams;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -223,6 +224,17 @@ impl Hub {
     /// Closes a connection at once; [`Event::Closed`] tells of it, unless it was over before.
     pub fn close(&mut self, now: Instant, id: ConnectionId, code: Code) {
         self.end(now, id, code, CloseReason::Local);
+    }
+
+    /// Closes every connection and sends what tells the peers.
+    pub fn close_all(&mut self, now: Instant, net: &mut impl Network) {
+        let mut open: Vec<_> = self.connections().collect();
+        // A nested connection says goodbye through its carrier, which is always older.
+        open.sort_unstable_by_key(|id| Reverse(id.generation));
+        for id in open {
+            self.close(now, id, Code::H3_NO_ERROR);
+            self.flush(now, net);
+        }
     }
 
     /// Refuses new connections from here on.

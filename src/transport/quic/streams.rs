@@ -18,7 +18,7 @@ impl Hub {
         now: Instant,
         id: ConnectionId,
     ) -> Option<(StreamId, u64, Bytes)> {
-        let connection = open(&mut self.connections, id)?;
+        let connection = live(&mut self.connections, id)?;
         loop {
             match connection.recv_datagram(now, &mut self.stats) {
                 Ok(None) => return None,
