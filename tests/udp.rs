@@ -7,8 +7,8 @@ mod support;
 use std::net::SocketAddr;
 use std::thread;
 
-use support::network::{Client, Target};
-use support::{LOCAL_TARGETS, PATIENCE, Site};
+use support::network::{Client, Nat, Target};
+use support::{LOCAL_TARGETS, PATIENCE, Site, url};
 
 /// From nothing to what the second of two nested tunnels still carries.
 const SIZES: [usize; 4] = [0, 1, 64, 1200];
@@ -42,10 +42,13 @@ fn through_one_relay() {
     let finished = egress.stop();
     finished.assert_code(0);
     assert_eq!(
-        (finished.count("connections"), finished.count("refused")),
+        (
+            finished.count("connections_opened"),
+            finished.count("requests_refused")
+        ),
         (1, 0)
     );
-    assert_eq!(finished.count("tunnels"), u64::from(CLIENTS));
+    assert_eq!(finished.count("tunnels_opened"), u64::from(CLIENTS));
 }
 
 #[test]
@@ -59,7 +62,7 @@ fn through_a_chain() {
     for relay in [ingress, egress] {
         let finished = relay.stop();
         finished.assert_code(0);
-        assert_eq!(finished.count("tunnels"), u64::from(CLIENTS));
+        assert_eq!(finished.count("tunnels_opened"), u64::from(CLIENTS));
     }
 }
 
@@ -73,9 +76,12 @@ fn nested() {
 
     // One tunnel for the connection to the egress, whatever it carries.
     let finished = ingress.stop();
-    assert_eq!(finished.assert_code(0).count("tunnels"), 1);
+    assert_eq!(finished.assert_code(0).count("tunnels_opened"), 1);
     let finished = egress.stop();
-    assert_eq!(finished.assert_code(0).count("tunnels"), u64::from(CLIENTS));
+    assert_eq!(
+        finished.assert_code(0).count("tunnels_opened"),
+        u64::from(CLIENTS)
+    );
 }
 
 #[test]
@@ -146,4 +152,28 @@ fn targets_may_speak_without_being_asked_again() {
         target.send_to(&[9; 5][..size], relay).unwrap();
         assert_eq!(client.recv(PATIENCE), Some(size));
     }
+}
+
+/// A path that swallows large packets for a while makes QUIC fall back to its smallest packets, into which a payload of
+/// 1,200 bytes does not fit. The tunnel lives on, and the size comes back with the path.
+#[test]
+fn the_size_comes_back_after_a_black_hole() {
+    /// Between QUIC's smallest packet and one with 1,200 bytes of payload.
+    const SIZE_MAX_BYTES: usize = 1210;
+    /// Large ones for QUIC to lose, each with a small one whose acknowledgement tells it so.
+    const LOSSES: usize = 60;
+
+    let (site, target) = (Site::new(), Target::new());
+    let egress = site.relay("egress", LOCAL_TARGETS);
+    let nat = Nat::new(egress.address);
+    let forwarder = site.udp(&[url(nat.address)], target.address);
+    let client = Client::new(forwarder.address, 1);
+    client.echo(1200);
+    nat.swallow_above(SIZE_MAX_BYTES);
+    for _ in 0..LOSSES {
+        client.send(1200);
+        client.echo(64);
+    }
+    nat.swallow_above(usize::MAX);
+    client.echo(1200);
 }

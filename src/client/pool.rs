@@ -185,6 +185,11 @@ impl Pool {
         self.events.pop_front()
     }
 
+    /// Whether [`Pool::poll`] has something.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Asks for a stream to `request.target` on the far side of `hop`.
     pub fn open(&mut self, now: Instant, hop: HopId, request: Request, hub: &mut Hub) {
         let limits = self.limits;

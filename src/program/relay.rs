@@ -124,7 +124,8 @@ fn write_ca(ca: &DevCa, port: u16) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// One line: what the relay did in its life, every counter by its name, and how many of the connections each worker had.
+/// One line: what the relay did in its life, every counter by its name, and how many of the connections
+/// each worker had.
 fn summary(reports: &[Report]) -> String {
     let (mut machine, mut hub) = (Stats::default(), HubStats::default());
     let mut net = net::Stats::default();

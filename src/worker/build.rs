@@ -365,6 +365,8 @@ fn h3_config(checked: &Checked) -> h3::Config {
 fn machine_limits(checked: &Checked) -> MachineLimits {
     MachineLimits {
         tunnels_max: checked.limits.tunnels,
+        target_sockets_max: checked.limits.target_sockets,
+        resolves_max: checked.limits.resolves,
         early: EarlyLimits {
             datagrams_max: checked.limits.early_datagrams,
             bytes_max: checked.limits.early_bytes,

@@ -27,7 +27,8 @@ counters! {
         target_sockets_refused,
         /// Errors of target sockets that ended a tunnel.
         target_errors,
-        /// Names that were not looked up because of [`MachineLimits::resolves_max`](super::MachineLimits::resolves_max).
+        /// Names that were not looked up
+        /// because of [`MachineLimits::resolves_max`](super::MachineLimits::resolves_max).
         resolves_refused,
         /// Payloads relayed towards the target.
         upstream_datagrams,

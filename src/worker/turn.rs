@@ -131,23 +131,35 @@ impl Machine {
         if self.pool_due.is_none_or(|due| due <= now) {
             self.pool_due = self.pool.expire(now, &mut self.hub);
         }
-        // What we closed ourselves has events too, and touches nothing.
-        self.handle_events(now, out);
-        while let Some(id) = self.hub.next_touched() {
-            self.hub.advance(now, id);
-            // A connection that ends ends its tunnels, so the datagrams that came along go first.
-            if !self.hub.is_open(id) {
+        self.settle(now, out);
+        self.progress_drain(now, out);
+    }
+
+    /// Takes connections one by one until none has anything new, and nothing follows from what they had.
+    fn settle(&mut self, now: Instant, out: &mut impl Outside) {
+        loop {
+            self.handle_events(now, out);
+            if let Some(id) = self.hub.next_touched() {
+                self.hub.advance(now, id);
+                // A connection that ends ends its tunnels, so the datagrams that came along go first.
+                if !self.hub.is_open(id) {
+                    self.relay_datagrams(now, id, out);
+                }
+                self.handle_events(now, out);
                 self.relay_datagrams(now, id, out);
             }
-            self.handle_events(now, out);
-            self.relay_datagrams(now, id, out);
             // The same goes for a stream.
             while let Some((id, stream)) = self.readable.pop_front() {
                 self.relay_data(now, id, stream, out);
             }
-            self.handle_events(now, out);
+            if !self.has_news() {
+                return;
+            }
         }
-        self.progress_drain(now, out);
+    }
+
+    fn has_news(&self) -> bool {
+        self.hub.has_touched() || self.pool.has_events()
     }
 
     /// The next thing that a local user has to know.
@@ -168,7 +180,7 @@ impl Machine {
 
     /// Whether a turn has work left that waits for no deadline.
     pub fn is_busy(&self) -> bool {
-        self.hub.has_touched() || !self.local.is_empty()
+        self.has_news() || !self.local.is_empty()
     }
 
     /// When [`Machine::turn`] has work at the earliest.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -149,6 +149,8 @@ pub(crate) struct Nat {
     pub(crate) address: SocketAddr,
     server: SocketAddr,
     inside: UdpSocket,
+    /// Larger packets towards the server vanish.
+    size_max: Arc<AtomicUsize>,
     mappings: Sender<UdpSocket>,
     /// The way back of the present mapping.
     back: Option<Background>,
@@ -161,11 +163,14 @@ impl Nat {
         let address = inside.local_addr().unwrap();
         let (mappings, news): (_, Receiver<UdpSocket>) = channel();
         let mut forth = Background::new();
+        let size_max = Arc::new(AtomicUsize::new(usize::MAX));
+        let limit = Arc::clone(&size_max);
         let mut outside = None;
         let mut client = None;
         forth.receive(inside.try_clone().unwrap(), move |inside, packet, peer| {
             outside = news.try_iter().last().or_else(|| outside.take());
             if *client.get_or_insert(peer) == peer
+                && packet.len() <= limit.load(Ordering::Relaxed)
                 && let Some(outside) = &outside
             {
                 // The way back sends to the one client.
@@ -177,12 +182,18 @@ impl Nat {
             address,
             server,
             inside,
+            size_max,
             mappings,
             back: None,
             _forth: forth,
         };
         nat.rebind();
         nat
+    }
+
+    /// Makes the path to the server swallow packets above `size_max` bytes.
+    pub(crate) fn swallow_above(&self, size_max: usize) {
+        self.size_max.store(size_max, Ordering::Relaxed);
     }
 
     /// Moves the client to another port; what the server sends to the old one is lost from here on.

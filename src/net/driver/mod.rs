@@ -117,7 +117,8 @@ pub enum Received {
 }
 
 counters! {
-    /// What a [`Driver`] has done so far. Datagrams are counted where they end: sent, or under one of the reasons why not.
+    /// What a [`Driver`] has done so far. Datagrams are counted where they end: sent, or under one of the
+    /// reasons why not.
     pub struct Stats {
         /// Receive calls, those that found nothing included.
         receive_calls,
