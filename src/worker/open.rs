@@ -31,6 +31,7 @@ impl Machine {
     ) {
         self.stats.requests += 1;
         let plan = if self.tunnels.len() >= self.limits.tunnels_max {
+            self.stats.tunnels_refused += 1;
             Err(Refusal::Overloaded)
         } else {
             self.server.plan(head)

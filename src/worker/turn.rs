@@ -152,6 +152,9 @@ impl Machine {
             while let Some((id, stream)) = self.readable.pop_front() {
                 self.relay_data(now, id, stream, out);
             }
+            while let Some((id, stream, code)) = self.stopped.pop_front() {
+                self.handle_stopped(now, id, stream, code, out);
+            }
             if !self.has_news() {
                 return;
             }
@@ -234,10 +237,16 @@ impl Machine {
             h3::Event::Readable { id: stream } => self.readable.push_back((id, stream)),
             h3::Event::Reset { id: stream, code } => self.handle_reset(now, id, stream, code, out),
             h3::Event::Stopped { id: stream, code } => {
-                self.handle_stopped(now, id, stream, code, out);
+                self.stopped.push_back((id, stream, code));
             }
             h3::Event::Aborted { id: stream, reason } => {
-                self.stats.requests_malformed += 1;
+                match reason {
+                    h3::Abort::TooLarge(_) => self.stats.field_sections_refused += 1,
+                    h3::Abort::Malformed(_)
+                    | h3::Abort::Incomplete
+                    | h3::Abort::NotProcessed
+                    | h3::Abort::DatagramUnexpected => self.stats.requests_malformed += 1,
+                }
                 tracing::debug!(%reason, "a request stream was aborted");
                 self.handle_aborted(now, id, stream, &reason, out);
             }
@@ -287,7 +296,9 @@ impl Machine {
             .handle_closed(now, id, reason, link, &mut self.hub);
         self.pool_due = Some(now);
         if let Some(carrier) = self.nested.remove(&id) {
-            self.abort(now, carrier, Abort::ClientCancelled, out);
+            // Its last words travel in the tunnel that ends with it.
+            self.hub.flush(now, out);
+            self.abort(now, carrier, Abort::ClientClosed, out);
         }
         for (stream, owner) in bound {
             self.handle_stream_lost(now, id, stream, TunnelId::from_bits(owner), out);
