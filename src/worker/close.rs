@@ -139,10 +139,12 @@ impl Machine {
     ) -> Option<Tunnel> {
         let tunnel = self.tunnels.remove(id)?;
         self.disarm(id, &tunnel);
+        self.resolving -= usize::from(matches!(tunnel.state, State::Resolving { .. }));
         self.stats.tunnels_ended += 1;
         match tunnel.upstream {
             Leg::Socket(socket) => {
                 self.batches.finish(tunnel.batch, out);
+                self.target_sockets -= 1;
                 out.remove(socket);
             }
             Leg::Stream { connection, stream } => {

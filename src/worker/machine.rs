@@ -105,6 +105,10 @@ pub enum LocalEvent {
 pub struct MachineLimits {
     /// Most tunnels.
     pub tunnels_max: usize,
+    /// Most sockets towards targets.
+    pub target_sockets_max: usize,
+    /// Most tunnels whose target is being resolved.
+    pub resolves_max: usize,
     /// What a tunnel keeps before it is open.
     pub early: EarlyLimits,
     /// A tunnel without a datagram for this long is ended (RFC 9298 §3.1: not below two minutes).
@@ -143,6 +147,10 @@ pub struct Machine {
     pub(super) server: Server,
     pub(super) limits: MachineLimits,
     pub(super) tunnels: Table<Tunnel>,
+    /// Sockets towards targets that are open.
+    pub(super) target_sockets: usize,
+    /// Tunnels that wait for a name.
+    pub(super) resolving: usize,
     /// The tunnels that carry nested connections.
     pub(super) nested: FxHashMap<ConnectionId, TunnelId>,
     pub(super) batches: Batches,
@@ -172,6 +180,8 @@ impl Machine {
             server: setup.server,
             limits: setup.limits,
             tunnels: Table::default(),
+            target_sockets: 0,
+            resolving: 0,
             nested: FxHashMap::default(),
             batches: Batches::default(),
             local: VecDeque::new(),

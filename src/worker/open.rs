@@ -31,6 +31,7 @@ impl Machine {
     ) {
         self.stats.requests += 1;
         let plan = if self.tunnels.len() >= self.limits.tunnels_max {
+            self.stats.tunnels_refused += 1;
             Err(Refusal::Overloaded)
         } else {
             self.server.plan(head)
@@ -61,11 +62,16 @@ impl Machine {
         let host = target.host.clone();
         let port = target.port;
         let id = self.insert(now, downstream, State::Resolving { target });
+        self.resolving += 1;
         if let Leg::Stream { connection, stream } = downstream {
             self.hub.bind(connection, stream, id.to_bits());
         }
         match host {
             Host::Ip(address) => self.connect(now, id, &[address], port, None, out),
+            Host::Name(_) if self.resolving > self.limits.resolves_max => {
+                self.stats.resolves_refused += 1;
+                self.refuse(now, id, Refusal::Overloaded, None, out);
+            }
             Host::Name(name) => out.resolve(&name, Resolve::Tunnel(id)),
         }
     }
@@ -179,6 +185,10 @@ impl Machine {
             .err()
             .cloned()
             .unwrap_or(Refusal::Unroutable));
+        if allowed.is_ok() && self.target_sockets >= self.limits.target_sockets_max {
+            self.stats.target_sockets_refused += 1;
+            return self.refuse(now, id, Refusal::Overloaded, None, out);
+        }
         for address in allowed.unwrap_or_default() {
             match out.connect(address, Tag::Target(id)) {
                 Ok(socket) => {
@@ -202,6 +212,8 @@ impl Machine {
         let Some(tunnel) = self.tunnels.get_mut(id) else {
             return;
         };
+        self.resolving -= usize::from(matches!(tunnel.state, State::Resolving { .. }));
+        self.target_sockets += usize::from(matches!(upstream, Leg::Socket(_)));
         tunnel.upstream = upstream;
         tunnel.state = State::Open;
         tunnel.last_active = now;

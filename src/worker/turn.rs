@@ -240,7 +240,13 @@ impl Machine {
                 self.stopped.push_back((id, stream, code));
             }
             h3::Event::Aborted { id: stream, reason } => {
-                self.stats.requests_malformed += 1;
+                match reason {
+                    h3::Abort::TooLarge(_) => self.stats.field_sections_refused += 1,
+                    h3::Abort::Malformed(_)
+                    | h3::Abort::Incomplete
+                    | h3::Abort::NotProcessed
+                    | h3::Abort::DatagramUnexpected => self.stats.requests_malformed += 1,
+                }
                 tracing::debug!(%reason, "a request stream was aborted");
                 self.handle_aborted(now, id, stream, &reason, out);
             }

@@ -17,6 +17,7 @@ mod faults;
 mod handshakes;
 mod hostile;
 mod idle;
+mod limits;
 mod migrate;
 mod net;
 mod node;

@@ -147,6 +147,8 @@ impl Settings {
         } = &self.checked;
         MachineLimits {
             tunnels_max: limits.tunnels,
+            target_sockets_max: limits.target_sockets,
+            resolves_max: limits.resolves,
             early: EarlyLimits {
                 datagrams_max: limits.early_datagrams,
                 bytes_max: limits.early_bytes,

@@ -4,12 +4,7 @@ use std::time::Instant;
 
 use super::connection::End;
 use super::{Hub, Link, outgoing};
-use crate::net::Network;
-
-/// Most bytes of one message with UDP_SEGMENT: the largest UDP payload over IPv4.
-pub(super) const TRAIN_BYTES_MAX: usize = 65_507;
-/// Most segments of one message with UDP_SEGMENT (the kernel's UDP_MAX_SEGMENTS of older releases).
-const TRAIN_SEGMENTS_MAX: usize = 64;
+use crate::net::{Network, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 
 impl Hub {
     /// Sends what the dirty connections have to send. A nested connection's packets become datagrams of its

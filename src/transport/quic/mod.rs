@@ -27,6 +27,8 @@ mod outbox;
 mod receive;
 mod stats;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
@@ -44,7 +46,7 @@ pub use self::outbox::OutboxLimits;
 pub use self::stats::HubStats;
 use crate::http::h3;
 use crate::http::h3::code::Code;
-use crate::net::{Network, Outgoing, SocketId};
+use crate::net::{Network, Outgoing, SocketId, TRAIN_BYTES_MAX};
 
 /// Names one connection of a [`Hub`]; a stale name finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,7 +137,7 @@ impl Hub {
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             arena: Arena::default(),
-            transmit: Vec::with_capacity(flush::TRAIN_BYTES_MAX),
+            transmit: Vec::with_capacity(TRAIN_BYTES_MAX),
             response: Vec::new(),
             nested_count: 0,
             stats: HubStats::default(),
