@@ -42,7 +42,10 @@ fn through_one_relay() {
     let finished = egress.stop();
     finished.assert_code(0);
     assert_eq!(
-        (finished.count("connections_opened"), finished.count("requests_refused")),
+        (
+            finished.count("connections_opened"),
+            finished.count("requests_refused")
+        ),
         (1, 0)
     );
     assert_eq!(finished.count("tunnels_opened"), u64::from(CLIENTS));
@@ -75,7 +78,10 @@ fn nested() {
     let finished = ingress.stop();
     assert_eq!(finished.assert_code(0).count("tunnels_opened"), 1);
     let finished = egress.stop();
-    assert_eq!(finished.assert_code(0).count("tunnels_opened"), u64::from(CLIENTS));
+    assert_eq!(
+        finished.assert_code(0).count("tunnels_opened"),
+        u64::from(CLIENTS)
+    );
 }
 
 #[test]

@@ -79,8 +79,9 @@ pub trait Outside: Network {
     /// Closes a socket.
     fn remove(&mut self, socket: SocketId);
 
-    /// Starts to resolve a name; the answer goes to [`Machine::handle_resolved`].
-    fn resolve(&mut self, name: &str, asker: Resolve);
+    /// Starts to resolve a name; the answer goes to [`Machine::handle_resolved`]. Returns `false` when there is no room
+    /// for another question; then no answer comes.
+    fn resolve(&mut self, name: &str, asker: Resolve) -> bool;
 
     /// Hands packets to the worker that owns their connection.
     fn forward(&mut self, worker: u32, listener: u32, train: Train);
@@ -102,8 +103,12 @@ pub enum LocalEvent {
 /// Bounds of a [`Machine`] beyond those of its parts.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineLimits {
-    /// Most tunnels.
+    /// Most tunnels; clients that ask for more are refused.
     pub tunnels_max: usize,
+    /// Most sockets towards targets.
+    pub target_sockets_max: usize,
+    /// Most tunnels that wait for the addresses of their target.
+    pub resolves_max: usize,
     /// What a tunnel keeps before it is open.
     pub early: EarlyLimits,
     /// A tunnel without a datagram for this long is ended (RFC 9298 §3.1: not below two minutes).
@@ -153,7 +158,10 @@ pub struct Machine {
     pub(super) listeners: Vec<EndpointId>,
     pub(super) dialler: (EndpointId, SocketId),
     pub(super) steer: (Steer, u32),
-    pub(super) pool_due: Option<Instant>,
+    /// Sockets towards targets that are open.
+    pub(super) target_sockets: usize,
+    /// Tunnels that wait for the addresses of their target.
+    pub(super) resolves: usize,
     pub(super) drain: Drain,
     /// What happened so far.
     pub stats: Stats,
@@ -177,7 +185,8 @@ impl Machine {
             listeners: setup.listeners,
             dialler: setup.dialler,
             steer: setup.steer,
-            pool_due: None,
+            target_sockets: 0,
+            resolves: 0,
             drain: Drain::No,
             stats: Stats::default(),
         }

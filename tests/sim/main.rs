@@ -12,6 +12,7 @@
 //! Everything else repeats with the seed: which packets there are, when, and what becomes of them.
 
 mod hostile;
+mod limits;
 mod net;
 mod node;
 mod pause;
