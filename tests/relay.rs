@@ -146,6 +146,18 @@ fn check_prints_the_worst_case_and_opens_nothing() {
 
 #[test]
 fn check_names_every_problem_with_key_value_and_bound() {
+    const PROBLEMS: [[&str; 3]; 10] = [
+        ["workers: ", "5000", "0 to 1024"],
+        ["io: ", "ring", "uring"],
+        ["quic.initial_mtu: ", "100", "1200 to 65507"],
+        ["quic.idle_timeout: ", "1ms", "must be \"1s\""],
+        ["limits.tunnels: ", "0", "must be"],
+        ["limits.queue: ", "unknown", "queue_"],
+        ["timeouts.open: ", "7200s", "60s"],
+        ["upstream.urls[0]: ", "http://x", "https"],
+        ["upstream.headers.via: ", "via", ""],
+        ["policy.allow[0]: ", "10.0.0.0/64", ""],
+    ];
     let site = Site::new();
     let settings = "workers = 5000\nio = \"ring\"\n[quic]\ninitial_mtu = 100\nidle_timeout = \"1ms\"\n\
                     [limits]\ntunnels = 0\nqueue = 3\n[timeouts]\nopen = \"2h\"\n[upstream]\nurls = [\"http://x\"]\n\
@@ -156,18 +168,8 @@ fn check_names_every_problem_with_key_value_and_bound() {
         let finished = Program::start(command).finish();
         finished.assert_code(2);
         assert!(finished.stdout.is_empty(), "{finished:#?}");
-        for parts in [
-            ["workers: ", "5000", "0 to 1024"],
-            ["io: ", "ring", "uring"],
-            ["quic.initial_mtu: ", "100", "1200 to 65507"],
-            ["quic.idle_timeout: ", "1ms", "must be \"1s\""],
-            ["limits.tunnels: ", "0", "must be"],
-            ["limits.queue: ", "unknown", "queue_"],
-            ["timeouts.open: ", "7200s", "60s"],
-            ["upstream.urls[0]: ", "http://x", "https"],
-            ["upstream.headers.via: ", "via", ""],
-            ["policy.allow[0]: ", "10.0.0.0/64", ""],
-        ] {
+        assert_eq!(finished.stderr.len(), PROBLEMS.len(), "{finished:#?}");
+        for parts in PROBLEMS {
             let named = finished.stderr.iter().filter(|line| {
                 let line = line.strip_prefix("error: ").unwrap_or_default();
                 line.starts_with(parts[0]) && parts.iter().all(|part| line.contains(part))

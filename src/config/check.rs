@@ -450,14 +450,19 @@ impl Checker<'_> {
         }
     }
 
-    /// Rules between keys; each names the key that an operator would change first.
+    /// Rules between keys; each names the key that an operator would change first. A value that stands in for a wrong
+    /// one proves nothing about others.
     fn relations(&mut self, dns: &Dns, quic: &Quic, timeouts: &Timeouts) {
-        if quic.initial_mtu < quic.min_mtu {
+        let wrong: Vec<String> = self.problems.list.iter().map(|p| p.key.clone()).collect();
+        let both_given = |keys: [&str; 2]| !wrong.iter().any(|key| keys.contains(&key.as_str()));
+        if both_given(["quic.initial_mtu", "quic.min_mtu"]) && quic.initial_mtu < quic.min_mtu {
             let message = format!("must not be below quic.min_mtu ({})", quic.min_mtu);
             self.problems
                 .value("quic.initial_mtu", quic.initial_mtu, message);
         }
-        if quic.mtu_upper_bound < quic.initial_mtu {
+        if both_given(["quic.mtu_upper_bound", "quic.initial_mtu"])
+            && quic.mtu_upper_bound < quic.initial_mtu
+        {
             let message = format!("must not be below quic.initial_mtu ({})", quic.initial_mtu);
             self.problems
                 .value("quic.mtu_upper_bound", quic.mtu_upper_bound, message);
@@ -468,7 +473,9 @@ impl Checker<'_> {
                 quic.initial_mtu
             ));
         }
-        if quic.idle_timeout < timeouts.tunnel_idle {
+        if both_given(["quic.idle_timeout", "timeouts.tunnel_idle"])
+            && quic.idle_timeout < timeouts.tunnel_idle
+        {
             let bound = Period(timeouts.tunnel_idle);
             let message = format!(
                 "must not be below timeouts.tunnel_idle ({bound}), or it would end quiet tunnels"
@@ -476,7 +483,9 @@ impl Checker<'_> {
             self.problems
                 .value("quic.idle_timeout", Period(quic.idle_timeout), message);
         }
-        if quic.keep_alive >= quic.idle_timeout {
+        if both_given(["quic.keep_alive", "quic.idle_timeout"])
+            && quic.keep_alive >= quic.idle_timeout
+        {
             let message = format!(
                 "must be below quic.idle_timeout ({})",
                 Period(quic.idle_timeout)
@@ -484,7 +493,9 @@ impl Checker<'_> {
             self.problems
                 .value("quic.keep_alive", Period(quic.keep_alive), message);
         }
-        if quic.retry_handshakes > quic.max_pending_handshakes {
+        if both_given(["quic.retry_handshakes", "quic.max_pending_handshakes"])
+            && quic.retry_handshakes > quic.max_pending_handshakes
+        {
             let message = format!(
                 "must not be above quic.max_pending_handshakes ({})",
                 quic.max_pending_handshakes
@@ -492,7 +503,7 @@ impl Checker<'_> {
             self.problems
                 .value("quic.retry_handshakes", quic.retry_handshakes, message);
         }
-        if dns.timeout > timeouts.resolve {
+        if both_given(["dns.timeout", "timeouts.resolve"]) && dns.timeout > timeouts.resolve {
             let message = format!(
                 "must not be above timeouts.resolve ({})",
                 Period(timeouts.resolve)

@@ -1,6 +1,7 @@
 //! Worker threads and what they need from the control thread.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -50,7 +51,7 @@ pub struct Workers<A> {
 
 impl<A: App + Send + 'static> Workers<A> {
     /// Starts a thread per worker and waits until each has its sockets. `first_core` is where pinning starts, `None`
-    /// for no pinning.
+    /// for no pinning. A worker that panics has failed like any other.
     pub fn start<F>(
         plan: &mut Plan,
         title: &str,
@@ -80,15 +81,19 @@ impl<A: App + Send + 'static> Workers<A> {
                     core_affinity::set_for_current(core);
                 }
                 let started = ready.clone();
-                let ended = runtime::run(io, move |selected| async move {
-                    let worker = seed.grow(|hop, driver| app(worker, hop, driver), asker)?;
-                    // The starter may have given up on another worker.
-                    drop(started.send(Ok(selected.clone())));
-                    worker.run(selected).await
-                });
-                let ended = match ended {
-                    Ok(ended) => ended,
-                    Err(error) => Err(error),
+                let run = move || {
+                    runtime::run(io, move |selected| async move {
+                        let worker = seed.grow(|hop, driver| app(worker, hop, driver), asker)?;
+                        // The starter may have given up on another worker.
+                        drop(started.send(Ok(selected.clone())));
+                        worker.run(selected).await
+                    })
+                };
+                // Nothing of a worker is looked at again after its end.
+                let ended = match catch_unwind(AssertUnwindSafe(run)) {
+                    Ok(Ok(ended)) => ended,
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Err(io::Error::other("it panicked")),
                 };
                 if let Err(error) = &ended {
                     drop(ready.send(Err(io::Error::new(error.kind(), error.to_string()))));
@@ -196,4 +201,27 @@ pub fn control_runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::config::{self, Environment};
+    use crate::worker::run::NoApp;
+
+    #[test]
+    fn a_worker_that_panics_is_an_error() {
+        let mut environment = Environment::new("", NonZeroUsize::MIN, "test");
+        environment.dev_listen = Some(([127, 0, 0, 1], 0).into());
+        let mut checked = config::parse("io = \"epoll\"", &environment).unwrap();
+        checked.listen.clear();
+        let mut plan = Plan::new(checked, None).unwrap();
+        let panic = |_, _, _: &mut Driver| -> io::Result<NoApp> { panic!("as it should") };
+        let error = Workers::start(&mut plan, "test", None, panic)
+            .err()
+            .unwrap();
+        assert_eq!(error.to_string(), "worker: it panicked");
+    }
 }

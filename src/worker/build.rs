@@ -17,8 +17,10 @@ use super::mailbox::{Address, Mailbox, mailbox};
 use super::run::{App, Question, Worker};
 use crate::client::{Hop, HopId, Pool, PoolLimits};
 use crate::config::{self, Checked};
+use crate::error::Refusal;
 use crate::handler::Handler;
 use crate::http::h3;
+use crate::http::request::ResponseHead;
 use crate::net::listen::bind_group;
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
@@ -358,6 +360,7 @@ pub fn hub_limits(checked: &Checked) -> HubLimits {
 /// Bounds of each HTTP/3 connection.
 pub fn h3_config(checked: &Checked) -> h3::Config {
     let field_section_size_max = checked.limits.field_section_bytes;
+    let (status, headers) = Refusal::HeadTooLarge.head(&checked.name);
     // As the defaults relate to each other, so that a head of legal length is never taken for abuse.
     let scaled = |default: u32| {
         let scaled =
@@ -366,6 +369,7 @@ pub fn h3_config(checked: &Checked) -> h3::Config {
     };
     h3::Config {
         field_section_size_max,
+        too_large: Arc::new(ResponseHead { status, headers }),
         headers_len_max: field_section_size_max * 2,
         undelivered_stream_bytes_max: scaled(h3::Config::UNDELIVERED_STREAM_BYTES_MAX),
         undelivered_connection_bytes_max: scaled(h3::Config::UNDELIVERED_CONNECTION_BYTES_MAX),

@@ -17,6 +17,7 @@ use super::leg::Tunnel;
 use super::stats::Stats;
 use crate::client::{Hop, HopId, Pool};
 use crate::error::Refusal;
+use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::net::steer::Steer;
 use crate::net::{Network, SocketId, Train};
@@ -153,6 +154,8 @@ pub struct Machine {
     pub(super) local: VecDeque<LocalEvent>,
     /// Request streams with data to read.
     pub(super) readable: VecDeque<(ConnectionId, StreamId)>,
+    /// Request streams whose peer reads no more.
+    pub(super) stopped: VecDeque<(ConnectionId, StreamId, Code)>,
     /// One deadline per tunnel.
     pub(super) timers: BTreeSet<(Instant, TunnelId)>,
     pub(super) listeners: Vec<EndpointId>,
@@ -181,6 +184,7 @@ impl Machine {
             batches: Batches::default(),
             local: VecDeque::new(),
             readable: VecDeque::new(),
+            stopped: VecDeque::new(),
             timers: BTreeSet::new(),
             listeners: setup.listeners,
             dialler: setup.dialler,

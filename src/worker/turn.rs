@@ -153,6 +153,9 @@ impl Machine {
             while let Some((id, stream)) = self.readable.pop_front() {
                 self.relay_data(now, id, stream, out);
             }
+            while let Some((id, stream, code)) = self.stopped.pop_front() {
+                self.handle_stopped(now, id, stream, code, out);
+            }
             if !self.has_news() {
                 return;
             }
@@ -233,7 +236,7 @@ impl Machine {
             h3::Event::Readable { id: stream } => self.readable.push_back((id, stream)),
             h3::Event::Reset { id: stream, code } => self.handle_reset(now, id, stream, code, out),
             h3::Event::Stopped { id: stream, code } => {
-                self.handle_stopped(now, id, stream, code, out);
+                self.stopped.push_back((id, stream, code));
             }
             h3::Event::Aborted { id: stream, reason } => {
                 match reason {
@@ -296,7 +299,7 @@ impl Machine {
         self.pool
             .handle_closed(now, id, reason, link, &mut self.hub);
         if let Some(carrier) = self.nested.remove(&id) {
-            self.abort(now, carrier, Abort::ClientCancelled, out);
+            self.abort(now, carrier, Abort::ClientClosed, out);
         }
         for (stream, owner) in bound {
             self.handle_stream_lost(now, id, stream, TunnelId::from_bits(owner), out);

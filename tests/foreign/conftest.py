@@ -60,8 +60,9 @@ def masque_go(processes: Processes, certificates: pki.Certificates) -> str:
 
 
 @pytest.fixture(scope="session")
-def second_masque_go(processes: Processes, certificates: pki.Certificates) -> str:
-    return peers.start_masque_go(processes, certificates)
+def inner_masque_go(processes: Processes, certificates: pki.Certificates) -> str:
+    """For the far end of a nested tunnel."""
+    return peers.start_masque_go(processes, certificates, "-small-packets")
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,6 @@ def test_name_as_target(bauta: Bauta, masque_go: str, echo: str) -> None:
     assert udp.exchange(local, SIZES) == 4
 
 
-def test_nested_through_two_foreign_proxies(bauta: Bauta, masque_go: str, second_masque_go: str, echo: str) -> None:
-    local = bauta.forward("nested", echo, masque_go, second_masque_go)
+def test_nested_through_two_foreign_proxies(bauta: Bauta, masque_go: str, inner_masque_go: str, echo: str) -> None:
+    local = bauta.forward("nested", echo, masque_go, inner_masque_go)
     assert udp.exchange(local, [0, 1, 64, 1000]) == 4

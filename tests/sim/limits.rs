@@ -1,157 +1,99 @@
-//! Limits are reached, answered and counted, and what was refused leaves room for the next.
+//! Limits of a machine that no other topic reaches: each refuses with a counter of its own, and a tunnel that ends
+//! gives its place back.
 
 use std::time::Duration;
 
-use bauta::error::Refusal;
-use bauta::http::h3::code::Code;
-use bauta::http::h3::frame;
+use bauta::config::Limits;
 use bauta::tunnel::TunnelId;
 
 use crate::net::NodeId;
-use crate::node::Settings;
-use crate::raw::frame_of;
-use crate::sim::{Sim, ms, secs};
+use crate::sim::Sim;
 
-/// An egress with these settings, a client of it and a target.
-fn egress(seed: u64, change: impl FnOnce(&mut Settings)) -> (Sim, NodeId, NodeId) {
-    let mut sim = Sim::new(seed);
-    let egress = sim.relay_with("egress.test", &[], change);
-    sim.host("target.test", 7, true);
-    let client = sim.client(&["egress.test"]);
-    (sim, egress, client)
+struct Limited {
+    sim: Sim,
+    egress: NodeId,
+    client: NodeId,
 }
 
-fn open_three(sim: &mut Sim, client: NodeId) -> [TunnelId; 3] {
-    let tunnels = [(); 3].map(|()| sim.open(client, "target.test:7"));
-    sim.run_for(secs(1));
-    tunnels
-}
-
-/// Two of three are open and the third one was told to come later; once one has ended, the next one is welcome.
-#[track_caller]
-fn expect_two(sim: &mut Sim, client: NodeId, tunnels: [TunnelId; 3]) {
-    let [first, second, third] = tunnels.map(|id| (id, sim.tunnel(client, id)));
-    assert!(first.1.is_open() && second.1.is_open());
-    assert_eq!(third.1.status(), Some(503));
-    let (first, _) = first;
-    sim.close(client, first);
-    sim.run_for(secs(1));
-    sim.open_now(client, "target.test:7");
-}
-
-#[test]
-fn tunnels_are_limited() {
-    let (mut sim, egress, client) = egress(101, |settings| settings.checked.limits.tunnels = 2);
-    let tunnels = open_three(&mut sim, client);
-    expect_two(&mut sim, client, tunnels);
-    let stats = sim.stats(egress);
-    assert_eq!((stats.tunnels_refused, stats.requests_refused), (1, 1));
-}
-
-#[test]
-fn target_sockets_are_limited() {
-    let (mut sim, egress, client) = egress(102, |settings| {
-        settings.checked.limits.target_sockets = 2;
-    });
-    let tunnels = open_three(&mut sim, client);
-    expect_two(&mut sim, client, tunnels);
-    let stats = sim.stats(egress);
-    assert_eq!(
-        (stats.target_sockets_refused, stats.requests_refused),
-        (1, 1)
-    );
-    assert_eq!(sim.net.log(egress).connected.len(), 3);
-}
-
-#[test]
-fn lookups_are_limited() {
-    let (mut sim, egress, client) = egress(103, |settings| settings.checked.limits.resolves = 2);
-    // The client has to know the egress first.
-    sim.open_now(client, "target.test:7");
-    sim.net.dns_delay = ms(500);
-    let tunnels = open_three(&mut sim, client);
-    expect_two(&mut sim, client, tunnels);
-    assert_eq!(sim.stats(egress).resolves_refused, 1);
-
-    // Who leaves while the name server thinks leaves room.
-    for _ in 0..5 {
-        let leaving = [(); 2].map(|()| sim.open(client, "target.test:7"));
-        sim.run_for(ms(100));
-        leaving.map(|tunnel| sim.close(client, tunnel));
-        sim.run_for(ms(100));
+impl Limited {
+    fn new(seed: u64, limit: impl FnOnce(&mut Limits)) -> Self {
+        let mut sim = Sim::new(seed);
+        let egress = sim.relay_with("egress.test", &[], |settings| {
+            limit(&mut settings.checked.limits);
+        });
+        let client = sim.client(&["egress.test"]);
+        sim.host("target.test", 7, true);
+        Self {
+            sim,
+            egress,
+            client,
+        }
     }
-    assert_eq!(sim.stats(egress).resolves_refused, 1);
-}
 
-#[test]
-fn an_answer_that_is_lost_does_not_close_the_way_to_a_hop() {
-    let (mut sim, _, client) = egress(104, |_| {});
-    sim.net.dns_delay = secs(1000);
-    let first = sim.open(client, "target.test:7");
-    sim.run_for(secs(31));
-    assert!(sim.tunnel(client, first).refused.is_some());
-    sim.net.dns_delay = ms(10);
-    sim.open_now(client, "target.test:7");
-}
-
-#[test]
-fn who_waits_behind_a_full_connection_hears_how_the_next_dial_ends() {
-    let mut sim = Sim::new(105);
-    sim.relay_with("egress.test", &[], |settings| {
-        settings.checked.limits.tunnels_per_connection = 1;
-        settings.checked.limits.connections = 1;
-    });
-    sim.host("target.test", 7, true);
-    let client = sim.client(&["egress.test"]);
-    let open = sim.open_now(client, "target.test:7");
-    let refused = sim.open(client, "target.test:7");
-    sim.run_for(ms(100));
-    let waiting = sim.open(client, "target.test:7");
-    sim.run_for(secs(1));
-    for tunnel in [refused, waiting] {
-        let (refusal, _) = sim.tunnel(client, tunnel).refused.as_ref().unwrap();
-        assert_eq!(*refusal, Refusal::ConnectionRefused);
+    fn open(&mut self, target: &str) -> TunnelId {
+        let tunnel = self.sim.open(self.client, target);
+        self.sim.run_for(Duration::from_secs(1));
+        tunnel
     }
-    assert!(sim.tunnel(client, open).is_open());
+
+    fn status(&self, tunnel: TunnelId) -> Option<u16> {
+        self.sim.tunnel(self.client, tunnel).status()
+    }
+
+    fn is_open(&self, tunnel: TunnelId) -> bool {
+        self.sim.tunnel(self.client, tunnel).is_open()
+    }
+
+    fn close(&mut self, tunnel: TunnelId) {
+        self.sim.close(self.client, tunnel);
+        self.sim.run_for(Duration::from_secs(1));
+    }
 }
 
+// spec: map-20
 #[test]
-fn a_drain_does_not_wait_for_tunnels_that_carry_nothing_but_our_own() {
-    let mut sim = Sim::new(106);
-    sim.relay("egress.test", &[]);
-    sim.relay("middle.test", &[]);
-    // A relay that nests: its clients' tunnels travel inside a tunnel of its own.
-    let ingress = sim.relay("ingress.test", &["middle.test", "egress.test"]);
-    sim.host("target.test", 7, true);
-    let client = sim.client(&["ingress.test"]);
-    let tunnel = sim.open_now(client, "target.test:7");
-    sim.close(client, tunnel);
-    sim.run_for(secs(1));
-    assert_eq!(sim.node(ingress).machine.tunnel_count(), 1, "the carrier");
-    sim.drain(ingress);
-    sim.run_for(secs(2));
-    assert!(sim.node(ingress).machine.is_finished());
+fn tunnels() {
+    let mut net = Limited::new(90, |limits| limits.tunnels = 2);
+    let first = net.open("target.test:7");
+    let second = net.open("target.test:7");
+    let third = net.open("target.test:7");
+    assert!(net.is_open(first) && net.is_open(second));
+    assert_eq!(net.status(third), Some(503));
+    assert_eq!(net.sim.stats(net.egress).tunnels_refused, 1);
+    net.close(first);
+    let fourth = net.open("target.test:7");
+    assert!(net.is_open(fourth));
 }
 
-// spec: 9114-4.2.2-b
+// spec: map-20
 #[test]
-fn a_client_that_accepts_no_answer_gets_no_tunnel() {
-    let mut sim = Sim::new(107);
-    let egress = sim.relay("egress.test", &[]);
-    sim.host("target.test", 7, true);
-    let hostile = sim.raw_client();
-    let (now, to) = (sim.net.now, sim.address(egress));
-    let index = sim.raw(hostile).connect(now, to, "egress.test");
-    sim.run_for(ms(100));
-    let connection = &mut sim.raw(hostile).connections[index];
-    // A control stream: MAX_FIELD_SECTION_SIZE 1, H3_DATAGRAM 1.
-    let settings = frame_of(frame::SETTINGS, &[0x06, 0x01, 0x33, 0x01]);
-    connection.open_uni(&[&[0x00], &settings[..]].concat());
-    let stream = connection.request("target.test:7");
-    sim.run_for(Duration::from_secs(1));
-    let connection = &sim.raw(hostile).connections[index];
-    assert_eq!(connection.status(stream), None);
-    let reset = connection.ended(stream).reset;
-    assert_eq!(reset, Some(Code::H3_REQUEST_CANCELLED));
-    assert_eq!(sim.node(egress).machine.tunnel_count(), 0);
+fn target_sockets() {
+    let mut net = Limited::new(91, |limits| limits.target_sockets = 1);
+    let first = net.open("target.test:7");
+    let second = net.open("target.test:7");
+    assert!(net.is_open(first));
+    assert_eq!(net.status(second), Some(503));
+    assert_eq!(net.sim.stats(net.egress).target_sockets_refused, 1);
+    net.close(first);
+    let third = net.open("target.test:7");
+    assert!(net.is_open(third));
+}
+
+// spec: map-20
+#[test]
+fn names_being_resolved() {
+    let mut net = Limited::new(92, |limits| limits.resolves = 1);
+    // The client knows its relay already when names become slow.
+    net.open("target.test:7");
+    net.sim.net.dns_delay = Duration::from_secs(3_600);
+    let waits = net.open("target.test:7");
+    net.sim.net.dns_delay = Duration::from_millis(10);
+    let refused = net.open("target.test:7");
+    assert_eq!(net.status(refused), Some(503));
+    assert_eq!(net.sim.stats(net.egress).resolves_refused, 1);
+    // The time for opening ends the wait.
+    net.sim.run_for(Duration::from_secs(10));
+    assert!(!net.is_open(waits));
+    let third = net.open("target.test:7");
+    assert!(net.is_open(third));
 }

@@ -11,8 +11,11 @@
 //! Connection IDs and TLS draw their own randomness, which changes bytes, and the length of a signature by one or two.
 //! Everything else repeats with the seed: which packets there are, when, and what becomes of them.
 
+mod early;
 mod hostile;
+mod idle;
 mod limits;
+mod migrate;
 mod net;
 mod node;
 mod pause;

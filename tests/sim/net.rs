@@ -144,7 +144,6 @@ pub(crate) struct Log {
 #[derive(Debug)]
 struct Port {
     ip: IpAddr,
-    next_port: u16,
     ready: VecDeque<SocketId>,
     letters: VecDeque<Letter>,
     /// The workers of the same process, this one included.
@@ -281,7 +280,6 @@ impl Net {
         let node = NodeId(self.ports.len());
         self.ports.push(Port {
             ip,
-            next_port: 32_768,
             ready: VecDeque::new(),
             letters: VecDeque::new(),
             workers: vec![node],
@@ -307,12 +305,15 @@ impl Net {
 
     /// Opens a socket; without a port it gets a free one.
     pub(crate) fn bind(&mut self, node: NodeId, port: Option<u16>, tag: u64) -> SocketId {
-        let entry = &mut self.ports[node.0];
-        let port = port.unwrap_or_else(|| {
-            entry.next_port += 1;
-            entry.next_port
-        });
-        let local = SocketAddr::new(entry.ip, port);
+        let ip = self.ip(node);
+        let local = match port {
+            Some(port) => SocketAddr::new(ip, port),
+            // Workers of one process share an address, and with it the ports.
+            None => (32_768..)
+                .map(|port| SocketAddr::new(ip, port))
+                .find(|local| !self.bound.contains_key(local))
+                .expect("a free port"),
+        };
         self.slots += 1;
         let id = SocketId::from_parts(self.slots, 1);
         let socket = Socket {

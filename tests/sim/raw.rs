@@ -76,6 +76,7 @@ impl Raw {
         transport
             .initial_mtu(1400)
             .datagram_send_buffer_size(16 << 20)
+            .keep_alive_interval(Some(Duration::from_secs(20)))
             .max_idle_timeout(Some(Duration::from_secs(60).try_into().expect("a minute")));
         let mut config = ClientConfig::new(client_crypto());
         config.transport_config(Arc::new(transport));

@@ -309,6 +309,21 @@ fn closing_ends_the_tunnel_everywhere_and_nothing_else() {
     }
 }
 
+// spec: 9298-3.1-t
+#[test]
+fn what_was_sent_before_the_end_arrives() {
+    for (name, mut route) in Route::all() {
+        let tunnel = route.open();
+        let sent: Vec<_> = (0..8).map(|number| payload(number, 1000)).collect();
+        for datagram in &sent {
+            let _ = route.sim.send(route.client, tunnel, datagram.clone());
+        }
+        route.sim.close(route.client, tunnel);
+        route.sim.run_for(secs(1));
+        assert_same(&route.sim.target(route.target).payloads(), &sent, name);
+    }
+}
+
 // spec: 9298-3.1-g, 9298-3.1-i
 #[test]
 fn nobody_but_the_target_gets_into_a_tunnel() {

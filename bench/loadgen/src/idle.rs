@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bauta::client::{Hop, HopId};
@@ -134,12 +135,12 @@ pub(crate) fn measure(connections: u32, tunnels: u32) -> io::Result<Idle> {
     let target = UdpSocket::bind("127.0.0.1:0")?;
     let template = Template::from_authority_or_template(&relay.url).map_err(io::Error::other)?;
     let tls = ClientTls::new(Trust::File(relay.ca.clone().into()));
-    let crypto =
+    let crypto: Arc<dyn quinn_proto::crypto::ClientConfig> =
         quic_client(client_config(&tls).map_err(io::Error::other)?).map_err(io::Error::other)?;
     // Hops that differ in what stands for their trust never share a connection.
     let hops = (0..connections).map(|number| Hop {
         template: template.clone(),
-        crypto: crypto.clone(),
+        crypto: Arc::clone(&crypto),
         crypto_hash: number.into(),
         headers: Default::default(),
     });

@@ -38,8 +38,8 @@ def start_origin(processes: Processes, certificates: Certificates) -> str:
     return processes.spawn("h3-origin", command).wait_for(listening_address)[0]
 
 
-def start_masque_go(processes: Processes, certificates: Certificates) -> str:
-    command = [masque_go() / "proxy", "-certificate", certificates.certificate, "-key", certificates.key]
+def start_masque_go(processes: Processes, certificates: Certificates, *options: str) -> str:
+    command = [masque_go() / "proxy", "-certificate", certificates.certificate, "-key", certificates.key, *options]
     return processes.spawn("masque-go-proxy", command).wait_for(listening_address)[0]
 
 

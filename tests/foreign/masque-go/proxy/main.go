@@ -17,20 +17,31 @@ import (
 	"github.com/yosida95/uritemplate/v3"
 )
 
-// initialPacketSize lets 1200 byte payloads through from the first packet on.
-const initialPacketSize = 1400
+const (
+	// initialPacketSize lets 1200 byte payloads through from the first packet on.
+	initialPacketSize = 1400
+	// smallPacketSize fits into a tunnel of such a proxy.
+	smallPacketSize = 1280
+)
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:0", "`address` to bind")
 	certificate := flag.String("certificate", "", "certificate chain, `PEM`")
 	key := flag.String("key", "", "private key, `PEM`")
+	// masque-go ends a tunnel at the first packet of its target that is too large, and probes of the path MTU are.
+	small := flag.Bool("small-packets", false, "send and probe nothing that is too large for a tunnel")
 	flag.Parse()
-	if err := run(*listen, *certificate, *key); err != nil {
+	config := quic.Config{EnableDatagrams: true, InitialPacketSize: initialPacketSize}
+	if *small {
+		config.InitialPacketSize = smallPacketSize
+		config.DisablePathMTUDiscovery = true
+	}
+	if err := run(*listen, *certificate, *key, &config); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(listen, certificate, key string) error {
+func run(listen, certificate, key string, config *quic.Config) error {
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {
 		return err
@@ -55,7 +66,7 @@ func run(listen, certificate, key string) error {
 	defer proxy.Close()
 	server := http3.Server{
 		TLSConfig:       http3.ConfigureTLSConfig(&tls.Config{Certificates: []tls.Certificate{pair}}),
-		QUICConfig:      &quic.Config{EnableDatagrams: true, InitialPacketSize: initialPacketSize},
+		QUICConfig:      config,
 		EnableDatagrams: true,
 		Handler: http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 			serve(&proxy, template, response, request)
