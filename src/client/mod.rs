@@ -9,8 +9,9 @@
 //!                                   └─► dial once: resolve │ tunnel through the hop before ─► handshake ─► SETTINGS
 //! ```
 
+mod failure;
 mod hop;
 mod pool;
 
 pub use self::hop::{Hop, HopKey};
-pub use self::pool::{HopId, Pool, PoolEvent, PoolLimits, Request};
+pub use self::pool::{HopId, Pool, PoolEvent, PoolLimits, Request, Ticket};

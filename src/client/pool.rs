@@ -14,7 +14,7 @@
 //!
 //! Does not read responses: a request that went out is the caller's, from the stream id on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,10 +22,12 @@ use std::time::{Duration, Instant};
 use ::http::HeaderValue;
 use quinn_proto::{ClientConfig, StreamId};
 
+use super::failure::refusal_of;
 use super::hop::{Hop, HopKey};
-use crate::error::{Refusal, TlsFault};
+use crate::error::Refusal;
 use crate::http::h3;
 use crate::http::h3::code::Code;
+use crate::http::request::RequestHead;
 use crate::policy::resolve::{Resolution, ResolveError};
 use crate::transport::quic::options::Options;
 use crate::transport::quic::{CloseReason, ConnectionId, EndpointId, Hub, Link};
@@ -51,15 +53,24 @@ pub struct PoolLimits {
     pub backoff_max: Duration,
 }
 
-/// A tunnel that wants a stream.
+/// How long the answer of a name server may take before it counts as lost.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(30);
+
+/// What a tunnel asks of a next hop.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Who asks.
-    pub tunnel: TunnelId,
     /// What the tunnel shall reach.
     pub target: Target,
     /// The Via field to send, when we relay somebody else's request (RFC 9110 §7.6.3).
     pub via: Option<HeaderValue>,
+}
+
+/// Where a tunnel stands in the queue of its hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The hop.
+    pub hop: HopId,
+    number: u64,
 }
 
 /// What the pool wants or has.
@@ -81,14 +92,14 @@ pub enum PoolEvent {
         /// Why not.
         refusal: Refusal,
     },
-    /// The hop's name has to be resolved: answer with [`Pool::handle_resolved`].
+    /// The hop's name has to be resolved: answer with [`Pool::handle_resolved`] or [`Pool::handle_unreachable`].
     Resolve {
         /// The hop that is dialled.
         hop: HopId,
         /// Its host name.
         name: Box<str>,
     },
-    /// The hop is reached through `via`: answer with [`Pool::handle_link`].
+    /// The hop is reached through `via`: answer with [`Pool::handle_link`] or [`Pool::handle_unreachable`].
     Nest {
         /// The hop that is dialled.
         hop: HopId,
@@ -102,7 +113,7 @@ pub enum PoolEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dial {
     Idle,
-    Resolving,
+    Resolving { until: Instant },
     Tunnelling,
     Handshaking(ConnectionId),
 }
@@ -122,7 +133,8 @@ struct Entry {
     addresses: VecDeque<SocketAddr>,
     dial: Dial,
     ready: Vec<Pooled>,
-    waiting: VecDeque<Request>,
+    /// By ticket number, which is the order of arrival.
+    waiting: BTreeMap<u64, (TunnelId, Request)>,
     /// A handshake found no answer: the next one starts with smaller packets.
     small_path: bool,
     failures: u32,
@@ -136,6 +148,9 @@ pub struct Pool {
     options: Options,
     entries: Vec<Entry>,
     events: VecDeque<PoolEvent>,
+    tickets: u64,
+    /// When [`Pool::expire`] has work at the earliest. May be early, never late.
+    due: Option<Instant>,
 }
 
 impl Pool {
@@ -147,6 +162,8 @@ impl Pool {
             options,
             entries: Vec::new(),
             events: VecDeque::new(),
+            tickets: 0,
+            due: None,
         }
     }
 
@@ -168,7 +185,7 @@ impl Pool {
                     addresses: VecDeque::new(),
                     dial: Dial::Idle,
                     ready: Vec::new(),
-                    waiting: VecDeque::new(),
+                    waiting: BTreeMap::new(),
                     small_path: false,
                     failures: 0,
                     not_before: None,
@@ -191,46 +208,57 @@ impl Pool {
     }
 
     /// Asks for a stream to `request.target` on the far side of `hop`.
-    pub fn open(&mut self, now: Instant, hop: HopId, request: Request, hub: &mut Hub) {
+    pub fn open(
+        &mut self,
+        now: Instant,
+        hop: HopId,
+        tunnel: TunnelId,
+        request: Request,
+        hub: &mut Hub,
+    ) -> Ticket {
         let limits = self.limits;
         let entry = &mut self.entries[hop.0 as usize];
-        let tunnel = request.tunnel;
-        if entry.not_before.is_some_and(|instant| now < instant) && entry.ready.is_empty() {
-            self.events.push_back(PoolEvent::Failed {
-                tunnel,
-                refusal: Refusal::DestinationUnavailable,
-            });
+        let number = self.tickets;
+        self.tickets += 1;
+        let backs_off = entry.not_before.is_some_and(|instant| now < instant);
+        let refusal = if backs_off && entry.ready.iter().all(|pooled| pooled.going_away) {
+            Some(Refusal::DestinationUnavailable)
         } else if entry.waiting.len() >= limits.waiting_per_hop_max {
-            self.events.push_back(PoolEvent::Failed {
-                tunnel,
-                refusal: Refusal::Overloaded,
-            });
+            Some(Refusal::Overloaded)
         } else {
-            entry.waiting.push_back(request);
-            self.pump(now, hop, hub);
+            None
+        };
+        match refusal {
+            Some(refusal) => self.events.push_back(PoolEvent::Failed { tunnel, refusal }),
+            None => {
+                entry.waiting.insert(number, (tunnel, request));
+                self.pump(now, hop, hub);
+            }
         }
+        Ticket { hop, number }
     }
 
     /// A tunnel does not want its stream any more. One that is open already is released by [`Pool::release`].
-    pub fn cancel(&mut self, hop: HopId, tunnel: TunnelId) {
-        self.entries[hop.0 as usize]
+    pub fn cancel(&mut self, ticket: Ticket) {
+        self.entries[ticket.hop.0 as usize]
             .waiting
-            .retain(|request| request.tunnel != tunnel);
+            .remove(&ticket.number);
     }
 
     /// A stream that the pool opened has ended.
-    pub fn release(&mut self, now: Instant, hop: HopId, connection: ConnectionId, hub: &mut Hub) {
+    pub fn release(&mut self, now: Instant, connection: ConnectionId, hub: &mut Hub) {
+        let Some(hop) = self.hop_of(connection) else {
+            return;
+        };
         let entry = &mut self.entries[hop.0 as usize];
-        if let Some(pooled) = entry
-            .ready
-            .iter_mut()
-            .find(|pooled| pooled.id == connection)
-        {
+        let mut pooled = entry.ready.iter_mut();
+        if let Some(pooled) = pooled.find(|pooled| pooled.id == connection) {
             pooled.streams = pooled.streams.saturating_sub(1);
             pooled.idle_since = now;
             if pooled.going_away && pooled.streams == 0 {
                 hub.close(now, connection, Code::H3_NO_ERROR);
             }
+            self.wake_at(now + self.limits.idle);
         }
         self.pump(now, hop, hub);
     }
@@ -245,7 +273,7 @@ impl Pool {
         hub: &mut Hub,
     ) {
         let entry = &mut self.entries[hop.0 as usize];
-        if entry.dial != Dial::Resolving {
+        if !matches!(entry.dial, Dial::Resolving { .. }) {
             return;
         }
         let port = entry.hop.template.port();
@@ -270,29 +298,31 @@ impl Pool {
         }
     }
 
-    /// The answer to [`PoolEvent::Nest`]: the tunnel to the relay is open, or it is not. On success the id of the
-    /// connection inside the tunnel is returned.
+    /// The answer to [`PoolEvent::Nest`]: the tunnel to the relay is open. Returns the connection that is dialled
+    /// inside of it, or `None` if the tunnel is of no use.
     pub fn handle_link(
         &mut self,
         now: Instant,
         hop: HopId,
-        link: Result<Link, Refusal>,
+        link: Link,
         hub: &mut Hub,
     ) -> Option<ConnectionId> {
-        let entry = &mut self.entries[hop.0 as usize];
-        if entry.dial != Dial::Tunnelling {
+        if self.entries[hop.0 as usize].dial != Dial::Tunnelling {
             return None;
         }
-        match link {
-            Ok(link) => {
-                let address = hub.nested_address();
-                self.connect(now, hop, address, link, hub);
-            }
-            Err(refusal) => self.fail(now, hop, refusal),
-        }
+        let address = hub.nested_address();
+        self.connect(now, hop, address, link, hub);
         match self.entries[hop.0 as usize].dial {
             Dial::Handshaking(id) => Some(id),
-            Dial::Idle | Dial::Resolving | Dial::Tunnelling => None,
+            Dial::Idle | Dial::Resolving { .. } | Dial::Tunnelling => None,
+        }
+    }
+
+    /// The answer to [`PoolEvent::Resolve`] and [`PoolEvent::Nest`] when there is no way to the hop.
+    pub fn handle_unreachable(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
+        match self.entries[hop.0 as usize].dial {
+            Dial::Resolving { .. } | Dial::Tunnelling => self.fail(now, hop, refusal),
+            Dial::Idle | Dial::Handshaking(_) => {}
         }
     }
 
@@ -349,6 +379,7 @@ impl Pool {
                 idle_since: now,
                 going_away: false,
             });
+            self.wake_at(now + self.limits.idle);
         }
         self.pump(now, hop, hub);
     }
@@ -404,71 +435,77 @@ impl Pool {
         }
     }
 
-    /// Closes connections that carried nothing for a while; when to look again.
-    pub fn expire(&mut self, now: Instant, hub: &mut Hub) -> Option<Instant> {
-        let mut next = None::<Instant>;
-        for entry in &mut self.entries {
-            for pooled in entry.ready.iter().filter(|pooled| pooled.streams == 0) {
-                let due = pooled.idle_since + self.limits.idle;
+    /// Does what is due: closes connections that carried nothing for a while, gives up on lost answers, dials again
+    /// after a pause.
+    pub fn expire(&mut self, now: Instant, hub: &mut Hub) {
+        if self.due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.due = None;
+        for index in 0..self.entries.len() {
+            let hop = HopId(index as u32);
+            let entry = &self.entries[index];
+            let idle = entry.ready.iter().filter(|pooled| pooled.streams == 0);
+            let idle: Vec<_> = idle
+                .map(|pooled| (pooled.id, pooled.idle_since + self.limits.idle))
+                .collect();
+            for (connection, due) in idle {
                 if due <= now {
-                    hub.close(now, pooled.id, Code::H3_NO_ERROR);
+                    hub.close(now, connection, Code::H3_NO_ERROR);
                 } else {
-                    next = Some(next.map_or(due, |next| next.min(due)));
+                    self.wake_at(due);
                 }
             }
-            entry
-                .ready
-                .retain(|pooled| pooled.streams > 0 || pooled.idle_since + self.limits.idle > now);
+            match self.entries[index].dial {
+                Dial::Resolving { until } if until <= now => {
+                    self.fail(now, hop, Refusal::DnsTimeout);
+                }
+                Dial::Resolving { until } => self.wake_at(until),
+                Dial::Idle => self.pump(now, hop, hub),
+                Dial::Tunnelling | Dial::Handshaking(_) => {}
+            }
         }
-        next
     }
 
+    /// When [`Pool::expire`] has work at the earliest.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Gives streams to those that wait, as far as there are any, and dials if that was not far enough.
     fn pump(&mut self, now: Instant, hop: HopId, hub: &mut Hub) {
         let entry = &mut self.entries[hop.0 as usize];
-        while let Some(request) = entry.waiting.front() {
+        while let Some((tunnel, request)) = entry.waiting.values().next() {
+            let tunnel = *tunnel;
             let head = entry.hop.request(&request.target, request.via.as_ref());
-            let mut outcome = None;
-            for pooled in entry.ready.iter_mut().filter(|pooled| !pooled.going_away) {
-                match hub.request(pooled.id, &head) {
-                    Ok(stream) => {
-                        pooled.streams += 1;
-                        outcome = Some(Ok((pooled.id, stream)));
-                        break;
-                    }
-                    Err(h3::RequestError::GoingAway) => pooled.going_away = true,
-                    Err(h3::RequestError::StreamsExhausted | h3::RequestError::NoSettingsYet) => {}
-                    Err(h3::RequestError::ExtendedConnectUnsupported) => {
-                        outcome = Some(Err(Refusal::NextHopProtocol));
-                    }
-                    Err(h3::RequestError::TooLarge { .. }) => {
-                        outcome = Some(Err(Refusal::HeadTooLarge))
-                    }
-                }
-            }
-            let tunnel = request.tunnel;
-            match outcome {
-                Some(Ok((connection, stream))) => {
-                    self.events.push_back(PoolEvent::Opened {
-                        tunnel,
-                        connection,
-                        stream,
-                    });
-                }
-                Some(Err(refusal)) => {
-                    self.events.push_back(PoolEvent::Failed { tunnel, refusal });
-                }
-                None => break,
-            }
-            entry.waiting.pop_front();
+            let event = match entry.request(&head, hub) {
+                Ok(Some((connection, stream))) => PoolEvent::Opened {
+                    tunnel,
+                    connection,
+                    stream,
+                },
+                Ok(None) => break,
+                Err(refusal) => PoolEvent::Failed { tunnel, refusal },
+            };
+            self.events.push_back(event);
+            entry.waiting.pop_first();
         }
-        let wanted = !entry.waiting.is_empty() && entry.dial == Dial::Idle;
         let full = entry.ready.len() >= self.limits.connections_per_hop_max;
-        if wanted && !full && entry.not_before.is_none_or(|instant| now >= instant) {
-            self.dial(hop);
+        if entry.waiting.is_empty() || entry.dial != Dial::Idle || full {
+            return;
+        }
+        match entry.not_before {
+            Some(instant) if now < instant => self.wake_at(instant),
+            Some(_) | None => self.dial(now, hop),
         }
     }
 
-    fn dial(&mut self, hop: HopId) {
+    fn dial(&mut self, now: Instant, hop: HopId) {
+        let until = now + RESOLVE_WITHIN;
         let entry = &mut self.entries[hop.0 as usize];
         let event = match entry.via {
             Some(via) => {
@@ -480,11 +517,10 @@ impl Pool {
                 }
             }
             None => {
-                entry.dial = Dial::Resolving;
-                PoolEvent::Resolve {
-                    hop,
-                    name: entry.hop.server_name(),
-                }
+                entry.dial = Dial::Resolving { until };
+                let name = entry.hop.server_name();
+                self.wake_at(until);
+                PoolEvent::Resolve { hop, name }
             }
         };
         self.events.push_back(event);
@@ -499,52 +535,36 @@ impl Pool {
         entry.failures += 1;
         entry.not_before = Some(now + pause.min(limits.backoff_max));
         entry.dial = Dial::Idle;
-        let failed = entry
-            .waiting
-            .drain(..)
-            .map(|Request { tunnel, .. }| PoolEvent::Failed { tunnel, refusal });
+        let waiting = std::mem::take(&mut entry.waiting).into_values();
+        let failed = waiting.map(|(tunnel, _)| PoolEvent::Failed { tunnel, refusal });
         self.events.extend(failed);
     }
 }
 
-/// What a failed dial means for the tunnels that waited for it.
-fn refusal_of(reason: &CloseReason) -> Refusal {
-    use quinn_proto::ConnectionError;
-    /// QUIC error codes from here on carry a TLS alert in the low byte (RFC 9001 §4.8).
-    const CRYPTO_ERROR: u64 = 0x100;
-    /// The alerts that say that a certificate was not accepted (RFC 8446 §6.2). rustls sends decrypt_error (51) when
-    /// its signature is not that of the authority which it names.
-    const CERTIFICATE_ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 113];
-    let tls = |code: u64, ours: bool| match code.checked_sub(CRYPTO_ERROR) {
-        Some(alert) if ours && CERTIFICATE_ALERTS.contains(&alert) => Some(Refusal::NextHopTls {
-            fault: TlsFault::Certificate,
-        }),
-        Some(alert) if !ours && alert <= 0xff => Some(Refusal::NextHopTls {
-            fault: TlsFault::Alert { id: alert as u8 },
-        }),
-        Some(alert) if alert <= 0xff => Some(Refusal::NextHopTls {
-            fault: TlsFault::Protocol,
-        }),
-        Some(_) | None => None,
-    };
-    match reason {
-        CloseReason::HandshakeTimeout | CloseReason::Lost(ConnectionError::TimedOut) => {
-            Refusal::ConnectTimeout
+impl Entry {
+    /// Sends a request on the first connection with room for it; `None` if there is none.
+    ///
+    /// # Errors
+    /// No connection to this hop will ever take the request.
+    fn request(
+        &mut self,
+        head: &RequestHead,
+        hub: &mut Hub,
+    ) -> Result<Option<(ConnectionId, StreamId)>, Refusal> {
+        for pooled in self.ready.iter_mut().filter(|pooled| !pooled.going_away) {
+            match hub.request(pooled.id, head) {
+                Ok(stream) => {
+                    pooled.streams += 1;
+                    return Ok(Some((pooled.id, stream)));
+                }
+                Err(h3::RequestError::GoingAway) => pooled.going_away = true,
+                Err(h3::RequestError::StreamsExhausted | h3::RequestError::NoSettingsYet) => {}
+                Err(h3::RequestError::ExtendedConnectUnsupported) => {
+                    return Err(Refusal::NextHopProtocol);
+                }
+                Err(h3::RequestError::TooLarge { .. }) => return Err(Refusal::HeadTooLarge),
+            }
         }
-        CloseReason::Misbehaved(_) => Refusal::NextHopProtocol,
-        CloseReason::Lost(ConnectionError::TransportError(error)) => {
-            tls(error.code.into(), true).unwrap_or(Refusal::NextHopProtocol)
-        }
-        CloseReason::Lost(ConnectionError::ConnectionClosed(close)) => {
-            tls(close.error_code.into(), false).unwrap_or(Refusal::ConnectionRefused)
-        }
-        CloseReason::Lost(
-            ConnectionError::VersionMismatch
-            | ConnectionError::ApplicationClosed(_)
-            | ConnectionError::Reset
-            | ConnectionError::LocallyClosed
-            | ConnectionError::CidsExhausted,
-        )
-        | CloseReason::Local => Refusal::DestinationUnavailable,
+        Ok(None)
     }
 }

@@ -270,8 +270,8 @@ impl Relay {
             steer: (steer, 0),
             limits: MachineLimits {
                 tunnels_max: TUNNELS_MAX,
-                target_sockets_max: TUNNELS_MAX,
-                resolves_max: TUNNELS_MAX,
+                target_sockets_max: TUNNELS_MAX - 1,
+                resolves_max: TUNNELS_MAX / 2,
                 early: EarlyLimits {
                     datagrams_max: 4,
                     bytes_max: 4096,

@@ -41,8 +41,8 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
     };
     let (pin, drain_limit) = (checked.pin, checked.timeouts.drain);
     let resolver = resolver(&checked)?;
-    let resolves_max = checked.limits.resolves;
     let workers = checked.workers.get();
+    let resolves_max = checked.limits.resolves * workers;
     let warnings = checked.warnings.clone();
     let mut plan = Plan::new(checked, ca.as_ref().map(|ca| &ca.identity))?;
     // A single worker gains nothing from a pin and loses the choice of an idle core.

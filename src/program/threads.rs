@@ -64,7 +64,7 @@ impl<A: App + Send + 'static> Workers<A> {
         let checked = plan.checked();
         let workers = checked.workers.get() as u32;
         let io = io_choice(checked.io);
-        let (asker, questions) = mpsc::channel(checked.limits.resolves);
+        let (asker, questions) = mpsc::channel(checked.limits.resolves * workers as usize);
         let (outcome, outcomes) = mpsc::unbounded_channel();
         let (ready, started) = crossbeam::channel::bounded(workers as usize);
         let cores = core_affinity::get_core_ids().unwrap_or_default();

@@ -343,7 +343,8 @@ fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildEr
     })
 }
 
-fn hub_limits(checked: &Checked) -> HubLimits {
+/// Bounds of a worker's hub.
+pub fn hub_limits(checked: &Checked) -> HubLimits {
     HubLimits {
         connections_max: checked.limits.connections,
         retry_handshakes: checked.quic.retry_handshakes,
@@ -356,17 +357,28 @@ fn hub_limits(checked: &Checked) -> HubLimits {
     }
 }
 
-fn h3_config(checked: &Checked) -> h3::Config {
+/// Bounds of each HTTP/3 connection.
+pub fn h3_config(checked: &Checked) -> h3::Config {
+    let field_section_size_max = checked.limits.field_section_bytes;
     let (status, headers) = Refusal::HeadTooLarge.head(&checked.name);
+    // As the defaults relate to each other, so that a head of legal length is never taken for abuse.
+    let scaled = |default: u32| {
+        let scaled =
+            u64::from(default) * field_section_size_max / h3::Config::FIELD_SECTION_SIZE_MAX;
+        u32::try_from(scaled).unwrap_or(u32::MAX).max(default)
+    };
     h3::Config {
-        field_section_size_max: checked.limits.field_section_bytes,
+        field_section_size_max,
         too_large: Arc::new(ResponseHead { status, headers }),
-        headers_len_max: checked.limits.field_section_bytes * 2,
+        headers_len_max: field_section_size_max * 2,
+        undelivered_stream_bytes_max: scaled(h3::Config::UNDELIVERED_STREAM_BYTES_MAX),
+        undelivered_connection_bytes_max: scaled(h3::Config::UNDELIVERED_CONNECTION_BYTES_MAX),
         ..h3::Config::default()
     }
 }
 
-fn machine_limits(checked: &Checked) -> MachineLimits {
+/// Bounds of a worker's machine.
+pub fn machine_limits(checked: &Checked) -> MachineLimits {
     MachineLimits {
         tunnels_max: checked.limits.tunnels,
         target_sockets_max: checked.limits.target_sockets,
@@ -381,7 +393,8 @@ fn machine_limits(checked: &Checked) -> MachineLimits {
     }
 }
 
-fn pool_limits(checked: &Checked) -> PoolLimits {
+/// Bounds of a worker's pool.
+pub fn pool_limits(checked: &Checked) -> PoolLimits {
     PoolLimits {
         connections_per_hop_max: CONNECTIONS_PER_HOP_MAX,
         waiting_per_hop_max: checked.limits.tunnels,

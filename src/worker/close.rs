@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ::http::HeaderMap;
 use quinn_proto::StreamId;
 
 use super::leg::{Leg, State, Tunnel};
@@ -26,21 +27,38 @@ impl Machine {
         let Some(tunnel) = self.take(now, id, Code::H3_REQUEST_CANCELLED, out) else {
             return;
         };
-        self.stats.requests_refused += 1;
         match tunnel.downstream {
             Leg::Stream { connection, stream } => {
-                let upstream_headers = response.as_deref().map(|head| &head.headers);
-                let head = self.server.refusal(refusal, upstream_headers);
+                let received = response.as_deref().map(|head| &head.headers);
                 self.hub.unbind(connection, stream);
-                self.hub.respond(connection, stream, &head, true);
+                self.answer_refused(connection, stream, refusal, received);
             }
             Leg::Local => self
                 .local
                 .push_back(LocalEvent::Refused(id, refusal, response)),
             Leg::None | Leg::Socket(_) | Leg::Nested(_) => {
                 if let Some(hop) = tunnel.nests {
-                    self.pool.handle_link(now, hop, Err(refusal), &mut self.hub);
+                    self.pool.handle_unreachable(now, hop, refusal);
                 }
+            }
+        }
+    }
+
+    /// Answers a request as the table of refusals says. `received` are the fields of the next hop's answer, if it gave
+    /// one.
+    pub(super) fn answer_refused(
+        &mut self,
+        connection: ConnectionId,
+        stream: StreamId,
+        refusal: Refusal,
+        received: Option<&HeaderMap>,
+    ) {
+        self.stats.requests_refused += 1;
+        match refusal.reset() {
+            Some(code) => self.hub.reset(connection, stream, Code(code.h3)),
+            None => {
+                let head = self.server.refusal(refusal, received);
+                self.hub.respond(connection, stream, &head, true);
             }
         }
     }
@@ -53,6 +71,7 @@ impl Machine {
         abort: Abort,
         out: &mut impl Outside,
     ) {
+        self.say_goodbye(now, id, out);
         let upstream_code = match abort.ending() {
             Ending::Finish => None,
             Ending::Reset(_) => Some(Code::H3_REQUEST_CANCELLED),
@@ -87,15 +106,24 @@ impl Machine {
             Leg::Local => self.local.push_back(LocalEvent::Closed(id)),
             Leg::Nested(inner) => {
                 self.nested.remove(&inner);
-                self.hub.close(now, inner, Code::H3_NO_ERROR);
             }
             Leg::None => {
                 if let Some(hop) = tunnel.nests {
-                    let refusal = Err(Refusal::DestinationUnavailable);
-                    self.pool.handle_link(now, hop, refusal, &mut self.hub);
+                    let refusal = Refusal::DestinationUnavailable;
+                    self.pool.handle_unreachable(now, hop, refusal);
                 }
             }
             Leg::Socket(_) => {}
+        }
+    }
+
+    /// Closes the connection that a tunnel carries, as long as its last packet still finds the way out.
+    fn say_goodbye(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        if let Some(tunnel) = self.tunnels.get(id)
+            && let Leg::Nested(inner) = tunnel.downstream
+        {
+            self.hub.close(now, inner, Code::H3_NO_ERROR);
+            self.hub.flush(now, out);
         }
     }
 
@@ -139,24 +167,22 @@ impl Machine {
     ) -> Option<Tunnel> {
         let tunnel = self.tunnels.remove(id)?;
         self.disarm(id, &tunnel);
-        self.resolving -= usize::from(matches!(tunnel.state, State::Resolving { .. }));
         self.stats.tunnels_ended += 1;
+        self.resolves -= usize::from(tunnel.is_resolving());
         match tunnel.upstream {
             Leg::Socket(socket) => {
-                self.batches.finish(tunnel.batch, out);
                 self.target_sockets -= 1;
+                self.batches.finish(tunnel.batch, out);
                 out.remove(socket);
             }
             Leg::Stream { connection, stream } => {
                 self.hub.unbind(connection, stream);
                 end(self, connection, stream);
-                if let Some(hop) = tunnel.hop {
-                    self.pool.release(now, hop, connection, &mut self.hub);
-                }
+                self.pool.release(now, connection, &mut self.hub);
             }
             Leg::None => {
-                if let Some(hop) = tunnel.hop {
-                    self.pool.cancel(hop, id);
+                if let Some(ticket) = tunnel.ticket {
+                    self.pool.cancel(ticket);
                 }
             }
             Leg::Nested(_) | Leg::Local => {}
@@ -245,28 +271,36 @@ impl Machine {
             return;
         };
         if tunnel.downstream == (Leg::Stream { connection, stream }) {
-            return self.abort(now, id, Abort::ClientCancelled, out);
+            // An orderly end asks us to stop sending, and the FIN may be right behind.
+            let abort = match code {
+                Some(Code::H3_NO_ERROR) => Abort::ClientClosed,
+                Some(_) | None => Abort::ClientCancelled,
+            };
+            return self.abort(now, id, abort, out);
         }
         let State::Requested { request } = &tunnel.state else {
             let abort = match code {
-                Some(code) if code == Code::H3_NO_ERROR => Abort::UpstreamClosed,
+                Some(Code::H3_NO_ERROR) => Abort::UpstreamClosed,
                 Some(_) | None => Abort::UpstreamReset,
             };
             return self.abort(now, id, abort, out);
         };
         // Not processed at all: another connection may do it (RFC 9114 §4.1.1).
         let rejected = code == Some(Code::H3_REQUEST_REJECTED);
-        match tunnel.hop {
-            Some(hop) if rejected && !tunnel.retried => {
-                let request = Box::clone(request);
+        match tunnel.ticket {
+            Some(ticket) if rejected && !tunnel.retried => {
+                let request = request.clone();
                 tunnel.retried = true;
                 tunnel.upstream = Leg::None;
                 tunnel.state = State::Pooled {
                     request: request.clone(),
                 };
                 self.hub.unbind(connection, stream);
-                self.pool.release(now, hop, connection, &mut self.hub);
-                self.pool.open(now, hop, *request, &mut self.hub);
+                self.pool.release(now, connection, &mut self.hub);
+                let ticket = self.pool.open(now, ticket.hop, id, *request, &mut self.hub);
+                if let Some(tunnel) = self.tunnels.get_mut(id) {
+                    tunnel.ticket = Some(ticket);
+                }
             }
             Some(_) | None => {
                 let refusal = match code {

@@ -55,7 +55,7 @@ impl Machine {
                 self.drain = Drain::Refusing { deadline };
                 self.progress_drain(now, out);
             }
-            Drain::Refusing { deadline } if self.tunnels.is_empty() || deadline <= now => {
+            Drain::Refusing { deadline } if self.is_unused() || deadline <= now => {
                 let left: Vec<_> = self.tunnels.iter().map(|(id, _)| id).collect();
                 for tunnel in left {
                     self.abort(now, tunnel, Abort::Drain, out);
@@ -70,6 +70,11 @@ impl Machine {
     pub fn stop(&mut self, now: Instant, out: &mut impl Outside) {
         self.drain = Drain::Done;
         self.hub.close_all(now, out);
+    }
+
+    /// Whether there are no tunnels but those that carry connections of ours.
+    fn is_unused(&self) -> bool {
+        self.tunnels.len() == self.nested.len()
     }
 
     /// Whether a drain has come to its end.

@@ -9,11 +9,11 @@ use std::time::Instant;
 use quinn_proto::StreamId;
 
 use super::batch::BatchSlot;
-use crate::client::{HopId, Request};
+use crate::client::{HopId, Request, Ticket};
 use crate::net::SocketId;
 use crate::transport::quic::ConnectionId;
 use crate::tunnel::{Early, Inbound};
-use crate::wire::target::Target;
+use crate::wire::target::{Host, Target};
 
 /// One end of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +55,8 @@ pub(super) struct Tunnel {
     pub(super) downstream: Leg,
     pub(super) upstream: Leg,
     pub(super) state: State,
-    /// The hop whose pool the upstream leg comes from.
-    pub(super) hop: Option<HopId>,
+    /// Where the upstream leg comes from, if it comes from the pool.
+    pub(super) ticket: Option<Ticket>,
     /// The hop that is dialled through this tunnel.
     pub(super) nests: Option<HopId>,
     pub(super) early: Early,
@@ -67,4 +67,14 @@ pub(super) struct Tunnel {
     /// When to look at it again.
     pub(super) due: Instant,
     pub(super) retried: bool,
+}
+
+impl Tunnel {
+    /// Whether a name server was asked for this tunnel, and nothing has come of it yet.
+    pub(super) fn is_resolving(&self) -> bool {
+        match &self.state {
+            State::Resolving { target } => matches!(target.host, Host::Name(_)),
+            State::Pooled { .. } | State::Requested { .. } | State::Open => false,
+        }
+    }
 }

@@ -80,8 +80,9 @@ pub trait Outside: Network {
     /// Closes a socket.
     fn remove(&mut self, socket: SocketId);
 
-    /// Starts to resolve a name; the answer goes to [`Machine::handle_resolved`].
-    fn resolve(&mut self, name: &str, asker: Resolve);
+    /// Starts to resolve a name; the answer goes to [`Machine::handle_resolved`]. Returns `false` when there is no room
+    /// for another question; then no answer comes.
+    fn resolve(&mut self, name: &str, asker: Resolve) -> bool;
 
     /// Hands packets to the worker that owns their connection.
     fn forward(&mut self, worker: u32, listener: u32, train: Train);
@@ -103,11 +104,11 @@ pub enum LocalEvent {
 /// Bounds of a [`Machine`] beyond those of its parts.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineLimits {
-    /// Most tunnels.
+    /// Most tunnels; clients that ask for more are refused.
     pub tunnels_max: usize,
     /// Most sockets towards targets.
     pub target_sockets_max: usize,
-    /// Most tunnels whose target is being resolved.
+    /// Most tunnels that wait for the addresses of their target.
     pub resolves_max: usize,
     /// What a tunnel keeps before it is open.
     pub early: EarlyLimits,
@@ -147,24 +148,23 @@ pub struct Machine {
     pub(super) server: Server,
     pub(super) limits: MachineLimits,
     pub(super) tunnels: Table<Tunnel>,
-    /// Sockets towards targets that are open.
-    pub(super) target_sockets: usize,
-    /// Tunnels that wait for a name.
-    pub(super) resolving: usize,
     /// The tunnels that carry nested connections.
     pub(super) nested: FxHashMap<ConnectionId, TunnelId>,
     pub(super) batches: Batches,
     pub(super) local: VecDeque<LocalEvent>,
     /// Request streams with data to read.
     pub(super) readable: VecDeque<(ConnectionId, StreamId)>,
-    /// Request streams that the peer stopped in this turn.
+    /// Request streams whose peer reads no more.
     pub(super) stopped: VecDeque<(ConnectionId, StreamId, Code)>,
     /// One deadline per tunnel.
     pub(super) timers: BTreeSet<(Instant, TunnelId)>,
     pub(super) listeners: Vec<EndpointId>,
     pub(super) dialler: (EndpointId, SocketId),
     pub(super) steer: (Steer, u32),
-    pub(super) pool_due: Option<Instant>,
+    /// Sockets towards targets that are open.
+    pub(super) target_sockets: usize,
+    /// Tunnels that wait for the addresses of their target.
+    pub(super) resolves: usize,
     pub(super) drain: Drain,
     /// What happened so far.
     pub stats: Stats,
@@ -180,8 +180,6 @@ impl Machine {
             server: setup.server,
             limits: setup.limits,
             tunnels: Table::default(),
-            target_sockets: 0,
-            resolving: 0,
             nested: FxHashMap::default(),
             batches: Batches::default(),
             local: VecDeque::new(),
@@ -191,7 +189,8 @@ impl Machine {
             listeners: setup.listeners,
             dialler: setup.dialler,
             steer: setup.steer,
-            pool_due: None,
+            target_sockets: 0,
+            resolves: 0,
             drain: Drain::No,
             stats: Stats::default(),
         }

@@ -10,7 +10,7 @@ use quinn_proto::StreamId;
 use super::leg::{Leg, State, Tunnel};
 use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
 use crate::client::{HopId, Request};
-use crate::error::Refusal;
+use crate::error::{Abort, Refusal};
 use crate::http::h3::code::Code;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::policy::resolve::Resolution;
@@ -30,49 +30,61 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         self.stats.requests += 1;
-        let plan = if self.tunnels.len() >= self.limits.tunnels_max {
+        let opening = if self.tunnels.len() >= self.limits.tunnels_max {
             self.stats.tunnels_refused += 1;
             Err(Refusal::Overloaded)
         } else {
-            self.server.plan(head)
+            self.open(now, connection, stream, head, out)
         };
-        let downstream = Leg::Stream { connection, stream };
-        let refusal = match (plan, self.route) {
-            (Ok(Plan::Direct(target)), _) => return self.open_direct(now, downstream, target, out),
-            (Ok(Plan::Chain { target, via }), Some(hop)) => {
-                let id = self.open_chained(now, downstream, hop, target, via);
-                self.hub.bind(connection, stream, id.to_bits());
-                return self.handle_pool_events(now, out);
-            }
-            (Ok(Plan::Chain { .. }), None) => Refusal::Misconfigured,
-            (Err(refusal), _) => refusal,
-        };
-        self.stats.requests_refused += 1;
-        let head = self.server.refusal(refusal, None);
-        self.hub.respond(connection, stream, &head, true);
+        if let Err(refusal) = opening {
+            self.answer_refused(connection, stream, refusal, None);
+        }
     }
 
-    fn open_direct(
+    /// Opens a tunnel for a request. What comes later of it reaches the client by itself.
+    ///
+    /// # Errors
+    /// The refusal, if it is known at once.
+    fn open(
         &mut self,
         now: Instant,
-        downstream: Leg,
-        target: Target,
+        connection: ConnectionId,
+        stream: StreamId,
+        head: &RequestHead,
         out: &mut impl Outside,
-    ) {
-        let host = target.host.clone();
-        let port = target.port;
-        let id = self.insert(now, downstream, State::Resolving { target });
-        self.resolving += 1;
-        if let Leg::Stream { connection, stream } = downstream {
-            self.hub.bind(connection, stream, id.to_bits());
-        }
-        match host {
-            Host::Ip(address) => self.connect(now, id, &[address], port, None, out),
-            Host::Name(_) if self.resolving > self.limits.resolves_max => {
-                self.stats.resolves_refused += 1;
-                self.refuse(now, id, Refusal::Overloaded, None, out);
+    ) -> Result<(), Refusal> {
+        let plan = self.server.plan(head)?;
+        let downstream = Leg::Stream { connection, stream };
+        match plan {
+            Plan::Direct(target) => {
+                let host = target.host.clone();
+                if matches!(host, Host::Name(_)) && self.resolves >= self.limits.resolves_max {
+                    self.stats.resolves_refused += 1;
+                    return Err(Refusal::Overloaded);
+                }
+                let port = target.port;
+                let id = self.insert(now, downstream, State::Resolving { target });
+                self.hub.bind(connection, stream, id.to_bits());
+                match host {
+                    Host::Ip(address) => self.connect(now, id, &[address], port, None, out),
+                    Host::Name(name) => self.resolve(now, id, &name, out),
+                }
             }
-            Host::Name(name) => out.resolve(&name, Resolve::Tunnel(id)),
+            Plan::Chain { target, via } => {
+                let hop = self.route.ok_or(Refusal::Misconfigured)?;
+                let id = self.open_chained(now, downstream, hop, Request { target, via });
+                self.hub.bind(connection, stream, id.to_bits());
+                self.handle_pool_events(now, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, now: Instant, id: TunnelId, name: &str, out: &mut impl Outside) {
+        self.resolves += 1;
+        if !out.resolve(name, Resolve::Tunnel(id)) {
+            self.stats.resolves_refused += 1;
+            self.refuse(now, id, Refusal::Overloaded, None, out);
         }
     }
 
@@ -81,29 +93,15 @@ impl Machine {
         now: Instant,
         downstream: Leg,
         hop: HopId,
-        target: Target,
-        via: Option<::http::HeaderValue>,
+        request: Request,
     ) -> TunnelId {
-        // The id is part of the request, and the request part of the tunnel.
-        let placeholder = Request {
-            tunnel: TunnelId::from_bits(0),
-            target,
-            via,
+        let state = State::Pooled {
+            request: Box::new(request.clone()),
         };
-        let id = self.insert(
-            now,
-            downstream,
-            State::Pooled {
-                request: Box::new(placeholder),
-            },
-        );
+        let id = self.insert(now, downstream, state);
+        let ticket = self.pool.open(now, hop, id, request, &mut self.hub);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
-            tunnel.hop = Some(hop);
-            if let State::Pooled { request } = &mut tunnel.state {
-                request.tunnel = id;
-                let request = Request::clone(request);
-                self.pool.open(now, hop, request, &mut self.hub);
-            }
+            tunnel.ticket = Some(ticket);
         }
         id
     }
@@ -116,14 +114,16 @@ impl Machine {
         target: Target,
         out: &mut impl Outside,
     ) -> TunnelId {
-        let id = self.open_chained(now, Leg::Local, hop, target, None);
+        let request = Request { target, via: None };
+        let id = self.open_chained(now, Leg::Local, hop, request);
         self.handle_pool_events(now, out);
         id
     }
 
     /// Opens the tunnel through `via` in which the connection to `hop` will live.
     pub(super) fn nest(&mut self, now: Instant, hop: HopId, via: HopId, target: Target) {
-        let id = self.open_chained(now, Leg::None, via, target, None);
+        let request = Request { target, via: None };
+        let id = self.open_chained(now, Leg::None, via, request);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             tunnel.nests = Some(hop);
         }
@@ -134,7 +134,7 @@ impl Machine {
             downstream,
             upstream: Leg::None,
             state,
-            hop: None,
+            ticket: None,
             nests: None,
             early: Early::default(),
             from_downstream: Inbound::default(),
@@ -179,16 +179,16 @@ impl Machine {
         name: Option<&str>,
         out: &mut impl Outside,
     ) {
+        if self.target_sockets >= self.limits.target_sockets_max {
+            self.stats.target_sockets_refused += 1;
+            return self.refuse(now, id, Refusal::Overloaded, None, out);
+        }
         let allowed = self.server.allowed(addresses, port, name);
         let mut outcome = Err(allowed
             .as_ref()
             .err()
             .cloned()
             .unwrap_or(Refusal::Unroutable));
-        if allowed.is_ok() && self.target_sockets >= self.limits.target_sockets_max {
-            self.stats.target_sockets_refused += 1;
-            return self.refuse(now, id, Refusal::Overloaded, None, out);
-        }
         for address in allowed.unwrap_or_default() {
             match out.connect(address, Tag::Target(id)) {
                 Ok(socket) => {
@@ -202,7 +202,10 @@ impl Machine {
             }
         }
         match outcome {
-            Ok(socket) => self.opened(now, id, Leg::Socket(socket), out),
+            Ok(socket) => {
+                self.target_sockets += 1;
+                self.opened(now, id, Leg::Socket(socket), out);
+            }
             Err(refusal) => self.refuse(now, id, refusal, None, out),
         }
     }
@@ -212,8 +215,7 @@ impl Machine {
         let Some(tunnel) = self.tunnels.get_mut(id) else {
             return;
         };
-        self.resolving -= usize::from(matches!(tunnel.state, State::Resolving { .. }));
-        self.target_sockets += usize::from(matches!(upstream, Leg::Socket(_)));
+        self.resolves -= usize::from(tunnel.is_resolving());
         tunnel.upstream = upstream;
         tunnel.state = State::Open;
         tunnel.last_active = now;
@@ -222,18 +224,21 @@ impl Machine {
         self.arm(id, now + self.limits.tunnel_idle);
         match downstream {
             Leg::Stream { connection, stream } => {
-                self.hub.respond(connection, stream, &accepted(), false);
+                if !self.hub.respond(connection, stream, &accepted(), false) {
+                    return self.abort(now, id, Abort::ClientCancelled, out);
+                }
             }
             Leg::Local => self.local.push_back(LocalEvent::Opened(id)),
             Leg::None | Leg::Socket(_) | Leg::Nested(_) => {}
         }
         if let (Some(hop), Leg::Stream { connection, stream }) = (nests, upstream) {
-            let link = Ok(Link::Tunnel { connection, stream });
-            if let Some(inner) = self.pool.handle_link(now, hop, link, &mut self.hub) {
-                self.nested.insert(inner, id);
-                if let Some(tunnel) = self.tunnels.get_mut(id) {
-                    tunnel.downstream = Leg::Nested(inner);
-                }
+            let link = Link::Tunnel { connection, stream };
+            let Some(inner) = self.pool.handle_link(now, hop, link, &mut self.hub) else {
+                return self.abort(now, id, Abort::ClientClosed, out);
+            };
+            self.nested.insert(inner, id);
+            if let Some(tunnel) = self.tunnels.get_mut(id) {
+                tunnel.downstream = Leg::Nested(inner);
             }
         }
         self.relay_early(now, id, out);
@@ -264,7 +269,7 @@ impl Machine {
                 self.hub.unbind(connection, stream);
                 self.hub
                     .reset(connection, stream, Code::H3_REQUEST_CANCELLED);
-                tracing::debug!(?now, "a stream came too late for its tunnel");
+                self.pool.release(now, connection, &mut self.hub);
             }
         }
     }

@@ -18,7 +18,6 @@ use super::mailbox::{Address, Letter, Mailbox};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
 use crate::net::{self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, clock};
-use crate::policy::resolve::ResolveError;
 use crate::transport::quic::HubStats;
 
 /// Letters read per turn.
@@ -105,7 +104,6 @@ pub struct World<'a> {
     worker: u32,
     peers: &'a [Address],
     questions: &'a mpsc::Sender<Question>,
-    unasked: &'a mut Vec<Resolve>,
     strays_dropped: &'a mut u64,
 }
 
@@ -128,15 +126,13 @@ impl Outside for World<'_> {
         self.driver.remove(socket);
     }
 
-    fn resolve(&mut self, name: &str, asker: Resolve) {
+    fn resolve(&mut self, name: &str, asker: Resolve) -> bool {
         let question = Question {
             worker: self.worker,
             asker,
             name: name.into(),
         };
-        if self.questions.try_send(question).is_err() {
-            self.unasked.push(asker);
-        }
+        self.questions.try_send(question).is_ok()
     }
 
     fn forward(&mut self, worker: u32, listener: u32, train: Train) {
@@ -197,7 +193,6 @@ impl<A: App> Worker<A> {
     pub async fn run(mut self, io: Selected) -> io::Result<(Report, A)> {
         self.mailbox.attach(self.driver.waker());
         let mut inbox = Vec::new();
-        let mut unasked = Vec::new();
         let mut busy_turns = 0;
         loop {
             let more = self.driver.receive(&mut |socket, tag, received| {
@@ -220,7 +215,6 @@ impl<A: App> Worker<A> {
                 worker: *worker,
                 peers,
                 questions,
-                unasked: &mut unasked,
                 strays_dropped: &mut strays_dropped,
             };
             for (socket, tag, received) in inbox.drain(..) {
@@ -234,7 +228,7 @@ impl<A: App> Worker<A> {
                 }
             }
             let mut asked = Vec::new();
-            let stopped = read_letters(now, mailbox, machine, listeners, &mut asked, &mut world);
+            let read = read_letters(now, mailbox, machine, listeners, &mut asked, &mut world);
             machine.turn(now, &mut world);
             while let Some(event) = machine.poll_local() {
                 app.handle(now, event, machine, &mut world);
@@ -242,29 +236,14 @@ impl<A: App> Worker<A> {
             let app_busy = app.turn(now, machine, &mut world);
             machine.flush(now, &mut world);
             machine.stats.dropped_mailbox_full += strays_dropped;
-            // A queue to the control thread that is full is overload like any other.
-            let mut refused = Vec::new();
-            std::mem::swap(&mut refused, &mut unasked);
-            for asker in refused {
-                let mut world = World {
-                    driver: &mut self.driver,
-                    worker: self.worker,
-                    peers: &self.peers,
-                    questions: &self.questions,
-                    unasked: &mut unasked,
-                    strays_dropped: &mut strays_dropped,
-                };
-                self.machine
-                    .handle_resolved(now, asker, Err(ResolveError::Timeout), &mut world);
-            }
             for asker in asked {
                 // Whoever asked may have left.
                 drop(asker.try_send(self.report(io.clone())));
             }
-            if stopped || self.machine.is_finished() || self.app.is_finished() {
+            if read == Read::Stop || self.machine.is_finished() || self.app.is_finished() {
                 return Ok((self.report(io), self.app));
             }
-            if more || app_busy || self.machine.is_busy() {
+            if more || read == Read::Some || app_busy || self.machine.is_busy() {
                 let _woken = self.driver.poll_ready_nonblocking()?;
                 busy_turns += 1;
                 if busy_turns % TURNS_PER_YIELD == 0 {
@@ -274,7 +253,7 @@ impl<A: App> Worker<A> {
                 let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
                 self.driver
                     .set_timer(deadline.into_iter().flatten().min(), clock::now())?;
-                // Every turn reads the mailbox.
+                // Every turn reads the mailbox until it is empty.
                 let _woken = self.driver.ready().await?;
             }
         }
@@ -292,7 +271,18 @@ impl<A: App> Worker<A> {
     }
 }
 
-/// Reads the mailbox; whether it said to stop at once.
+/// How reading the mailbox ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// It is empty.
+    All,
+    /// There may be more, which the waker does not announce again.
+    Some,
+    /// A letter said to stop at once.
+    Stop,
+}
+
+/// Reads letters.
 fn read_letters(
     now: Instant,
     mailbox: &Mailbox,
@@ -300,10 +290,10 @@ fn read_letters(
     listeners: &[SocketId],
     asked: &mut Vec<Sender<Report>>,
     world: &mut World<'_>,
-) -> bool {
+) -> Read {
     for _ in 0..LETTERS_PER_TURN {
         match mailbox.take() {
-            None => break,
+            None => return Read::All,
             Some(Letter::Stray { listener, train }) => {
                 if let Some(&socket) = listeners.get(listener as usize) {
                     machine.handle_stray(now, listener, socket, *train, world);
@@ -316,9 +306,9 @@ fn read_letters(
             Some(Letter::Drain) => machine.drain(now),
             Some(Letter::Stop) => {
                 machine.stop(now, world);
-                return true;
+                return Read::Stop;
             }
         }
     }
-    false
+    Read::Some
 }

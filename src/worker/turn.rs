@@ -14,7 +14,7 @@ use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
 use crate::client::PoolEvent;
 use crate::error::{Abort, Refusal};
 use crate::http::h3;
-use crate::net::{Received, SocketId, Train};
+use crate::net::{Received, SocketId, Train, ends_socket};
 use crate::policy::resolve::Resolution;
 use crate::transport::quic::{CloseReason, ConnectionId, Event, Link};
 use crate::tunnel::TunnelId;
@@ -45,9 +45,12 @@ impl Machine {
                 self.relay_from_target(now, tunnel, train, out);
             }
             (Tag::Target(tunnel), Received::Error(error)) => {
-                self.stats.target_errors += 1;
-                tracing::debug!(%error, "a target socket failed");
-                self.abort(now, tunnel, Abort::TargetUnreachable, out);
+                tracing::debug!(%error, "an error of a target socket");
+                // Any other error costs a datagram and no more.
+                if ends_socket(&error) {
+                    self.stats.target_errors += 1;
+                    self.abort(now, tunnel, Abort::TargetUnreachable, out);
+                }
             }
             // Shared sockets report errors of single peers; QUIC finds out by itself.
             (Tag::Listener(_) | Tag::Dialler, Received::Error(_)) | (Tag::App(_), _) => {}
@@ -128,9 +131,7 @@ impl Machine {
     pub fn turn(&mut self, now: Instant, out: &mut impl Outside) {
         self.hub.expire(now);
         self.expire_tunnels(now, out);
-        if self.pool_due.is_none_or(|due| due <= now) {
-            self.pool_due = self.pool.expire(now, &mut self.hub);
-        }
+        self.pool.expire(now, &mut self.hub);
         self.settle(now, out);
         self.progress_drain(now, out);
     }
@@ -194,7 +195,8 @@ impl Machine {
             Drain::Refusing { deadline } => Some(deadline),
             Drain::No | Drain::Done => None,
         };
-        [self.hub.next_timeout(), tunnels, self.pool_due, drain]
+        let pool = self.pool.next_timeout();
+        [self.hub.next_timeout(), tunnels, pool, drain]
             .into_iter()
             .flatten()
             .min()
@@ -221,10 +223,7 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         match event {
-            h3::Event::Settings(_) => {
-                self.pool.handle_settings(now, id, &mut self.hub);
-                self.pool_due = Some(now);
-            }
+            h3::Event::Settings(_) => self.pool.handle_settings(now, id, &mut self.hub),
             // What came in the same packet as a head is not announced again.
             h3::Event::Request { id: stream, head } => {
                 self.handle_request(now, id, stream, &head, out);
@@ -241,10 +240,10 @@ impl Machine {
             }
             h3::Event::Aborted { id: stream, reason } => {
                 match reason {
+                    h3::Abort::NotProcessed => {}
                     h3::Abort::TooLarge(_) => self.stats.field_sections_refused += 1,
                     h3::Abort::Malformed(_)
                     | h3::Abort::Incomplete
-                    | h3::Abort::NotProcessed
                     | h3::Abort::DatagramUnexpected => self.stats.requests_malformed += 1,
                 }
                 tracing::debug!(%reason, "a request stream was aborted");
@@ -275,7 +274,12 @@ impl Machine {
                         self.pool
                             .handle_resolved(now, hop, Ok(vec![address]), link, &mut self.hub);
                     }
-                    Err(_) => out.resolve(&name, Resolve::Hop(hop)),
+                    Err(_) => {
+                        if !out.resolve(&name, Resolve::Hop(hop)) {
+                            self.stats.resolves_refused += 1;
+                            self.pool.handle_unreachable(now, hop, Refusal::Overloaded);
+                        }
+                    }
                 },
                 PoolEvent::Nest { hop, via, target } => self.nest(now, hop, via, target),
             }
@@ -294,10 +298,7 @@ impl Machine {
         let link = Link::Socket(self.dialler.1);
         self.pool
             .handle_closed(now, id, reason, link, &mut self.hub);
-        self.pool_due = Some(now);
         if let Some(carrier) = self.nested.remove(&id) {
-            // Its last words travel in the tunnel that ends with it.
-            self.hub.flush(now, out);
             self.abort(now, carrier, Abort::ClientClosed, out);
         }
         for (stream, owner) in bound {

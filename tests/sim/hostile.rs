@@ -404,3 +404,26 @@ fn handshakes_that_never_end_are_given_up() {
     assert!(stage.sim.connections(stage.relay) <= 129);
     stage.finish();
 }
+
+// spec: 9114-4.2.2-b
+#[test]
+fn a_client_that_accepts_no_answer_gets_no_tunnel() {
+    let mut sim = Sim::new(107);
+    let egress = sim.relay("egress.test", &[]);
+    sim.host("target.test", 7, true);
+    let hostile = sim.raw_client();
+    let (now, to) = (sim.net.now, sim.address(egress));
+    let index = sim.raw(hostile).connect(now, to, "egress.test");
+    sim.run_for(ms(100));
+    let connection = &mut sim.raw(hostile).connections[index];
+    // A control stream: MAX_FIELD_SECTION_SIZE 1, H3_DATAGRAM 1.
+    let settings = frame_of(frame::SETTINGS, &[0x06, 0x01, 0x33, 0x01]);
+    connection.open_uni(&[&[0x00], &settings[..]].concat());
+    let stream = connection.request("target.test:7");
+    sim.run_for(secs(1));
+    let connection = &sim.raw(hostile).connections[index];
+    assert_eq!(connection.status(stream), None);
+    let reset = connection.ended(stream).reset;
+    assert_eq!(reset, Some(Code::H3_REQUEST_CANCELLED));
+    assert_eq!(sim.node(egress).machine.tunnel_count(), 0);
+}

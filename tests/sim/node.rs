@@ -16,20 +16,20 @@ use bauta::client::{Hop, HopId, Pool, PoolLimits};
 use bauta::config::{self, Checked, Environment};
 use bauta::error::Refusal;
 use bauta::handler::Handler;
-use bauta::http::h3;
 use bauta::http::request::ResponseHead;
 use bauta::net::steer::Steer;
 use bauta::net::{Network, Outgoing, Received, SocketId};
 use bauta::policy::Policy;
 use bauta::server::Server;
+use bauta::transport::quic::Hub;
 use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
-use bauta::transport::quic::{Hub, HubLimits, OutboxLimits};
 use bauta::transport::tls::{
     ClientTls, DevCa, Trust, client_config, quic_client, quic_server, server_config,
 };
-use bauta::tunnel::{EarlyLimits, TunnelId};
+use bauta::tunnel::TunnelId;
 use bauta::wire::template::{PathTemplate, Template};
-use bauta::worker::{LocalEvent, Machine, MachineLimits, Setup, Tag};
+use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits};
+use bauta::worker::{LocalEvent, Machine, Setup, Tag};
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
 use rustls::pki_types::UnixTime;
@@ -90,13 +90,7 @@ impl Settings {
         let mut environment = Environment::new("/", NonZeroUsize::MIN, name);
         environment.dev_listen = Some(SocketAddr::from(([192, 0, 2, 1], RELAY_PORT)));
         let checked = config::parse("", &environment).expect("defaults are valid");
-        let pool = PoolLimits {
-            connections_per_hop_max: 64,
-            waiting_per_hop_max: checked.limits.tunnels,
-            idle: Duration::from_secs(60),
-            backoff_min: Duration::from_millis(250),
-            backoff_max: Duration::from_secs(10),
-        };
+        let pool = pool_limits(&checked);
         let policy = Policy {
             public_only: false,
             ..Policy::default()
@@ -117,46 +111,7 @@ impl Settings {
     }
 
     fn hub(&self) -> Hub {
-        let Checked {
-            limits,
-            quic,
-            timeouts,
-            ..
-        } = &self.checked;
-        let hub_limits = HubLimits {
-            connections_max: limits.connections,
-            retry_handshakes: quic.retry_handshakes,
-            handshakes_max: quic.max_pending_handshakes,
-            handshake_timeout: timeouts.handshake,
-            outbox: OutboxLimits {
-                datagrams_max: limits.queue_datagrams,
-                bytes_max: limits.queue_bytes,
-            },
-        };
-        let h3_config = h3::Config {
-            field_section_size_max: limits.field_section_bytes,
-            headers_len_max: limits.field_section_bytes * 2,
-            ..h3::Config::default()
-        };
-        Hub::new(hub_limits, h3_config)
-    }
-
-    fn machine_limits(&self) -> MachineLimits {
-        let Checked {
-            limits, timeouts, ..
-        } = &self.checked;
-        MachineLimits {
-            tunnels_max: limits.tunnels,
-            target_sockets_max: limits.target_sockets,
-            resolves_max: limits.resolves,
-            early: EarlyLimits {
-                datagrams_max: limits.early_datagrams,
-                bytes_max: limits.early_bytes,
-            },
-            tunnel_idle: timeouts.tunnel_idle,
-            open_timeout: timeouts.open,
-            drain: timeouts.drain,
-        }
+        Hub::new(hub_limits(&self.checked), h3_config(&self.checked))
     }
 
     fn server_config(&self) -> Arc<ServerConfig> {
@@ -288,7 +243,7 @@ impl MachineNode {
             route: hop,
             server,
             steer: role.steer,
-            limits: settings.machine_limits(),
+            limits: machine_limits(&settings.checked),
         });
         Self {
             machine,

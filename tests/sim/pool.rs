@@ -469,3 +469,56 @@ fn every_relay_of_a_nested_route_learns_that_the_client_leaves() {
     let left = relays.map(|relay| sim.node(relay).machine.tunnel_count());
     assert_eq!(left, [0; 3]);
 }
+
+#[test]
+fn an_answer_that_is_lost_does_not_close_the_way_to_a_hop() {
+    let mut sim = Sim::new(104);
+    sim.relay("egress.test", &[]);
+    sim.host("target.test", 7, true);
+    let client = sim.client(&["egress.test"]);
+    sim.net.dns_delay = secs(1000);
+    let first = sim.open(client, "target.test:7");
+    sim.run_for(secs(31));
+    assert!(sim.tunnel(client, first).refused.is_some());
+    sim.net.dns_delay = ms(10);
+    sim.open_now(client, "target.test:7");
+}
+
+#[test]
+fn who_waits_behind_a_full_connection_hears_how_the_next_dial_ends() {
+    let mut sim = Sim::new(105);
+    sim.relay_with("egress.test", &[], |settings| {
+        settings.checked.limits.tunnels_per_connection = 1;
+        settings.checked.limits.connections = 1;
+    });
+    sim.host("target.test", 7, true);
+    let client = sim.client(&["egress.test"]);
+    let open = sim.open_now(client, "target.test:7");
+    let refused = sim.open(client, "target.test:7");
+    sim.run_for(ms(100));
+    let waiting = sim.open(client, "target.test:7");
+    sim.run_for(secs(1));
+    for tunnel in [refused, waiting] {
+        let (refusal, _) = sim.tunnel(client, tunnel).refused.as_ref().unwrap();
+        assert_eq!(*refusal, Refusal::ConnectionRefused);
+    }
+    assert!(sim.tunnel(client, open).is_open());
+}
+
+#[test]
+fn a_drain_does_not_wait_for_tunnels_that_carry_nothing_but_our_own() {
+    let mut sim = Sim::new(106);
+    sim.relay("egress.test", &[]);
+    sim.relay("middle.test", &[]);
+    // A relay that nests: its clients' tunnels travel inside a tunnel of its own.
+    let ingress = sim.relay("ingress.test", &["middle.test", "egress.test"]);
+    sim.host("target.test", 7, true);
+    let client = sim.client(&["ingress.test"]);
+    let tunnel = sim.open_now(client, "target.test:7");
+    sim.close(client, tunnel);
+    sim.run_for(secs(1));
+    assert_eq!(sim.node(ingress).machine.tunnel_count(), 1, "the carrier");
+    sim.drain(ingress);
+    sim.run_for(secs(2));
+    assert!(sim.node(ingress).machine.is_finished());
+}

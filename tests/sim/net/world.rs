@@ -76,7 +76,7 @@ impl Outside for World<'_> {
         }
     }
 
-    fn resolve(&mut self, name: &str, asker: Resolve) {
+    fn resolve(&mut self, name: &str, asker: Resolve) -> bool {
         self.net.ports[self.node.0]
             .log
             .resolved
@@ -92,6 +92,7 @@ impl Outside for World<'_> {
                 resolution,
             },
         );
+        true
     }
 
     fn forward(&mut self, worker: u32, listener: u32, train: Train) {

@@ -1,0 +1,46 @@
+//! What the end of a connection to a next hop means for the tunnels that waited for it.
+
+use crate::error::{Refusal, TlsFault};
+use crate::transport::quic::CloseReason;
+
+/// What a failed dial means for the tunnels that waited for it.
+pub(super) fn refusal_of(reason: &CloseReason) -> Refusal {
+    use quinn_proto::ConnectionError;
+    /// QUIC error codes from here on carry a TLS alert in the low byte (RFC 9001 §4.8).
+    const CRYPTO_ERROR: u64 = 0x100;
+    /// The alerts that say that a certificate was not accepted (RFC 8446 §6.2). rustls sends decrypt_error (51) when
+    /// its signature is not that of the authority which it names.
+    const CERTIFICATE_ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 113];
+    let tls = |code: u64, ours: bool| match code.checked_sub(CRYPTO_ERROR) {
+        Some(alert) if ours && CERTIFICATE_ALERTS.contains(&alert) => Some(Refusal::NextHopTls {
+            fault: TlsFault::Certificate,
+        }),
+        Some(alert) if !ours && alert <= 0xff => Some(Refusal::NextHopTls {
+            fault: TlsFault::Alert { id: alert as u8 },
+        }),
+        Some(alert) if alert <= 0xff => Some(Refusal::NextHopTls {
+            fault: TlsFault::Protocol,
+        }),
+        Some(_) | None => None,
+    };
+    match reason {
+        CloseReason::HandshakeTimeout | CloseReason::Lost(ConnectionError::TimedOut) => {
+            Refusal::ConnectTimeout
+        }
+        CloseReason::Misbehaved(_) => Refusal::NextHopProtocol,
+        CloseReason::Lost(ConnectionError::TransportError(error)) => {
+            tls(error.code.into(), true).unwrap_or(Refusal::NextHopProtocol)
+        }
+        CloseReason::Lost(ConnectionError::ConnectionClosed(close)) => {
+            tls(close.error_code.into(), false).unwrap_or(Refusal::ConnectionRefused)
+        }
+        CloseReason::Lost(
+            ConnectionError::VersionMismatch
+            | ConnectionError::ApplicationClosed(_)
+            | ConnectionError::Reset
+            | ConnectionError::LocallyClosed
+            | ConnectionError::CidsExhausted,
+        )
+        | CloseReason::Local => Refusal::DestinationUnavailable,
+    }
+}
