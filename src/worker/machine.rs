@@ -83,8 +83,8 @@ pub trait Outside: Network {
     /// Starts to resolve a name; the answer goes to [`Machine::handle_resolved`].
     fn resolve(&mut self, name: &str, asker: Resolve);
 
-    /// Hands packets to the worker that owns their connection.
-    fn forward(&mut self, worker: u32, listener: u32, train: Train);
+    /// Hands packets to the worker that owns their connection; they come back if that worker has ended.
+    fn forward(&mut self, worker: u32, listener: u32, train: Train) -> Option<Train>;
 }
 
 /// What a tunnel's local user has to know.

@@ -725,7 +725,7 @@ impl Outside for World<'_> {
         );
     }
 
-    fn forward(&mut self, worker: u32, listener: u32, train: Train) {
+    fn forward(&mut self, worker: u32, listener: u32, train: Train) -> Option<Train> {
         self.net.stats.strays += 1;
         let node = self.net.ports[self.node.0].workers[worker as usize];
         self.net.ports[node.0]
@@ -733,5 +733,6 @@ impl Outside for World<'_> {
             .push_back(Letter::Stray { listener, train });
         let now = self.net.now;
         self.net.wake_at(node, now);
+        None
     }
 }

@@ -146,7 +146,7 @@ impl Outside for World {
         self.asked.push(asker);
     }
 
-    fn forward(&mut self, worker: u32, _: u32, _: Train) {
-        panic!("there is no worker {worker}");
+    fn forward(&mut self, worker: u32, _: u32, _: Train) -> Option<Train> {
+        panic!("there is no worker {worker}")
     }
 }
