@@ -17,8 +17,10 @@ use super::mailbox::{Address, Mailbox, mailbox};
 use super::run::{App, Question, Worker};
 use crate::client::{Hop, HopId, Pool, PoolLimits};
 use crate::config::{self, Checked};
+use crate::error::Refusal;
 use crate::handler::Handler;
 use crate::http::h3;
+use crate::http::request::ResponseHead;
 use crate::net::listen::bind_group;
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
@@ -355,8 +357,10 @@ fn hub_limits(checked: &Checked) -> HubLimits {
 }
 
 fn h3_config(checked: &Checked) -> h3::Config {
+    let (status, headers) = Refusal::HeadTooLarge.head(&checked.name);
     h3::Config {
         field_section_size_max: checked.limits.field_section_bytes,
+        too_large: Arc::new(ResponseHead { status, headers }),
         headers_len_max: checked.limits.field_section_bytes * 2,
         ..h3::Config::default()
     }

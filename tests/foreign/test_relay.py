@@ -20,6 +20,11 @@ def closed_relay(bauta: Bauta, dns: str) -> str:
     return bauta.relay("closed", allow=(), dns=dns)
 
 
+@pytest.fixture(scope="module")
+def chained(bauta: Bauta, relay: str) -> str:
+    return bauta.relay("ingress", upstream=relay)
+
+
 # spec: 9298-5-b, rc-chromium-a
 @pytest.mark.parametrize("tunnels", [1, 50])
 def test_datagrams_of_all_sizes(relay: str, echo: str, clients: peers.Clients, tunnels: int) -> None:
@@ -123,15 +128,26 @@ def test_malformed_target(relay: str, echo: str, clients: peers.Clients, target:
     assert result["ok"], result
 
 
-# spec: 9220-3-a, map-5
-def test_unknown_protocol(relay: str, echo: str, clients: peers.Clients) -> None:
-    result = clients.aioquic(relay, echo, "--protocol", "connect-nothing", "--expect-status", "501")
+# spec: 9220-3-a, map-5, 9297-2-b
+@pytest.mark.parametrize("early", [0, 3])
+def test_unknown_protocol(relay: str, echo: str, clients: peers.Clients, early: int) -> None:
+    refusal = ["--expect-status", "501", "--expect-error", "proxy_internal_response"]
+    result = clients.aioquic(relay, echo, "--protocol", "connect-nothing", "--early", early, *refusal)
+    assert result["ok"], result
+
+
+# spec: map-22
+def test_head_too_large(relay: str, echo: str, clients: peers.Clients) -> None:
+    refusal = ["--expect-status", "431", "--expect-error", "http_request_error"]
+    padding = ["--header", f"x-padding: {'x' * 4000}"] * 5
+    result = clients.aioquic(relay, echo, *padding, *refusal)
     assert result["ok"], result
 
 
 # spec: map-6
 def test_other_method_on_a_template_path(relay: str, echo: str, clients: peers.Clients) -> None:
-    result = clients.aioquic(relay, echo, "--method", "GET", "--protocol", "", "--expect-status", "405")
+    refusal = ["--expect-status", "405", "--expect-error", "http_request_error", "--expect-field", "allow: CONNECT"]
+    result = clients.aioquic(relay, echo, "--method", "GET", "--protocol", "", *refusal)
     assert result["ok"], result
 
 
@@ -171,9 +187,8 @@ def test_masque_go_client_is_refused(closed_relay: str, echo: str, clients: peer
 
 
 @pytest.mark.parametrize("mode", ["datagram", "capsule"])
-def test_chained_relays(bauta: Bauta, echo: str, clients: peers.Clients, mode: str) -> None:
-    ingress = bauta.relay(f"ingress-{mode}", upstream=bauta.relay(f"egress-{mode}"))
-    result = clients.aioquic(ingress, echo, "--mode", mode, "--tunnels", 10, "--sizes", "0,1,64,1200", "--half-close")
+def test_chained_relays(chained: str, echo: str, clients: peers.Clients, mode: str) -> None:
+    result = clients.aioquic(chained, echo, "--mode", mode, "--tunnels", 10, "--sizes", "0,1,64,1200", "--half-close")
     assert result["ok"], result
     assert result["echoed"] == 40
 
@@ -184,3 +199,25 @@ def test_refusal_of_the_egress_reaches_the_client(bauta: Bauta, closed_relay: st
     result = clients.aioquic(ingress, "127.0.0.1:443", "--expect-status", "403")
     assert result["ok"], result
     assert "destination_ip_prohibited" in (result["proxy_status"] or ""), result
+
+
+# spec: 9298-5-j
+def test_early_payloads_through_a_chain(chained: str, echo: str, clients: peers.Clients) -> None:
+    result = clients.aioquic(chained, echo, "--early", 5, "--sizes", "0,1200")
+    assert result["ok"], result
+    assert result["echoed"] == 7
+
+
+# spec: 9298-3.1-k, 9298-3.1-s, map-42
+def test_unreachable_target_behind_a_chain(chained: str, clients: peers.Clients) -> None:
+    options = ["--sizes", "", "--unreachable", "--expect-end", "reset 0x10f"]
+    result = clients.aioquic(chained, f"127.0.0.1:{free_port()}", *options)
+    assert result["ok"], result
+
+
+@pytest.mark.parametrize("tunnels", [1, 20])
+def test_foreign_egress(bauta: Bauta, foreign_proxy: str, echo: str, clients: peers.Clients, tunnels: int) -> None:
+    ingress = bauta.relay("ingress-foreign", upstream=foreign_proxy)
+    result = clients.aioquic(ingress, echo, "--tunnels", tunnels, "--sizes", "0,1,64,1200")
+    assert result["ok"], result
+    assert result["echoed"] == 4 * tunnels

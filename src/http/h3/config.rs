@@ -1,6 +1,11 @@
 //! Limits of one HTTP/3 connection, each with the reason for its default.
 
+use std::sync::Arc;
+
+use ::http::StatusCode;
+
 use super::settings::Grease;
+use crate::http::request::ResponseHead;
 
 /// Limits and settings of one connection. All sizes are in bytes.
 ///
@@ -9,8 +14,10 @@ use super::settings::Grease;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Largest field section that we accept, counted as RFC 9114 section 4.2.2 does; announced in SETTINGS.
-    /// A larger request is answered with 431.
+    /// A larger request is answered with `too_large`.
     pub field_section_size_max: u64,
+    /// The answer to a request with a head that is too large: 431, and what the server says about itself.
+    pub too_large: Arc<ResponseHead>,
     /// Longest HEADERS frame that we buffer; a longer one is H3_EXCESSIVE_LOAD. Must be larger than the size above,
     /// otherwise the 431 is never seen.
     pub headers_len_max: u64,
@@ -48,6 +55,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             field_section_size_max: Self::FIELD_SECTION_SIZE_MAX,
+            too_large: Arc::new(ResponseHead::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            )),
             headers_len_max: Self::HEADERS_LEN_MAX,
             pending_write_bytes_max: Self::PENDING_WRITE_BYTES_MAX,
             undelivered_stream_bytes_max: Self::UNDELIVERED_STREAM_BYTES_MAX,

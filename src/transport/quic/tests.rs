@@ -145,7 +145,7 @@ impl End {
 
     /// Dials over the socket.
     fn connect(&mut self, now: Instant, server: &Self) -> ConnectionId {
-        let transport = options().client_transport();
+        let transport = options().client_transport(false);
         let link = Link::Socket(SOCKET);
         self.connect_with(now, server.address, transport, link)
     }

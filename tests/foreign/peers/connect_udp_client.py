@@ -125,6 +125,10 @@ class Tunnel:
             check_accepted(fields)
         else:
             check_refused(fields, self.arguments)
+            for line in self.arguments.expect_field:
+                name, _, wanted = line.partition(":")
+                if (found := field_value(fields, name.encode())) != wanted.strip():
+                    raise Failure(f"{name} is {found!r}, expected {wanted.strip()!r}")
             if (end := await self.request.end) != "fin":
                 raise Failure(f"refusal ended with {end}, expected fin")
         return status
@@ -301,6 +305,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--expect-status", default="200")
     parser.add_argument("--expect-error", help="Proxy-Status error of the last member")
     parser.add_argument("--expect-parameter", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--expect-field", action="append", default=[], metavar="NAME:VALUE", help="of a refusal")
     parsed = parser.parse_args(arguments)
     parsed.sizes = [parsed.mtu - DATAGRAM_OVERHEAD_BYTES if size == "max" else size for size in parsed.sizes]
     if parsed.mode == "datagram" and max(parsed.sizes, default=0) > parsed.mtu - DATAGRAM_OVERHEAD_BYTES:

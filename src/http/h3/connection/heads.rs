@@ -1,6 +1,8 @@
 //! Heads of requests and responses, and trailers: read eagerly, checked, handed to the owner as events
 //! (RFC 9114 sections 4.1 to 4.4).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quinn_proto::StreamId;
 
@@ -181,13 +183,13 @@ impl Connection {
         }
     }
 
-    /// A server answers 431, a client gives up on the response (RFC 9114 section 4.2.2).
+    /// A server answers, usually with 431; a client gives up on the response (RFC 9114 section 4.2.2).
     fn refuse_too_large(&mut self, t: &mut impl Transport, id: StreamId, error: qpack::Error) {
         let reason = Abort::TooLarge(error);
         match self.role {
             Role::Client => self.abort(t, id, reason),
             Role::Server => {
-                let head = ResponseHead::new(::http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+                let head = Arc::clone(&self.config.too_large);
                 match self.respond(t, id, &head, true) {
                     Ok(()) => self.events.push_back(Event::Aborted { id, reason }),
                     Err(_) => self.abort(t, id, reason),
