@@ -95,7 +95,7 @@ impl Outside for World<'_> {
         true
     }
 
-    fn forward(&mut self, worker: u32, listener: u32, train: Train) {
+    fn forward(&mut self, worker: u32, listener: u32, train: Train) -> Option<Train> {
         self.net.stats.strays += 1;
         let node = self.net.ports[self.node.0].workers[worker as usize];
         self.net.ports[node.0]
@@ -103,5 +103,6 @@ impl Outside for World<'_> {
             .push_back(Letter::Stray { listener, train });
         let now = self.net.now;
         self.net.wake_at(node, now);
+        None
     }
 }
