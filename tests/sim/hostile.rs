@@ -8,6 +8,7 @@ mod broken;
 use std::net::SocketAddr;
 
 use bauta::http::h3::code::Code;
+use bauta::http::h3::frame;
 use bauta::http::request::RequestHead;
 use bauta::tunnel::TunnelId;
 use quinn_proto::StreamId;
