@@ -474,11 +474,14 @@ fn broken_capsules_end_their_tunnel_only() {
     stage.finish();
 }
 
+/// Name and value of a field line.
+type Line = (&'static [u8], &'static [u8]);
+
 // spec: 9114-4.1.2-a, 9114-4.3-a, 9114-4.3.1-a, 9114-4.4-a, 9297-3.2-f, map-4
 #[test]
 fn malformed_requests_are_reset() {
-    let mut lines: Vec<(&str, Vec<(&[u8], &[u8])>)> = Vec::new();
-    let good: Vec<(&[u8], &[u8])> = vec![
+    let mut lines: Vec<(&str, Vec<Line>)> = Vec::new();
+    let good: Vec<Line> = vec![
         (b":method", b"CONNECT"),
         (b":protocol", b"connect-udp"),
         (b":scheme", b"https"),

@@ -299,10 +299,10 @@ impl RawConnection {
 
     /// The application code with which the relay closed the connection.
     pub(crate) fn close_code(&self) -> Option<Code> {
-        match self.lost.as_ref()? {
-            ConnectionError::ApplicationClosed(close) => Some(close.error_code.into()),
-            _ => None,
-        }
+        let ConnectionError::ApplicationClosed(close) = self.lost.as_ref()? else {
+            return None;
+        };
+        Some(close.error_code.into())
     }
 
     /// Status of the response on a stream.

@@ -72,7 +72,7 @@ pub(crate) fn assert_same<T: PartialEq + std::fmt::Debug>(found: &[T], expected:
         .iter()
         .zip(expected)
         .position(|(found, expected)| found != expected);
-    let at = parted.unwrap_or(found.len().min(expected.len()));
+    let at = parted.unwrap_or_else(|| found.len().min(expected.len()));
     assert!(
         parted.is_none() && found.len() == expected.len(),
         "{what}: {} instead of {}, parting at {at}: {:?} instead of {:?}",
