@@ -84,8 +84,8 @@ pub trait Outside: Network {
     /// for another question; then no answer comes.
     fn resolve(&mut self, name: &str, asker: Resolve) -> bool;
 
-    /// Hands packets to the worker that owns their connection.
-    fn forward(&mut self, worker: u32, listener: u32, train: Train);
+    /// Hands packets to the worker that owns their connection; they come back if that worker has ended.
+    fn forward(&mut self, worker: u32, listener: u32, train: Train) -> Option<Train>;
 }
 
 /// What a tunnel's local user has to know.

@@ -47,8 +47,8 @@ pub enum Letter {
 pub enum PostError {
     /// There is no room for this letter.
     Full(Letter),
-    /// The worker has ended; nobody will read.
-    Gone,
+    /// The worker has ended; nobody will read this letter.
+    Gone(Letter),
 }
 
 /// The sending side. Cheap to clone.
@@ -77,7 +77,7 @@ impl Address {
                 Ok(())
             }
             Err(TrySendError::Full(letter)) => Err(PostError::Full(letter)),
-            Err(TrySendError::Disconnected(_)) => Err(PostError::Gone),
+            Err(TrySendError::Disconnected(letter)) => Err(PostError::Gone(letter)),
         }
     }
 }
@@ -130,6 +130,9 @@ mod tests {
         assert!(matches!(mailbox.take(), Some(Letter::Stop)));
         assert!(mailbox.take().is_none());
         drop(mailbox);
-        assert!(matches!(address.post(Letter::Drain), Err(PostError::Gone)));
+        assert!(matches!(
+            address.post(Letter::Drain),
+            Err(PostError::Gone(_))
+        ));
     }
 }

@@ -14,7 +14,7 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
 use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
-use super::mailbox::{Address, Letter, Mailbox};
+use super::mailbox::{Address, Letter, Mailbox, PostError};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
 use crate::net::{self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, clock};
@@ -135,16 +135,19 @@ impl Outside for World<'_> {
         self.questions.try_send(question).is_ok()
     }
 
-    fn forward(&mut self, worker: u32, listener: u32, train: Train) {
+    fn forward(&mut self, worker: u32, listener: u32, train: Train) -> Option<Train> {
         let letter = Letter::Stray {
             listener,
             train: Box::new(train),
         };
-        let posted = self
-            .peers
-            .get(worker as usize)
-            .is_some_and(|peer| peer.post(letter).is_ok());
-        *self.strays_dropped += u64::from(!posted);
+        match self.peers[worker as usize].post(letter) {
+            Ok(()) => None,
+            Err(PostError::Gone(Letter::Stray { train, .. })) => Some(*train),
+            Err(PostError::Gone(_) | PostError::Full(_)) => {
+                *self.strays_dropped += 1;
+                None
+            }
+        }
     }
 }
 

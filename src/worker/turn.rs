@@ -101,8 +101,11 @@ impl Machine {
             if worker == self.steer.1 {
                 self.handle_stray(now, listener, socket, single, out);
             } else {
-                self.stats.strays_forwarded += 1;
-                out.forward(worker, listener, single);
+                match out.forward(worker, listener, single) {
+                    None => self.stats.strays_forwarded += 1,
+                    // It has drained and left its clients to those that still drain: they are refused, not ignored.
+                    Some(orphan) => self.handle_stray(now, listener, socket, orphan, out),
+                }
             }
         }
     }

@@ -220,7 +220,7 @@ fn a_local_user_need_not_wait_either() {
         let tunnel = sim.open(client, "target.test:7");
         let sent = payloads(20, 1000);
         for datagram in &sent {
-            let _ = sim.send(client, tunnel, datagram.clone());
+            sim.send(client, tunnel, datagram.clone());
         }
         sim.run_for(secs(1));
         assert_same(

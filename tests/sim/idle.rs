@@ -66,7 +66,7 @@ fn a_quiet_tunnel_stays_open() {
         // Four times the idle timeout of the connections below it.
         for round in 1..4 {
             sim.run_for(secs(170));
-            let _ = sim.send(client, tunnel, payload(round, 100));
+            sim.send(client, tunnel, payload(round, 100));
             sim.run_for(secs(1));
             assert_eq!(sim.tunnel(client, tunnel).payloads.len(), round as usize);
         }
@@ -144,11 +144,7 @@ fn a_handshake_that_nobody_answers_is_given_up() {
         settings.checked.timeouts.handshake = secs(3);
     });
     sim.host("target.test", 7, true);
-    let deaf = Link {
-        loss: 1.0,
-        ..Link::default()
-    };
-    sim.net.set_link(client, relay, deaf);
+    sim.net.set_link(client, relay, Link::DEAD);
     let tunnel = sim.open(client, "target.test:7");
     sim.run_for(ms(2_900));
     assert!(sim.tunnel(client, tunnel).refused.is_none());

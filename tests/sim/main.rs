@@ -12,6 +12,9 @@
 //! Everything else repeats with the seed: which packets there are, when, and what becomes of them.
 
 mod early;
+mod fair;
+mod faults;
+mod handshakes;
 mod hostile;
 mod idle;
 mod limits;

@@ -10,7 +10,7 @@ use crate::sim::{Sim, assert_same, ms, numbers, payload, secs};
 /// Sends so many numbered datagrams, one every two milliseconds.
 fn talk(sim: &mut Sim, client: NodeId, tunnel: TunnelId, numbers: std::ops::Range<u64>) {
     for number in numbers {
-        let _ = sim.send(client, tunnel, payload(number, 200));
+        sim.send(client, tunnel, payload(number, 200));
         sim.run_for(ms(2));
     }
     sim.run_for(ms(200));
@@ -94,7 +94,7 @@ fn noise_from_elsewhere_moves_nothing() {
     let tunnel = sim.open_now(client, "target.test:7");
     let (to, mut rng) = (sim.address(egress), sim.net.rng.clone());
     for number in 0..200 {
-        let _ = sim.send(client, tunnel, payload(number, 200));
+        sim.send(client, tunnel, payload(number, 200));
         let noise: Vec<u8> = (0..60).map(|_| rng.next() as u8 & 0x7f | 0x40).collect();
         sim.net
             .inject(SocketAddr::from(([198, 51, 100, 99], 9)), to, noise);
@@ -124,7 +124,7 @@ fn packets_find_the_worker_that_owns_their_connection() {
     for round in 0..4 {
         for number in round * 50..(round + 1) * 50 {
             for (&client, &tunnel) in clients.iter().zip(&tunnels) {
-                let _ = sim.send(client, tunnel, payload(number, 200));
+                sim.send(client, tunnel, payload(number, 200));
             }
             sim.run_for(ms(2));
         }

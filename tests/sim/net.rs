@@ -11,18 +11,24 @@
 //!
 //! Does not fragment, does not corrupt: UDP checksums drop what is damaged, and that is loss.
 
+mod link;
+mod socket;
+mod world;
+
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bauta::net::{
-    Network, Outgoing, Received, SocketId, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, Train, TrainOutcome,
-};
-use bauta::policy::resolve::{Resolution, ResolveError};
-use bauta::worker::{Outside, Resolve, Tag};
-use bytes::{Bytes, BytesMut};
+use bauta::net::{Received, SocketId, Train};
+use bauta::policy::resolve::Resolution;
+use bauta::worker::Resolve;
+use bytes::Bytes;
+
+pub(crate) use self::link::{Link, Rng};
+use self::socket::{Packet, Socket};
+pub(crate) use self::world::World;
 
 /// Names a node of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,101 +40,6 @@ const TURN_BUDGET: usize = 256;
 const SOCKET_BUDGET: usize = 64;
 /// Receive buffer of a socket unless told otherwise, in bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
-
-/// SplitMix64: small, and good enough to lose packets with.
-#[derive(Clone, Debug)]
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `bound`, which is not zero.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    /// True with that probability.
-    pub(crate) fn chance(&mut self, probability: f64) -> bool {
-        probability > 0.0 && ((self.next() >> 11) as f64) < probability * (1u64 << 53) as f64
-    }
-
-    /// Thirty-two bytes, for what takes a seed of its own.
-    pub(crate) fn seed(&mut self) -> [u8; 32] {
-        let mut seed = [0; 32];
-        seed.chunks_mut(8)
-            .for_each(|chunk| chunk.copy_from_slice(&self.next().to_le_bytes()));
-        seed
-    }
-}
-
-/// One direction between two addresses.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Link {
-    /// From one end to the other.
-    pub(crate) delay: Duration,
-    /// Added to the delay at random, up to this much.
-    pub(crate) jitter: Duration,
-    /// Probability that a datagram is lost.
-    pub(crate) loss: f64,
-    /// Probability that a datagram arrives twice.
-    pub(crate) duplicate: f64,
-    /// Probability that a datagram takes one delay more and is overtaken.
-    pub(crate) reorder: f64,
-    /// Longest UDP payload that passes, in bytes.
-    pub(crate) mtu: usize,
-    /// Bytes per second, without bound if `None`; what waits longer than `queue` is dropped.
-    pub(crate) rate: Option<u64>,
-    /// Longest queue in front of a limited rate.
-    pub(crate) queue: Duration,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self {
-            delay: Duration::from_millis(5),
-            jitter: Duration::ZERO,
-            loss: 0.0,
-            duplicate: 0.0,
-            reorder: 0.0,
-            mtu: 1472,
-            rate: None,
-            queue: Duration::from_millis(50),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Packet {
-    from: SocketAddr,
-    to: SocketAddr,
-    ecn: Option<u8>,
-    data: Bytes,
-}
-
-#[derive(Debug)]
-struct Socket {
-    node: NodeId,
-    tag: u64,
-    local: SocketAddr,
-    /// The peer of a connected socket.
-    connected: Option<SocketAddr>,
-    queue: VecDeque<Packet>,
-    queue_bytes: usize,
-    queue_bytes_max: usize,
-    error: Option<io::Error>,
-    /// The node has it on its list.
-    ready: bool,
-}
 
 /// What one node did on the network: what an observer inside that node could know.
 #[derive(Debug, Default)]
@@ -609,130 +520,5 @@ impl Net {
     /// The network as `node` sees it.
     pub(crate) fn world(&mut self, node: NodeId) -> World<'_> {
         World { net: self, node }
-    }
-}
-
-impl Socket {
-    /// Datagrams of one sender and one size, and at most one shorter one behind them.
-    fn train(&mut self) -> Option<Train> {
-        let first = self.queue.pop_front()?;
-        let segment_size = first.data.len();
-        let (mut data, mut count) = (BytesMut::from(&first.data[..]), 1);
-        while let Some(next) = self.queue.front() {
-            let same = (next.from, next.ecn) == (first.from, first.ecn);
-            let fits = (1..=segment_size).contains(&next.data.len())
-                && data.len() % segment_size.max(1) == 0
-                && data.len() + next.data.len() <= TRAIN_BYTES_MAX
-                && count < TRAIN_SEGMENTS_MAX;
-            if !same || !fits {
-                break;
-            }
-            data.extend_from_slice(&next.data);
-            count += 1;
-            self.queue.pop_front();
-        }
-        self.queue_bytes -= data.len();
-        let local_ip = self.connected.is_none().then_some(self.local.ip());
-        Some(Train {
-            peer: first.from,
-            local_ip,
-            ecn: first.ecn,
-            segment_size,
-            data,
-        })
-    }
-}
-
-/// What one node sees of the network.
-pub(crate) struct World<'a> {
-    pub(crate) net: &'a mut Net,
-    node: NodeId,
-}
-
-impl Network for World<'_> {
-    fn send(&mut self, socket: SocketId, outgoing: &Outgoing<'_>) {
-        let peer = outgoing.peer.expect("a shared socket needs a destination");
-        let size = outgoing
-            .segment_size
-            .unwrap_or(outgoing.contents.len())
-            .max(1);
-        assert!(
-            outgoing.contents.len() <= TRAIN_BYTES_MAX,
-            "a train that no call can carry"
-        );
-        assert!(
-            outgoing.contents.len().div_ceil(size) <= TRAIN_SEGMENTS_MAX,
-            "too many segments"
-        );
-        assert!(
-            !outgoing.contents.is_empty(),
-            "QUIC sends no empty datagrams"
-        );
-        for datagram in outgoing.contents.chunks(size) {
-            self.net
-                .send_from(socket, peer, outgoing.ecn, Bytes::copy_from_slice(datagram));
-        }
-    }
-
-    fn send_train(&mut self, socket: SocketId, datagrams: &[Bytes]) -> TrainOutcome {
-        let Some(peer) = self
-            .net
-            .sockets
-            .get(&socket)
-            .and_then(|socket| socket.connected)
-        else {
-            return TrainOutcome::Dead;
-        };
-        for datagram in datagrams {
-            self.net.send_from(socket, peer, None, datagram.clone());
-        }
-        TrainOutcome::Done
-    }
-}
-
-impl Outside for World<'_> {
-    fn connect(&mut self, target: SocketAddr, tag: Tag) -> io::Result<SocketId> {
-        self.net.ports[self.node.0].log.connected.push(target);
-        if self.net.unroutable.contains(&target.ip()) {
-            return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
-        }
-        let id = self.net.bind(self.node, None, tag.to_bits());
-        self.net.sockets.get_mut(&id).expect("just bound").connected = Some(target);
-        Ok(id)
-    }
-
-    fn remove(&mut self, socket: SocketId) {
-        if let Some(gone) = self.net.sockets.remove(&socket) {
-            self.net.bound.remove(&gone.local);
-        }
-    }
-
-    fn resolve(&mut self, name: &str, asker: Resolve) -> bool {
-        self.net.ports[self.node.0]
-            .log
-            .resolved
-            .push(name.to_owned());
-        let known = self.net.names.get(name).cloned();
-        let resolution = known.unwrap_or(Err(ResolveError::NxDomain));
-        let due = self.net.now + self.net.dns_delay;
-        self.net.schedule(
-            due,
-            Event::Resolved {
-                node: self.node,
-                asker,
-                resolution,
-            },
-        );
-        true
-    }
-
-    fn forward(&mut self, worker: u32, listener: u32, train: Train) {
-        self.net.stats.strays += 1;
-        let node = self.net.ports[self.node.0].workers[worker as usize];
-        self.net.ports[node.0]
-            .letters
-            .push_back(Letter::Stray { listener, train });
-        let now = self.net.now;
-        self.net.wake_at(node, now);
     }
 }

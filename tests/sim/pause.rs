@@ -73,8 +73,7 @@ impl Load {
     }
 
     fn send(&mut self, len: usize) {
-        let _ = self
-            .sim
+        self.sim
             .send(self.client, self.tunnel, payload(self.sent, len));
         self.sent += 1;
     }

@@ -10,17 +10,6 @@ use crate::net::{Link, NodeId};
 use crate::node::STRANGER;
 use crate::sim::{Sim, ms, payload, secs};
 
-const DEAD: Link = Link {
-    delay: Duration::from_millis(5),
-    jitter: Duration::ZERO,
-    loss: 1.0,
-    duplicate: 0.0,
-    reorder: 0.0,
-    mtu: 1472,
-    rate: None,
-    queue: Duration::ZERO,
-};
-
 fn open_many(sim: &mut Sim, client: NodeId, count: usize) -> Vec<TunnelId> {
     (0..count)
         .map(|_| sim.open(client, "target.test:7"))
@@ -150,7 +139,7 @@ fn a_draining_relay_lets_tunnels_end() {
 
         sim.close(client, leaving);
         for number in 0..100 {
-            let _ = sim.send(client, staying, payload(number, 100));
+            sim.send(client, staying, payload(number, 100));
             sim.run_for(ms(50));
         }
         assert_eq!(sim.target(target).received.len(), 100);
@@ -220,7 +209,7 @@ fn a_draining_ingress_ends_like_any_other() {
     let tunnel = sim.open_now(client, "target.test:7");
     sim.drain(ingress);
     sim.run_for(secs(2));
-    let _ = sim.send(client, tunnel, payload(1, 100));
+    sim.send(client, tunnel, payload(1, 100));
     sim.run_for(secs(1));
     assert_eq!(sim.tunnel(client, tunnel).payloads.len(), 1);
     sim.close(client, tunnel);
@@ -247,7 +236,7 @@ fn a_next_hop_that_cannot_be_reached_is_reported() {
 
     // Nobody answers; tunnels that ask meanwhile wait for the same dial.
     let (mut sim, client, ingress, egress) = chain(78);
-    sim.net.set_link(ingress, egress, DEAD);
+    sim.net.set_link(ingress, egress, Link::DEAD);
     let mut tunnels = open_many(&mut sim, client, 3);
     sim.run_for(secs(5));
     tunnels.extend(open_many(&mut sim, client, 3));
@@ -399,7 +388,7 @@ fn a_nested_dial_that_fails_leaves_nothing_behind() {
             }],
             _ => {
                 let egress = sim.relay("egress.test", &[]);
-                sim.net.set_link(ingress, egress, DEAD);
+                sim.net.set_link(ingress, egress, Link::DEAD);
                 &[Refusal::ConnectTimeout]
             }
         };
@@ -442,7 +431,7 @@ fn a_relay_that_was_replaced_is_dialled_again() {
     let client = sim.client(&["egress.test"]);
     sim.host("target.test", 7, true);
     let tunnel = sim.open_now(client, "target.test:7");
-    sim.net.set_link(client, old, DEAD);
+    sim.net.set_link(client, old, Link::DEAD);
     let new = sim.relay("egress.test", &[]);
     // The first keep-alive that goes unanswered starts the idle timeout over, the others do not.
     sim.run_for(secs(25 + 180));

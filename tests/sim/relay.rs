@@ -97,7 +97,7 @@ fn every_size_travels_both_ways_in_order() {
         let sent: Vec<_> = (0..=1200).map(|len| payload(len as u64, len)).collect();
         for some in sent.chunks(10) {
             for datagram in some {
-                let _ = route.sim.send(route.client, tunnel, datagram.clone());
+                route.sim.send(route.client, tunnel, datagram.clone());
             }
             route.sim.run_for(ms(2));
         }
@@ -119,7 +119,7 @@ fn payloads_beyond_the_path_are_dropped_and_counted_and_harm_nobody() {
     // Discovery is over: 1452 bytes of QUIC leave 1412 for a payload.
     route.sim.run_for(secs(2));
     for len in 1400..=1500 {
-        let _ = route.sim.send(route.client, tunnel, payload(1, len));
+        route.sim.send(route.client, tunnel, payload(1, len));
     }
     route.sim.run_for(secs(1));
     let lens: Vec<_> = route
@@ -158,7 +158,7 @@ fn thousands_of_datagrams_are_counted_alike_everywhere() {
         let (sim, client) = (&mut route.sim, route.client);
         let count = 4000;
         for number in 0..count {
-            let _ = sim.send(
+            sim.send(
                 client,
                 tunnel,
                 payload(number, 8 + (number * 37 % 1193) as usize),
@@ -230,7 +230,7 @@ fn nested_hops_know_only_their_neighbours() {
     let (client, target) = (route.client, route.target);
     let (ingress, egress) = (route.relays[0], route.relays[1]);
     for number in 0..100 {
-        let _ = route.sim.send(client, tunnel, payload(number, 1200));
+        route.sim.send(client, tunnel, payload(number, 1200));
         route.sim.run_for(ms(1));
     }
     route.sim.run_for(secs(1));
@@ -259,7 +259,7 @@ fn tunnels_share_the_connections_of_every_hop() {
     let first = route.open();
     let second = route.open();
     for tunnel in [first, second] {
-        let _ = route.sim.send(route.client, tunnel, payload(1, 100));
+        route.sim.send(route.client, tunnel, payload(1, 100));
     }
     route.sim.run_for(secs(1));
     for tunnel in [first, second] {
@@ -278,7 +278,7 @@ fn tunnels_share_the_connections_of_every_hop() {
 fn closing_ends_the_tunnel_everywhere_and_nothing_else() {
     for (name, mut route) in Route::all() {
         let (closing, staying) = (route.open(), route.open());
-        let _ = route.sim.send(route.client, closing, payload(1, 50));
+        route.sim.send(route.client, closing, payload(1, 50));
         route.sim.run_for(ms(500));
         let socket = route.sim.target(route.target).first_peer().unwrap();
         route.sim.close(route.client, closing);
@@ -289,7 +289,7 @@ fn closing_ends_the_tunnel_everywhere_and_nothing_else() {
         // The socket is gone: what the target still sends reaches nobody.
         let nobody = route.sim.net.stats.nobody;
         route.sim.reply(route.target, socket, payload(2, 50));
-        let _ = route.sim.send(route.client, staying, payload(3, 50));
+        route.sim.send(route.client, staying, payload(3, 50));
         route.sim.run_for(ms(500));
         assert_eq!(route.sim.net.stats.nobody, nobody + 1, "{name}");
         assert!(
@@ -316,7 +316,7 @@ fn what_was_sent_before_the_end_arrives() {
         let tunnel = route.open();
         let sent: Vec<_> = (0..8).map(|number| payload(number, 1000)).collect();
         for datagram in &sent {
-            let _ = route.sim.send(route.client, tunnel, datagram.clone());
+            route.sim.send(route.client, tunnel, datagram.clone());
         }
         route.sim.close(route.client, tunnel);
         route.sim.run_for(secs(1));
@@ -329,7 +329,7 @@ fn what_was_sent_before_the_end_arrives() {
 fn nobody_but_the_target_gets_into_a_tunnel() {
     let mut route = Route::one_hop(6);
     let tunnel = route.open();
-    let _ = route.sim.send(route.client, tunnel, payload(1, 50));
+    route.sim.send(route.client, tunnel, payload(1, 50));
     route.sim.run_for(ms(500));
     let target = route.sim.target(route.target);
     let (socket, address) = (target.first_peer().unwrap(), target.address);
@@ -354,7 +354,7 @@ fn an_unreachable_target_ends_the_tunnel() {
         route.sim.net.refuse(closed_port);
         let staying = route.open();
         let tunnel = route.sim.open_now(route.client, &closed_port.to_string());
-        let _ = route.sim.send(route.client, tunnel, payload(1, 50));
+        route.sim.send(route.client, tunnel, payload(1, 50));
         route.sim.run_for(secs(1));
         assert!(
             route.sim.tunnel(route.client, tunnel).closed.is_some(),
@@ -410,7 +410,7 @@ fn a_seed_repeats_the_run() {
         route.sim.net.link.loss = 0.02;
         let tunnel = route.open();
         for number in 0..500 {
-            let _ = route.sim.send(route.client, tunnel, payload(number, 1000));
+            route.sim.send(route.client, tunnel, payload(number, 1000));
             route.sim.run_for(ms(1));
         }
         (route.sim.net.stats, route.sim.net.digest)

@@ -147,7 +147,7 @@ impl Outside for World {
         true
     }
 
-    fn forward(&mut self, worker: u32, _: u32, _: Train) {
-        panic!("there is no worker {worker}");
+    fn forward(&mut self, worker: u32, _: u32, _: Train) -> Option<Train> {
+        panic!("there is no worker {worker}")
     }
 }
