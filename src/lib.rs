@@ -1,4 +1,36 @@
-//! A MASQUE relay, client and library.
+//! A MASQUE relay, client and library: CONNECT-UDP (RFC 9298) over HTTP/3, a thread per core.
+//!
+//! ```text
+//!            QUIC, HTTP/3            QUIC, HTTP/3              UDP
+//!   client ───────────────► ingress ───────────────► egress ─────────► target
+//!      ╰──── a tunnel: one request, whose datagrams are UDP payloads ────╯
+//!
+//!   ingress, egress   the same relay: with next hops it chains, without it connects
+//!   nesting           the client opens the second tunnel itself, inside the first
+//! ```
+//!
+//! A worker thread owns everything that its tunnels need, and every datagram is handled from receive call to send call
+//! in one turn of one worker:
+//!
+//! ```text
+//!   net ───────► transport::quic ──► http::h3 ─────► tunnel ──────► worker::relay ──► net, or transport::quic again
+//!   sockets,     quinn-proto         streams and     what a         where a           one flush per turn, by trains
+//!   trains       connections         datagrams       request is     datagram goes
+//! ```
+//!
+//! Below these lie [`wire`] (codecs) and [`config`]; [`policy`], [`handler`] and [`server`] decide who may open what;
+//! [`client`] keeps connections to next hops; [`program`] is what the binary runs.
+//!
+//! # Stability
+//!
+//! This crate has no public interface yet: every module is internal, public only for the tests, the fuzz targets and the
+//! load generator of this repository, and may change with any version. What is stable is the program.
+//!
+//! # Where to start reading
+//!
+//! `ARCHITECTURE.md` follows a datagram with the function to open at each step. In the code, [`worker`] has the picture
+//! of a worker and [`worker::Machine`] is the heart; [`http::h3`], [`transport::quic`] and [`tunnel`] open with what they
+//! do and what they deliberately do not. `tests/sim` shows all of it at work in virtual time.
 
 #[doc(hidden)]
 pub mod client;
