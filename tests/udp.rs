@@ -84,6 +84,18 @@ fn nested() {
     );
 }
 
+/// Every relay learns its neighbours only: the first two carry one tunnel each.
+#[test]
+fn nested_three_deep() {
+    let (site, target) = (Site::new(), Target::new());
+    let relays = ["first", "second", "third"].map(|name| site.relay(name, LOCAL_TARGETS));
+    let via = [relays[0].url(), relays[1].url(), relays[2].url()];
+    let forwarder = site.udp(&via, target.address);
+    exchange(forwarder.address);
+    let tunnels = relays.map(|relay| relay.stop().assert_code(0).count("tunnels_opened"));
+    assert_eq!(tunnels, [1, 1, u64::from(CLIENTS)]);
+}
+
 #[test]
 fn on_epoll() {
     let (site, target) = (Site::new(), Target::new());
