@@ -23,14 +23,14 @@
 //!
 //! # Stability
 //!
-//! This crate has no public interface yet: every module is internal, public only for the tests, the fuzz targets and the
-//! load generator of this repository, and may change with any version. What is stable is the program.
+//! This crate has no public interface yet: every module is internal, public only for the tests, the fuzz targets and
+//! the load generator of this repository, and may change with any version. What is stable is the program.
 //!
 //! # Where to start reading
 //!
 //! `ARCHITECTURE.md` follows a datagram with the function to open at each step. In the code, [`worker`] has the picture
-//! of a worker and [`worker::Machine`] is the heart; [`http::h3`], [`transport::quic`] and [`tunnel`] open with what they
-//! do and what they deliberately do not. `tests/sim` shows all of it at work in virtual time.
+//! of a worker and [`worker::Machine`] is the heart; [`http::h3`], [`transport::quic`] and [`tunnel`] open with what
+//! they do and what they deliberately do not. `tests/sim` shows all of it at work in virtual time.
 
 #[doc(hidden)]
 pub mod client;
