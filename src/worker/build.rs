@@ -34,8 +34,6 @@ use crate::transport::tls::{
 use crate::tunnel::EarlyLimits;
 use crate::wire::template::{PathTemplate, TemplateError};
 
-/// Most connections of one worker to one next hop.
-const CONNECTIONS_PER_HOP_MAX: usize = 64;
 /// A connection to a next hop that carried nothing for this long is closed.
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// The first pause after a dial that failed, and the longest.
@@ -371,6 +369,7 @@ pub fn h3_config(checked: &Checked) -> h3::Config {
         field_section_size_max,
         too_large: Arc::new(ResponseHead { status, headers }),
         headers_len_max: field_section_size_max * 2,
+        pending_write_bytes_max: config::limits::STREAM_WRITE_BYTES,
         undelivered_stream_bytes_max: scaled(h3::Config::UNDELIVERED_STREAM_BYTES_MAX),
         undelivered_connection_bytes_max: scaled(h3::Config::UNDELIVERED_CONNECTION_BYTES_MAX),
         ..h3::Config::default()
@@ -396,7 +395,7 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
 /// Bounds of a worker's pool.
 pub fn pool_limits(checked: &Checked) -> PoolLimits {
     PoolLimits {
-        connections_per_hop_max: CONNECTIONS_PER_HOP_MAX,
+        connections_per_hop_max: config::limits::CONNECTIONS_PER_HOP,
         waiting_per_hop_max: checked.limits.tunnels,
         idle: POOL_IDLE,
         backoff_min: BACKOFF.0,
