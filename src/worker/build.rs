@@ -414,3 +414,27 @@ fn driver_config(checked: &Checked) -> DriverConfig {
         ..DriverConfig::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::config::{Environment, limits, parse};
+
+    #[test]
+    fn the_largest_head_is_never_taken_for_abuse() {
+        let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.test");
+        environment.dev_listen = Some(([192, 0, 2, 1], 443).into());
+        for bytes in [
+            limits::FIELD_SECTION_BYTES.min,
+            limits::FIELD_SECTION_BYTES.max,
+        ] {
+            let text = format!("[limits]\nfield_section_bytes = {bytes}");
+            let config = h3_config(&parse(&text, &environment).unwrap());
+            assert!(config.headers_len_max > config.field_section_size_max);
+            assert!(u64::from(config.undelivered_stream_bytes_max) > config.headers_len_max);
+            assert!(config.undelivered_connection_bytes_max > config.undelivered_stream_bytes_max);
+        }
+    }
+}
