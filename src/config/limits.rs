@@ -234,6 +234,21 @@ pub const SEND_WINDOW: Limit = Limit {
     reason: "heads wait, and a capsule that finds no room is dropped; requests and responses are small",
 };
 
+/// Connections of one worker to one next hop. Another one is opened only when the peer's own stream credit is used up.
+///
+/// Not configurable: with a thousand tunnels on each it is more than a worker carries.
+pub const CONNECTIONS_PER_HOP: usize = 64;
+
+/// Bytes of datagrams that one connection holds for requests which have not arrived yet.
+///
+/// Not configurable: they are held for half a second, and the largest datagram fits.
+pub const EARLY_CONNECTION_BYTES: usize = 64 * 1024;
+
+/// Bytes of DATA frames that wait on one stream for credit.
+///
+/// Not configurable: only capsules come to wait, and a capsule that finds no room is dropped.
+pub const STREAM_WRITE_BYTES: usize = 32 * 1024;
+
 /// Bytes that quinn-proto may buffer for one handshake before it is accepted: a few Initial packets.
 ///
 /// Not configurable: a handshake is accepted or refused in the turn in which it arrives.

@@ -5,7 +5,10 @@
 use std::fmt;
 
 use super::Checked;
-use super::limits::HANDSHAKE_BUFFER_BYTES;
+use super::limits::{
+    CONNECTIONS_PER_HOP, EARLY_CONNECTION_BYTES, HANDSHAKE_BUFFER_BYTES, STREAM_WRITE_BYTES,
+};
+use crate::wire::capsule::DATAGRAM_VALUE_MAX;
 
 /// State of one connection without its buffers, of QUIC, TLS and HTTP/3 together (estimate).
 const CONNECTION_BYTES: u64 = 16 * 1024;
@@ -75,8 +78,7 @@ impl fmt::Display for Bytes {
 pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
     let Checked { limits, quic, .. } = config;
     let workers = size(config.workers.get());
-    // A worker's tunnels share one upstream connection per hop.
-    let upstream = workers * size(config.upstream.hops.len());
+    let upstream = workers * size(config.upstream.hops.len() * CONNECTIONS_PER_HOP);
     let connections = workers * size(limits.connections) + upstream;
     let tunnels = workers * size(limits.tunnels);
     let term = |user, count, bytes_each| MemoryTerm {
@@ -107,6 +109,11 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
             u64::from(quic.receive_window),
         ),
         term(
+            "connections: early datagrams",
+            connections,
+            size(EARLY_CONNECTION_BYTES),
+        ),
+        term(
             "handshakes: first packets",
             workers * size(quic.max_pending_handshakes),
             HANDSHAKE_BUFFER_BYTES,
@@ -121,6 +128,16 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
             "tunnels: queues, both ways",
             tunnels * 2,
             size(limits.queue_bytes),
+        ),
+        term(
+            "tunnels: capsules in",
+            tunnels * 2,
+            size(DATAGRAM_VALUE_MAX),
+        ),
+        term(
+            "tunnels: capsules out",
+            tunnels * 2,
+            size(STREAM_WRITE_BYTES),
         ),
         term(
             "tunnels: early datagrams",

@@ -448,7 +448,10 @@ fn memory_is_a_sum_that_grows_with_each_limit() {
     }
     let one = sum("[limits]\nconnections = 1");
     let two = sum("[limits]\nconnections = 2");
-    assert_eq!(two - one, 4 * (16 * 1024 + 2 * 512 * 1024 + 2 * 256 * 1024));
+    assert_eq!(
+        two - one,
+        4 * (16 * 1024 + 2 * 512 * 1024 + 2 * 256 * 1024 + 64 * 1024)
+    );
 }
 
 #[test]

@@ -34,8 +34,6 @@ use crate::transport::tls::{
 use crate::tunnel::EarlyLimits;
 use crate::wire::template::{PathTemplate, TemplateError};
 
-/// Most connections of one worker to one next hop.
-const CONNECTIONS_PER_HOP_MAX: usize = 64;
 /// A connection to a next hop that carried nothing for this long is closed.
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// The first pause after a dial that failed, and the longest.
@@ -371,6 +369,7 @@ pub fn h3_config(checked: &Checked) -> h3::Config {
         field_section_size_max,
         too_large: Arc::new(ResponseHead { status, headers }),
         headers_len_max: field_section_size_max * 2,
+        pending_write_bytes_max: config::limits::STREAM_WRITE_BYTES,
         undelivered_stream_bytes_max: scaled(h3::Config::UNDELIVERED_STREAM_BYTES_MAX),
         undelivered_connection_bytes_max: scaled(h3::Config::UNDELIVERED_CONNECTION_BYTES_MAX),
         ..h3::Config::default()
@@ -396,7 +395,7 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
 /// Bounds of a worker's pool.
 pub fn pool_limits(checked: &Checked) -> PoolLimits {
     PoolLimits {
-        connections_per_hop_max: CONNECTIONS_PER_HOP_MAX,
+        connections_per_hop_max: config::limits::CONNECTIONS_PER_HOP,
         waiting_per_hop_max: checked.limits.tunnels,
         idle: POOL_IDLE,
         backoff_min: BACKOFF.0,
@@ -413,5 +412,29 @@ fn driver_config(checked: &Checked) -> DriverConfig {
         gso: offload(checked.gso),
         gro: offload(checked.gro),
         ..DriverConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::config::{Environment, limits, parse};
+
+    #[test]
+    fn the_largest_head_is_never_taken_for_abuse() {
+        let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.test");
+        environment.dev_listen = Some(([192, 0, 2, 1], 443).into());
+        for bytes in [
+            limits::FIELD_SECTION_BYTES.min,
+            limits::FIELD_SECTION_BYTES.max,
+        ] {
+            let text = format!("[limits]\nfield_section_bytes = {bytes}");
+            let config = h3_config(&parse(&text, &environment).unwrap());
+            assert!(config.headers_len_max > config.field_section_size_max);
+            assert!(u64::from(config.undelivered_stream_bytes_max) > config.headers_len_max);
+            assert!(config.undelivered_connection_bytes_max > config.undelivered_stream_bytes_max);
+        }
     }
 }

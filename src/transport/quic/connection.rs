@@ -9,13 +9,12 @@ use rustc_hash::FxHashMap;
 
 use super::outbox::{Outbox, OutboxLimits};
 use super::{EndpointId, HubStats, Link};
+use crate::config::limits::EARLY_CONNECTION_BYTES;
 use crate::http::h3::{self, DatagramMode, DatagramRoute, SendData};
 use crate::wire::{capsule, varint};
 
 /// Most datagrams that one connection holds for request streams it has not seen yet (RFC 9297 §2.1).
 const HELD_DATAGRAMS_MAX: usize = 32;
-/// Most bytes of them: any single datagram fits.
-const HELD_BYTES_MAX: usize = 64 * 1024;
 /// How long such a datagram is held: about a round trip, generously.
 const HELD_FOR: Duration = Duration::from_millis(500);
 
@@ -212,7 +211,7 @@ impl Connection {
 
     /// Whether a datagram of this length can be held as well.
     fn holds(&self, len: usize) -> bool {
-        self.held.len() < HELD_DATAGRAMS_MAX && self.held_bytes + len <= HELD_BYTES_MAX
+        self.held.len() < HELD_DATAGRAMS_MAX && self.held_bytes + len <= EARLY_CONNECTION_BYTES
     }
 
     /// The first held datagram whose stream is known by now; those that waited too long go.
