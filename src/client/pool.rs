@@ -14,23 +14,22 @@
 //!
 //! Does not read responses: a request that went out is the caller's, from the stream id on.
 
+mod dial;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::HeaderValue;
-use quinn_proto::{ClientConfig, StreamId};
+use quinn_proto::StreamId;
 
-use super::failure::refusal_of;
 use super::hop::{Hop, HopKey};
 use crate::error::Refusal;
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::http::request::RequestHead;
-use crate::policy::resolve::{Resolution, ResolveError};
 use crate::transport::quic::options::Options;
-use crate::transport::quic::{CloseReason, ConnectionId, EndpointId, Hub, Link};
+use crate::transport::quic::{ConnectionId, EndpointId, Hub};
 use crate::tunnel::TunnelId;
 use crate::wire::target::Target;
 
@@ -263,97 +262,6 @@ impl Pool {
         self.pump(now, hop, hub);
     }
 
-    /// The answer to [`PoolEvent::Resolve`].
-    pub fn handle_resolved(
-        &mut self,
-        now: Instant,
-        hop: HopId,
-        resolution: Resolution,
-        socket: Link,
-        hub: &mut Hub,
-    ) {
-        let entry = &mut self.entries[hop.0 as usize];
-        if !matches!(entry.dial, Dial::Resolving { .. }) {
-            return;
-        }
-        let port = entry.hop.template.port();
-        match resolution {
-            Ok(addresses) if !addresses.is_empty() => {
-                entry.addresses = addresses
-                    .into_iter()
-                    .map(|ip| SocketAddr::new(ip, port))
-                    .collect();
-                self.dial_next_address(now, hop, socket, hub);
-            }
-            Ok(_) => self.fail(now, hop, ResolveError::NoRecords.into()),
-            Err(error) => self.fail(now, hop, error.into()),
-        }
-    }
-
-    fn dial_next_address(&mut self, now: Instant, hop: HopId, link: Link, hub: &mut Hub) {
-        let entry = &mut self.entries[hop.0 as usize];
-        match entry.addresses.pop_front() {
-            Some(address) => self.connect(now, hop, address, link, hub),
-            None => self.fail(now, hop, Refusal::DestinationUnavailable),
-        }
-    }
-
-    /// The answer to [`PoolEvent::Nest`]: the tunnel to the relay is open. Returns the connection that is dialled
-    /// inside of it, or `None` if the tunnel is of no use.
-    pub fn handle_link(
-        &mut self,
-        now: Instant,
-        hop: HopId,
-        link: Link,
-        hub: &mut Hub,
-    ) -> Option<ConnectionId> {
-        if self.entries[hop.0 as usize].dial != Dial::Tunnelling {
-            return None;
-        }
-        let address = hub.nested_address();
-        self.connect(now, hop, address, link, hub);
-        match self.entries[hop.0 as usize].dial {
-            Dial::Handshaking(id) => Some(id),
-            Dial::Idle | Dial::Resolving { .. } | Dial::Tunnelling => None,
-        }
-    }
-
-    /// The answer to [`PoolEvent::Resolve`] and [`PoolEvent::Nest`] when there is no way to the hop.
-    pub fn handle_unreachable(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
-        match self.entries[hop.0 as usize].dial {
-            Dial::Resolving { .. } | Dial::Tunnelling => self.fail(now, hop, refusal),
-            Dial::Idle | Dial::Handshaking(_) => {}
-        }
-    }
-
-    fn connect(
-        &mut self,
-        now: Instant,
-        hop: HopId,
-        address: SocketAddr,
-        link: Link,
-        hub: &mut Hub,
-    ) {
-        let entry = &mut self.entries[hop.0 as usize];
-        let transport = match link {
-            Link::Socket(_) => self.options.client_transport(entry.small_path),
-            Link::Tunnel { connection, stream } => {
-                let room = hub.payload_size_max(connection, stream);
-                self.options.nested_transport(room.unwrap_or_default())
-            }
-        };
-        let mut config = ClientConfig::new(Arc::clone(&entry.hop.crypto));
-        config.transport_config(transport);
-        let name = entry.hop.server_name();
-        match hub.connect(now, self.endpoint, config, address, &name, link) {
-            Ok(id) => entry.dial = Dial::Handshaking(id),
-            Err(error) => {
-                tracing::warn!(%error, "cannot dial the next hop");
-                self.fail(now, hop, Refusal::Misconfigured);
-            }
-        }
-    }
-
     /// Which hop a connection belongs to.
     fn hop_of(&self, connection: ConnectionId) -> Option<HopId> {
         let index = self.entries.iter().position(|entry| {
@@ -406,32 +314,6 @@ impl Pool {
             if pooled.streams == 0 {
                 hub.close(now, connection, Code::H3_NO_ERROR);
             }
-        }
-    }
-
-    /// A connection is over. Its tunnels are the caller's to end.
-    pub fn handle_closed(
-        &mut self,
-        now: Instant,
-        connection: ConnectionId,
-        reason: &CloseReason,
-        link: Link,
-        hub: &mut Hub,
-    ) {
-        let Some(hop) = self.hop_of(connection) else {
-            return;
-        };
-        let entry = &mut self.entries[hop.0 as usize];
-        entry.ready.retain(|pooled| pooled.id != connection);
-        if entry.dial == Dial::Handshaking(connection) {
-            entry.small_path |= matches!(reason, CloseReason::HandshakeTimeout);
-            if entry.via.is_none() && !entry.addresses.is_empty() {
-                self.dial_next_address(now, hop, link, hub);
-            } else {
-                self.fail(now, hop, refusal_of(reason));
-            }
-        } else {
-            self.pump(now, hop, hub);
         }
     }
 
@@ -502,42 +384,6 @@ impl Pool {
             Some(instant) if now < instant => self.wake_at(instant),
             Some(_) | None => self.dial(now, hop),
         }
-    }
-
-    fn dial(&mut self, now: Instant, hop: HopId) {
-        let until = now + RESOLVE_WITHIN;
-        let entry = &mut self.entries[hop.0 as usize];
-        let event = match entry.via {
-            Some(via) => {
-                entry.dial = Dial::Tunnelling;
-                PoolEvent::Nest {
-                    hop,
-                    via,
-                    target: entry.hop.target(),
-                }
-            }
-            None => {
-                entry.dial = Dial::Resolving { until };
-                let name = entry.hop.server_name();
-                self.wake_at(until);
-                PoolEvent::Resolve { hop, name }
-            }
-        };
-        self.events.push_back(event);
-    }
-
-    fn fail(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
-        let limits = self.limits;
-        let entry = &mut self.entries[hop.0 as usize];
-        let pause = limits
-            .backoff_min
-            .saturating_mul(1 << entry.failures.min(16));
-        entry.failures += 1;
-        entry.not_before = Some(now + pause.min(limits.backoff_max));
-        entry.dial = Dial::Idle;
-        let waiting = std::mem::take(&mut entry.waiting).into_values();
-        let failed = waiting.map(|(tunnel, _)| PoolEvent::Failed { tunnel, refusal });
-        self.events.extend(failed);
     }
 }
 

@@ -12,7 +12,6 @@ use hdrhistogram::Histogram;
 use super::traffic::Traffic;
 use crate::client::HopId;
 use crate::error::Refusal;
-use crate::net::{Received, SocketId};
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
 use crate::wire::target::Target;
@@ -221,16 +220,6 @@ impl App for Generator {
             LocalEvent::Refused(_, refusal, _) => self.fail(format!("tunnel refused: {refusal}")),
             LocalEvent::Closed(_) => self.fail("a tunnel ended early".to_owned()),
         }
-    }
-
-    fn handle_received(
-        &mut self,
-        _: Instant,
-        _: (SocketId, u32),
-        _: Received,
-        _: &mut Machine,
-        _: &mut World<'_>,
-    ) {
     }
 
     fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {

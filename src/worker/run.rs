@@ -50,12 +50,13 @@ pub trait App {
     /// A socket of ours, tagged [`Tag::App`], received something.
     fn handle_received(
         &mut self,
-        now: Instant,
-        socket: (SocketId, u32),
-        received: Received,
-        machine: &mut Machine,
-        out: &mut World<'_>,
-    );
+        _now: Instant,
+        _socket: (SocketId, u32),
+        _received: Received,
+        _machine: &mut Machine,
+        _out: &mut World<'_>,
+    ) {
+    }
 
     /// Once per turn, before everything is sent. Returns whether there is more to do right away.
     fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool;
@@ -73,16 +74,6 @@ pub struct NoApp;
 
 impl App for NoApp {
     fn handle(&mut self, _: Instant, _: LocalEvent, _: &mut Machine, _: &mut World<'_>) {}
-
-    fn handle_received(
-        &mut self,
-        _: Instant,
-        _: (SocketId, u32),
-        _: Received,
-        _: &mut Machine,
-        _: &mut World<'_>,
-    ) {
-    }
 
     fn turn(&mut self, _: Instant, _: &mut Machine, _: &mut World<'_>) -> bool {
         false

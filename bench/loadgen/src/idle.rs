@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bauta::client::{Hop, HopId};
 use bauta::config::{self, Checked, Environment};
-use bauta::net::{Received, SocketId, raise_file_limit};
+use bauta::net::raise_file_limit;
 use bauta::program::relay;
 use bauta::program::threads::Workers;
 use bauta::transport::tls::{ClientTls, Trust, client_config, quic_client};
@@ -228,16 +228,6 @@ impl App for Opener {
             LocalEvent::Closed(_) => drop(self.news.try_send(Err("a tunnel ended".to_owned()))),
             LocalEvent::Payload(..) => {}
         }
-    }
-
-    fn handle_received(
-        &mut self,
-        _: Instant,
-        _: (SocketId, u32),
-        _: Received,
-        _: &mut Machine,
-        _: &mut World<'_>,
-    ) {
     }
 
     fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
