@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use bytes::BytesMut;
 use quinn_proto::StreamId;
 
 use super::drain::Drain;
@@ -91,7 +92,7 @@ impl Machine {
         let (peer, local_ip, ecn) = (train.peer, train.local_ip, train.ecn);
         for data in train.segments() {
             let worker = self.steer.0.worker_of_packet(&data);
-            let single = Train {
+            let single = |data: BytesMut| Train {
                 peer,
                 local_ip,
                 ecn,
@@ -99,9 +100,11 @@ impl Machine {
                 data,
             };
             if worker == self.steer.1 {
-                self.handle_stray(now, listener, socket, single, out);
+                self.handle_stray(now, listener, socket, single(data), out);
             } else {
-                match out.forward(worker, listener, single) {
+                // A copy: what waits in a mailbox must not pin a receive buffer.
+                let stray = single(BytesMut::from(&data[..]));
+                match out.forward(worker, listener, stray) {
                     None => self.stats.strays_forwarded += 1,
                     // It has drained and left its clients to those that still drain: they are refused, not ignored.
                     Some(orphan) => self.handle_stray(now, listener, socket, orphan, out),
