@@ -4,6 +4,7 @@
 //! throughput and latency. `idle` measures what tunnels cost that carry nothing.
 
 mod idle;
+mod outcome;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
