@@ -150,6 +150,8 @@ impl App for Opener {
                     response.as_deref(),
                 )));
             }
+            // Told of those that we close, too.
+            LocalEvent::Closed(_) if self.order.is_some_and(|order| order.close) => {}
             LocalEvent::Closed(_) => self.say(Err("the relay ended a tunnel".to_owned())),
             LocalEvent::Payload(..) => {}
         }
