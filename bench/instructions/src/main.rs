@@ -17,7 +17,10 @@ mod network;
 mod node;
 mod scenario;
 
+use std::io;
 use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
 
 use self::scenario::SCENARIOS;
 
@@ -49,9 +52,18 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    log_as_a_relay();
     println!("datagrams {}", scenario::run(*scenario, datagrams));
     println!("cpu {}", cpu());
     ExitCode::SUCCESS
+}
+
+/// Where lines and spans below `info` are dropped decides what they cost, and there are several per packet.
+fn log_as_a_relay() {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("info"))
+        .with_writer(io::stderr)
+        .init();
 }
 
 /// What memory copies and cryptography choose their code by. Under valgrind it is valgrind's processor that counts.
