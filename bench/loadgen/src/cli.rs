@@ -211,6 +211,10 @@ pub(crate) struct Load {
     #[arg(long, value_name = "PPS", value_parser = rate)]
     pub(crate) rate: Option<f64>,
 
+    /// Open loop: send in bursts, what became due since the last tick, such as 200us
+    #[arg(long, value_name = "DURATION", default_value = "0us", value_parser = tick)]
+    pub(crate) tick: Duration,
+
     /// Closed loop: datagrams under way, all tunnels together [default: 1024]
     #[arg(long, value_name = "DATAGRAMS", conflicts_with = "rate", value_parser = value_parser!(u64).range(1..=1_000_000))]
     pub(crate) window: Option<u64>,
@@ -337,6 +341,7 @@ impl Load {
         let load = Group {
             direction,
             pace,
+            tick: self.tick,
             flows: self.tunnels,
             payload: self.payload,
             bunch: self.bunch,
@@ -387,6 +392,7 @@ pub(crate) fn probe() -> Group {
     Group {
         direction: Direction::Echo,
         pace: Pace::Rate(PROBE_RATE),
+        tick: Duration::ZERO,
         flows: 1,
         payload: Payload::Fixed(64),
         bunch: 1,
@@ -432,22 +438,33 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "must be a number with s, m or h, from 0.1s to 24h".to_owned();
+    let duration = seconds(text).filter(|seconds| (0.1..=86_400.0).contains(seconds));
+    let wrong = || "must be a number with ms, s, m or h, from 100ms to 24h".to_owned();
+    Ok(Duration::from_secs_f64(duration.ok_or_else(wrong)?))
+}
+
+fn tick(text: &str) -> Result<Duration, String> {
+    let duration = seconds(text).filter(|seconds| (0.0..=1.0).contains(seconds));
+    let wrong = || "must be a number with us, ms or s, up to 1s".to_owned();
+    Ok(Duration::from_secs_f64(duration.ok_or_else(wrong)?))
+}
+
+/// A number and its unit; seconds if there is none.
+fn seconds(text: &str) -> Option<f64> {
     let split = text
         .find(|c: char| c.is_ascii_alphabetic())
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "" | "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3_600.0,
-        _ => return Err(wrong()),
+    let number: f64 = number.parse().ok()?;
+    let unit = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => return None,
     };
-    if !(0.1..=86_400.0).contains(&seconds) {
-        return Err(wrong());
-    }
-    Ok(Duration::from_secs_f64(seconds))
+    Some(number * unit)
 }
 
 fn setting(text: &str) -> Result<String, String> {
@@ -506,6 +523,7 @@ mod tests {
             ("loadgen --rate 0", "0.1..=100000000"),
             ("loadgen --rate 10 --window 5", "cannot be used with"),
             ("loadgen --duration 10x", "s, m or h"),
+            ("loadgen --tick 2s", "up to 1s"),
             ("loadgen --tunnels 0", "0 is not in 1..=50000"),
             ("loadgen --ca x", "--relay <URL>"),
             ("loadgen --relay nowhere", "not an absolute URI template"),
@@ -525,6 +543,7 @@ mod tests {
         assert_eq!(duration("0.5s"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3_600)));
+        assert_eq!(tick("200us"), Ok(Duration::from_micros(200)));
         assert!(duration("0").is_err() && duration("s").is_err() && duration("25h").is_err());
     }
 }

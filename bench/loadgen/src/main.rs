@@ -164,7 +164,7 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
 
 /// Prints a result, and writes the files that were asked for.
 fn finish(output: &Output, outcome: &Outcome, times: Option<&Record>) -> io::Result<()> {
-    drop(times);
+    let _ = times;
     show(output.json, outcome, |out| writeln!(out, "{outcome:#?}"))
 }
 

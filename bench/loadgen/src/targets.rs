@@ -21,6 +21,10 @@ const FLOOD: u64 = 3_000;
 /// Of the smallest ones, which are many to a packet.
 const FLOOD_SMALL: u64 = 12_000;
 
+/// Bursts of the fixed rates of T3 to T5, as the generator sent them with which the targets and the peers' figures were
+/// measured.
+const TICK: Duration = Duration::from_micros(200);
+
 /// What is wanted of one figure.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Goal {
@@ -223,6 +227,7 @@ fn plans(wanted: &Wanted, topology: Topology, direction: Direction, pace: Pace) 
     let load = Group {
         direction,
         pace,
+        tick: Duration::ZERO,
         flows: 1,
         payload: Payload::Fixed(1_200),
         bunch: 1,
@@ -263,6 +268,10 @@ async fn figures(id: &str, wanted: &Wanted, interrupt: &mut Interrupt) -> io::Re
     use Direction::{Down, Echo, Up};
     use Topology::{Chain, Forwarder, Hop};
     let plan = |topology, direction, pace| plans(wanted, topology, direction, pace);
+    let bursts = |mut plan: Plans| {
+        plan.groups[0].tick = TICK;
+        plan
+    };
     let many = |plan: Plans, flows, connections| {
         let mut plan = plan;
         plan.groups[0].flows = flows;
@@ -276,14 +285,14 @@ async fn figures(id: &str, wanted: &Wanted, interrupt: &mut Interrupt) -> io::Re
         "T1" => vec![plan(Hop, Up, Pace::Window(FLOOD))],
         "T2" => vec![plan(Hop, Down, Pace::Window(FLOOD))],
         "T3" => vec![
-            plan(Hop, Up, Pace::Rate(50e3)),
-            plan(Hop, Down, Pace::Rate(50e3)),
+            bursts(plan(Hop, Up, Pace::Rate(50e3))),
+            bursts(plan(Hop, Down, Pace::Rate(50e3))),
         ],
         "T4" => vec![
-            many(plan(Hop, Up, Pace::Rate(50e3)), 50, 50),
-            many(plan(Hop, Down, Pace::Rate(50e3)), 50, 50),
+            many(bursts(plan(Hop, Up, Pace::Rate(50e3))), 50, 50),
+            many(bursts(plan(Hop, Down, Pace::Rate(50e3))), 50, 50),
         ],
-        "T5" => vec![plan(Hop, Echo, Pace::Rate(25e3))],
+        "T5" => vec![bursts(plan(Hop, Echo, Pace::Rate(25e3)))],
         "T6" => vec![
             plan(Chain, Up, Pace::Window(FLOOD)),
             plan(Chain, Down, Pace::Window(FLOOD)),

@@ -68,6 +68,8 @@ pub(crate) struct Group {
     pub(crate) direction: Direction,
     /// How fast, all flows together.
     pub(crate) pace: Pace,
+    /// Bursts of an open loop: what became due since the last tick leaves at once. Zero is none.
+    pub(crate) tick: Duration,
     /// How many, a tunnel or a socket each.
     pub(crate) flows: u32,
     /// How much each time.
@@ -164,7 +166,7 @@ impl GroupState {
     pub(super) fn begin(&mut self, now: Instant) {
         self.last_arrival = now;
         match self.group.pace {
-            Pace::Rate(rate) => self.clockwork = Some(Clockwork::new(now, rate)),
+            Pace::Rate(rate) => self.clockwork = Some(Clockwork::new(now, rate, self.group.tick)),
             Pace::Window(_) => {}
         }
     }
@@ -228,6 +230,7 @@ mod tests {
         Group {
             direction: Direction::Up,
             pace,
+            tick: Duration::ZERO,
             flows,
             payload: Payload::Fixed(100),
             bunch,

@@ -1,7 +1,8 @@
 //! When the datagrams of a group are due.
 //!
 //! ```text
-//!   open loop    datagram k is due at start + k / rate, whatever happened to the others: a stall shows as lateness
+//!   open loop    datagram k is due at start + k / rate, whatever happened to the others: a stall shows as lateness;
+//!                with a tick, at the first tick from then on: senders with timers send in bursts
 //!   closed loop  a datagram is due as soon as fewer than `window` are under way
 //! ```
 
@@ -21,21 +22,27 @@ pub(crate) enum Pace {
 pub(super) struct Clockwork {
     start: Instant,
     rate: f64,
+    /// In seconds; zero is none.
+    tick: f64,
     sent: u64,
 }
 
 impl Clockwork {
-    pub(super) fn new(start: Instant, rate: f64) -> Self {
+    pub(super) fn new(start: Instant, rate: f64, tick: Duration) -> Self {
         Self {
             start,
             rate,
+            tick: tick.as_secs_f64(),
             sent: 0,
         }
     }
 
     /// How many datagrams are due and not sent.
     pub(super) fn due(&self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.start).as_secs_f64();
+        let mut elapsed = now.saturating_duration_since(self.start).as_secs_f64();
+        if self.tick > 0.0 {
+            elapsed = (elapsed / self.tick).floor() * self.tick;
+        }
         // The first is due at once.
         let total = (elapsed * self.rate) as u64 + 1;
         total.saturating_sub(self.sent)
@@ -50,7 +57,11 @@ impl Clockwork {
 
     /// When the next datagram is due.
     pub(super) fn next(&self) -> Instant {
-        self.start + Duration::from_secs_f64(self.sent as f64 / self.rate)
+        let mut due = self.sent as f64 / self.rate;
+        if self.tick > 0.0 {
+            due = (due / self.tick).ceil() * self.tick;
+        }
+        self.start + Duration::from_secs_f64(due)
     }
 }
 
@@ -60,9 +71,8 @@ mod tests {
 
     #[test]
     fn a_stall_leaves_the_schedule_as_it_was() {
-        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-        let start = Instant::now();
-        let mut clockwork = Clockwork::new(start, 1_000.0);
+        let start = bauta::net::clock::now();
+        let mut clockwork = Clockwork::new(start, 1_000.0, Duration::ZERO);
         assert_eq!(clockwork.due(start), 1);
         assert_eq!(clockwork.take(), start);
         assert_eq!(clockwork.due(start), 0);
@@ -73,5 +83,21 @@ mod tests {
         }
         assert_eq!(clockwork.due(late), 0);
         assert_eq!(clockwork.next(), start + Duration::from_millis(101));
+    }
+
+    #[test]
+    fn ticks_make_bursts() {
+        let start = bauta::net::clock::now();
+        let mut clockwork = Clockwork::new(start, 1_000.0, Duration::from_millis(10));
+        assert_eq!(clockwork.due(start), 1);
+        clockwork.take();
+        assert_eq!(clockwork.next(), start + Duration::from_millis(10));
+        assert_eq!(clockwork.due(start + Duration::from_micros(9_900)), 0);
+        let tick = start + Duration::from_micros(10_001);
+        assert_eq!(clockwork.due(tick), 10);
+        for _ in 0..10 {
+            assert_eq!(clockwork.take(), start + Duration::from_millis(10));
+        }
+        assert_eq!(clockwork.next(), start + Duration::from_millis(20));
     }
 }
