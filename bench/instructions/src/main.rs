@@ -26,7 +26,7 @@ use self::scenario::SCENARIOS;
 
 /// Datagrams that are counted unless told otherwise. At this number, what is random about a run is below the tolerance
 /// of the script by far, and valgrind needs a few seconds.
-const DATAGRAMS: u64 = 20_000;
+const DATAGRAMS: u64 = 10_000;
 
 const USAGE: &str = "\
 usage: instructions            print the names of all scenarios
