@@ -6,9 +6,9 @@
 //!   Net::offer ──────────► trains of one target ─► inbox of the socket that is connected to it
 //! ```
 //!
-//! What one call sends arrives as one train, as loopback and network cards with GRO deliver it. Everything a machine
-//! calls here is named `uncounted_…`: the script stops counting inside, so a figure is the machine's alone. For the
-//! same reason whatever is allocated or freed here happens outside of the count.
+//! What one call sends arrives as one train, as loopback and network cards with GRO deliver it. What a machine calls
+//! here in a counted turn is named `uncounted_…`: the script stops counting inside, so a figure is the machine's alone.
+//! For the same reason machines never free what is allocated here.
 
 use std::collections::VecDeque;
 use std::io;
@@ -140,8 +140,7 @@ impl Net {
         });
     }
 
-    #[inline(never)]
-    fn uncounted_send(&mut self, socket: SocketId, outgoing: &Outgoing<'_>) {
+    fn send(&mut self, socket: SocketId, outgoing: &Outgoing<'_>) {
         let to = outgoing.peer.expect("a shared socket needs a destination");
         let to = usize::from(to.port()) - FIRST_PORT;
         // Those that send this way were opened first, so the search is short.
@@ -151,10 +150,19 @@ impl Net {
         self.deliver(to, from, outgoing.ecn, size, outgoing.contents);
     }
 
-    #[inline(never)]
-    fn uncounted_send_train(&mut self, datagrams: &[Bytes]) {
+    fn send_train(&mut self, datagrams: &[Bytes]) {
         self.delivered += datagrams.len() as u64;
         self.delivered_bytes += datagrams.iter().map(|d| d.len() as u64).sum::<u64>();
+    }
+
+    #[inline(never)]
+    fn uncounted_send(&mut self, socket: SocketId, outgoing: &Outgoing<'_>) {
+        self.send(socket, outgoing);
+    }
+
+    #[inline(never)]
+    fn uncounted_send_train(&mut self, datagrams: &[Bytes]) {
+        self.send_train(datagrams);
     }
 }
 
@@ -162,15 +170,25 @@ impl Net {
 pub(crate) struct World<'a> {
     pub(crate) net: &'a mut Net,
     pub(crate) node: NodeId,
+    /// Whether the turn is counted: what stops the count there would start it elsewhere.
+    pub(crate) counted: bool,
 }
 
 impl Network for World<'_> {
     fn send(&mut self, socket: SocketId, outgoing: &Outgoing<'_>) {
-        self.net.uncounted_send(socket, outgoing);
+        if self.counted {
+            self.net.uncounted_send(socket, outgoing);
+        } else {
+            self.net.send(socket, outgoing);
+        }
     }
 
     fn send_train(&mut self, _: SocketId, datagrams: &[Bytes]) -> TrainOutcome {
-        self.net.uncounted_send_train(datagrams);
+        if self.counted {
+            self.net.uncounted_send_train(datagrams);
+        } else {
+            self.net.send_train(datagrams);
+        }
         TrainOutcome::Done
     }
 }

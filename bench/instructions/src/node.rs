@@ -135,13 +135,21 @@ impl Node {
     /// Opens a tunnel to `target`.
     pub(crate) fn open(&mut self, now: Instant, net: &mut Net, target: Target) -> TunnelId {
         let hop = self.hop.expect("a client has a route");
-        let world = &mut World { net, node: self.id };
+        let world = &mut World {
+            net,
+            node: self.id,
+            counted: false,
+        };
         self.machine.open_local(now, hop, target, world)
     }
 
     /// Sends a payload; it leaves with the next turn.
     pub(crate) fn send(&mut self, now: Instant, net: &mut Net, tunnel: TunnelId, payload: Bytes) {
-        let world = &mut World { net, node: self.id };
+        let world = &mut World {
+            net,
+            node: self.id,
+            counted: false,
+        };
         self.machine.send_local(now, tunnel, payload, world);
     }
 
@@ -156,7 +164,11 @@ impl Node {
         if inbox.is_empty() && !due && !machine.is_busy() && !self.is_client {
             return;
         }
-        let world = World { net, node: *id };
+        let world = World {
+            net,
+            node: *id,
+            counted,
+        };
         if counted {
             measured_turn(machine, inbox, now, world, &mut self.events);
         } else {
