@@ -3,8 +3,11 @@
 //! Without arguments it runs the canonical workload, client → ingress → egress → target on this machine, and prints
 //! throughput and latency. `idle` measures what tunnels cost that carry nothing.
 
+mod compare;
+mod hgrm;
 mod idle;
 mod outcome;
+mod report;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
