@@ -122,10 +122,15 @@ fn log(low: f64, high: f64) -> Axis {
         .max(below + 1)
         .min(rungs.len() - 1);
     let rungs = &rungs[below..=above];
-    let every = rungs.len().div_ceil(LABELS_MAX);
-    let ticks = rungs
+    // Too many labels: only the decades, or every second of them and so on.
+    let labelled: Vec<f64> = rungs
         .iter()
-        .step_by(every)
+        .copied()
+        .filter(|rung| rungs.len() <= LABELS_MAX || rung.fract() == 0.0)
+        .collect();
+    let ticks = labelled
+        .iter()
+        .step_by(labelled.len().div_ceil(LABELS_MAX).max(1))
         .map(|rung| (*rung, number::tick(10_f64.powf(*rung))))
         .collect();
     Axis {
@@ -192,6 +197,10 @@ mod tests {
             ["100", "1,000", "10k", "100k"]
         );
         assert_eq!(labels(Scale::Log, &[120.0, 450.0]), ["100", "200", "500"]);
+        assert_eq!(
+            labels(Scale::Log, &[131.0, 12_900.0]),
+            ["100", "1,000", "10k"]
+        );
         assert_eq!(
             labels(Scale::Tail, &[0.5, 0.9991, 1.0]),
             ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"]

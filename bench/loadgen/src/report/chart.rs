@@ -153,6 +153,14 @@ impl Lines {
         .map(Some)
     }
 
+    /// Names of the series that have something to draw, with the index of their colour.
+    pub(crate) fn drawn(&self) -> impl Iterator<Item = (usize, &str)> {
+        let series = self.series.iter().enumerate();
+        series
+            .filter(|(_, series)| !self.pieces(&series.points).is_empty())
+            .map(|(index, series)| (index, series.name.as_str()))
+    }
+
     /// The line cut where a point has no place, thinned out.
     fn pieces(&self, points: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
         let placed: Vec<_> = points
@@ -273,9 +281,11 @@ fn frame<'a, 'b>(
         .x_label_area_size(if x_name.is_empty() { 26 } else { 48 })
         .y_label_area_size(62)
         .build_cartesian_2d(x.clone(), y.clone())?;
-    plane
-        .configure_mesh()
-        .bold_line_style(LINE.0)
+    let mut mesh = plane.configure_mesh();
+    if x_name.is_empty() {
+        mesh.disable_x_mesh();
+    }
+    mesh.bold_line_style(LINE.0)
         .light_line_style(TRANSPARENT)
         .axis_style(INK.0)
         .label_style(text_style())

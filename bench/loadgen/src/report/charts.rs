@@ -20,11 +20,11 @@ impl Chart {
         }
     }
 
-    /// Names in the order of the colours.
-    pub(crate) fn legend(&self) -> Vec<&str> {
+    /// What is drawn, with the index of its colour.
+    pub(crate) fn legend(&self) -> Vec<(usize, &str)> {
         match self {
-            Self::Lines(lines) => lines.series.iter().map(|s| s.name.as_str()).collect(),
-            Self::Bars(bars) => bars.names.iter().map(String::as_str).collect(),
+            Self::Lines(lines) => lines.drawn().collect(),
+            Self::Bars(bars) => bars.names.iter().map(String::as_str).enumerate().collect(),
         }
     }
 
@@ -144,7 +144,7 @@ fn over_time(title: String, y: Scale, series: Vec<Series>) -> Lines {
     }
 }
 
-/// Latency and loss of sweeps. The horizontal axis is what was swept.
+/// Latency, loss and cost of sweeps. The horizontal axis is what was swept.
 fn against_load(outcomes: &[Outcome]) -> Vec<Lines> {
     let sweeps: Vec<_> = outcomes.iter().map(|run| &run.points[..]).collect();
     let vary = |what: fn(Varying) -> bool| sweeps.iter().any(|s| what(Varying::of(s)));
@@ -181,14 +181,49 @@ fn against_load(outcomes: &[Outcome]) -> Vec<Lines> {
             series,
         })
         .collect();
-    charts.push(Lines {
-        title: format!("Loss against {what}"),
-        x_name,
-        x,
-        y: Scale::Percent,
-        series: by_run(outcomes, |run| sorted(run, &|point| point.loss)),
-    });
+    let mut push = |title, y, series| {
+        charts.push(Lines {
+            title,
+            x_name,
+            x,
+            y,
+            series,
+        });
+    };
+    push(
+        format!("Loss against {what}"),
+        Scale::Percent,
+        by_run(outcomes, |run| sorted(run, &|point| point.loss)),
+    );
+    let cost = format!("CPU time per {} against {what}", each(outcomes));
+    let relays = facts::all_relay_names(sweeps.iter().copied().flatten());
+    let cpu = |run: &Outcome, relay: &str| {
+        sorted(run, &|point| {
+            facts::relay_cpu(point, relay).unwrap_or(f64::NAN)
+        })
+    };
+    if let [run] = outcomes {
+        let series = relays.into_iter().map(|relay| Series {
+            points: cpu(run, &relay),
+            name: relay,
+        });
+        push(format!("{cost}, us"), Scale::Linear, series.collect());
+    } else {
+        for relay in relays {
+            let series = by_run(outcomes, |run| cpu(run, &relay));
+            push(format!("{cost}, {relay}, us"), Scale::Linear, series);
+        }
+    }
     charts
+}
+
+/// What the CPU time is divided by.
+fn each(outcomes: &[Outcome]) -> &'static str {
+    if outcomes.iter().all(facts::is_echo) {
+        "round trip"
+    } else {
+        "datagram"
+    }
 }
 
 fn cpu(outcomes: &[Outcome]) -> Bars {
@@ -205,7 +240,7 @@ fn cpu(outcomes: &[Outcome]) -> Bars {
         (label((number, run)), heights.collect())
     });
     Bars {
-        title: "CPU time per datagram, us".to_owned(),
+        title: format!("CPU time per {}, us", each(outcomes)),
         groups: groups.collect(),
         names,
     }

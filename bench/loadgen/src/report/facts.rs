@@ -11,9 +11,14 @@ const GENERATOR: &str = "generator";
 /// Name of the saturated party when there was none.
 const NONE: &str = "none";
 
+/// Whether figures are per round trip.
+pub(crate) fn is_echo(outcome: &Outcome) -> bool {
+    outcome.workload == "echo"
+}
+
 /// What is counted: one way or there and back.
-pub(crate) fn unit(outcome: &Outcome) -> &'static str {
-    if outcome.workload == "echo" {
+fn unit(outcome: &Outcome) -> &'static str {
+    if is_echo(outcome) {
         "round trips"
     } else {
         "datagrams"
@@ -292,8 +297,7 @@ fn points(outcome: &Outcome) -> Grid {
     let points = &outcome.points;
     let relays = all_relay_names(points);
     let vary = Varying::of(points);
-    let each = unit(points.first().unwrap_or(outcome)).trim_end_matches('s');
-    let mut grid = Grid::new("offered/s");
+    let mut grid = Grid::of_numbers("offered/s");
     if vary.tunnels {
         grid = grid.number("tunnels");
     }
@@ -304,7 +308,7 @@ fn points(outcome: &Outcome) -> Grid {
         grid = grid.number(head);
     }
     for name in &relays {
-        grid = grid.number(format!("{name}, CPU us/{each}"));
+        grid = grid.number(format!("{name} CPU us"));
     }
     grid = grid.text("saturated");
     for point in points {
@@ -376,7 +380,7 @@ pub(crate) fn runs(outcomes: &[Outcome]) -> Grid {
         grid = grid.number(head);
     }
     for name in &relays {
-        grid = grid.number(format!("{name}, CPU us"));
+        grid = grid.number(format!("{name} CPU us"));
     }
     grid = grid.text("saturated");
     for (number, outcome) in (1_u32..).zip(outcomes) {

@@ -12,19 +12,21 @@ pub(crate) enum Align {
 }
 
 /// Headed columns and their rows; the head of the first column names the whole.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Grid {
     columns: Vec<(String, Align)>,
     rows: Vec<Vec<String>>,
 }
 
 impl Grid {
-    /// A table whose first column is text, like all others that are not named in `numbers`.
+    /// A table whose first column is names.
     pub(crate) fn new(name: &str) -> Self {
-        Self {
-            columns: vec![(name.to_owned(), Align::Left)],
-            rows: Vec::new(),
-        }
+        Self::default().text(name)
+    }
+
+    /// A table whose first column is figures.
+    pub(crate) fn of_numbers(name: &str) -> Self {
+        Self::default().number(name)
     }
 
     /// One more column of figures.

@@ -73,10 +73,11 @@ fn run(name: &str, outcome: &Outcome, open: bool, out: &mut impl Write) -> io::R
     writeln!(out, "<p class=\"verdict\">{verdict}</p>")?;
     let open = if open { " open=\"open\"" } else { "" };
     writeln!(out, "<details{open}><summary>Details</summary>")?;
+    writeln!(out, "<div class=\"grids\">")?;
     for grid in facts::grids(outcome) {
         grid.write_html(out)?;
     }
-    writeln!(out, "</details>\n</section>")
+    writeln!(out, "</div></details>\n</section>")
 }
 
 /// A chart with caption and legend; nothing where there is nothing to draw.
@@ -89,7 +90,7 @@ fn figure(chart: &Chart, out: &mut impl Write) -> io::Result<()> {
     let legend = chart.legend();
     if legend.len() > 1 {
         writeln!(out, "<ul class=\"legend\">")?;
-        for (index, name) in legend.iter().enumerate() {
+        for (index, name) in legend {
             let name = escape(name);
             let color = index % SERIES_MAX;
             writeln!(out, "<li><i class=\"c{color}\"></i>{name}</li>")?;

@@ -180,9 +180,9 @@ fn without_round_trips_the_way_counts() {
 fn a_sweep_has_a_row_per_point() {
     let text = table_of(&samples::sweep());
     for line in [
-        "offered/s  delivered/s    loss  p50, us  p99, us  ingress, CPU us/datagram  egress, CPU us/datagram  saturated",
-        "50,000          50,000     0 %      212      847                      3.43                     2.25  none",
-        "400,000        250,000  37.5 %    3,600   14,400                      3.43                     2.25  ingress",
+        "offered/s  delivered/s    loss  p50, us  p99, us  ingress CPU us  egress CPU us  saturated",
+        "   50,000       50,000     0 %      212      847            3.43           2.25  none",
+        "  400,000      250,000  37.5 %    3,600   14,400            3.43           2.25  ingress",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
     }
@@ -234,6 +234,7 @@ fn a_sweep_has_curves_against_the_load() {
     let page = page(&[samples::sweep()], &context());
     assert!(page.contains("Latency against load, us</figcaption>"));
     assert!(page.contains("Loss against load</figcaption>"));
+    assert!(page.contains("CPU time per datagram against load, us</figcaption>"));
 }
 
 #[test]
@@ -276,8 +277,8 @@ fn odd_data_is_drawn() {
     outcome.distribution.truncate(1);
     outcome.relays[0].cpu_us_per_datagram = f64::NAN;
     outcome.relays[1].cpu_us_per_datagram = 0.0;
-    // Throughput, distribution, CPU, memory, latency and loss against load; no latency over time has a place.
-    assert_eq!(page(&[outcome], &context()).matches("<svg ").count(), 6);
+    // Throughput, distribution, CPU, memory; latency, loss and CPU against load; no latency over time has a place.
+    assert_eq!(page(&[outcome], &context()).matches("<svg ").count(), 7);
 }
 
 #[test]
