@@ -250,7 +250,7 @@ fn text_style() -> TextStyle<'static> {
 }
 
 /// Draws into memory.
-fn picture<'a>(
+fn picture(
     title: &str,
     draw: impl FnOnce(
         &DrawingArea<SVGBackend<'_>, Shift>,
