@@ -13,7 +13,8 @@ const NONE: &str = "none";
 
 /// Whether figures are per round trip.
 pub(crate) fn is_echo(outcome: &Outcome) -> bool {
-    outcome.workload == "echo"
+    // Workloads of several runs put their own name behind it: `echo-sweep`.
+    outcome.workload.split('-').next() == Some("echo")
 }
 
 /// What is counted: one way or there and back.
@@ -119,10 +120,10 @@ pub(crate) fn verdict(outcome: &Outcome) -> String {
              more or faster cores for client and target."
         )
     } else if who == NONE {
-        format!("Saturated: nobody. {rate} is what this load asked for, not the limit of a relay.")
+        format!("Saturated: nobody. {rate} is what this load came to, not the limit of a relay.")
     } else {
         format!(
-            "Saturated: {who}. The run does not show that a relay alone was in the way, so {rate} may not be called a \
+            "Saturated: {who}. The run does not show that one relay alone was in the way, so {rate} may not be called a \
              relay's limit."
         )
     };
@@ -141,6 +142,7 @@ pub(crate) fn grids(outcome: &Outcome) -> Vec<Grid> {
     let mut grids = vec![
         run(outcome),
         times_grid(outcome),
+        beside(outcome),
         hops(outcome),
         parties(outcome),
         drops(outcome),
@@ -234,6 +236,42 @@ fn times_grid(outcome: &Outcome) -> Grid {
     grid
 }
 
+/// Load of another kind on the same relays.
+fn beside(outcome: &Outcome) -> Grid {
+    let mut grid = Grid::new("beside");
+    for head in [
+        "tunnels",
+        "offered/s",
+        "delivered/s",
+        "loss",
+        "p50, us",
+        "p99, us",
+    ] {
+        grid = grid.number(head);
+    }
+    for load in &outcome.beside {
+        grid.row([
+            load.workload.clone(),
+            integer(load.tunnels.into()),
+            integer(load.offered_pps),
+            integer(load.delivered_pps),
+            percent(load.loss),
+            time(&load.time_us, load.time_us.p50),
+            time(&load.time_us, load.time_us.p99),
+        ]);
+    }
+    grid
+}
+
+/// One of `times`, if any were measured.
+fn time(times: &Quantiles, us: f64) -> String {
+    if times.count == 0 {
+        NOTHING.to_owned()
+    } else {
+        measure(us)
+    }
+}
+
 fn hops(outcome: &Outcome) -> Grid {
     let mut grid = Grid::new("hop").number("loss");
     for hop in &outcome.loss_per_hop {
@@ -313,13 +351,6 @@ fn points(outcome: &Outcome) -> Grid {
     grid = grid.text("saturated");
     for point in points {
         let (_, times) = times(point);
-        let time = |us: f64| {
-            if times.count == 0 {
-                NOTHING.to_owned()
-            } else {
-                measure(us)
-            }
-        };
         let mut cells = vec![integer(point.offered_pps)];
         if vary.tunnels {
             cells.push(integer(point.tunnels.into()));
@@ -330,8 +361,8 @@ fn points(outcome: &Outcome) -> Grid {
         cells.extend([
             integer(point.delivered_pps),
             percent(point.loss),
-            time(times.p50),
-            time(times.p99),
+            time(&times, times.p50),
+            time(&times, times.p99),
         ]);
         cells.extend(
             relays
@@ -391,7 +422,7 @@ pub(crate) fn runs(outcomes: &[Outcome]) -> Grid {
             measure(outcome.gbit_per_s),
             percent(outcome.loss),
         ];
-        cells.extend([times.p50, times.p99, times.p999].map(measure));
+        cells.extend([times.p50, times.p99, times.p999].map(|us| time(&times, us)));
         cells.extend(
             relays
                 .iter()

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::outcome::{Generator, HopLoss, Outcome, QuantilePoint, Quantiles, Relay, Sample};
+use crate::outcome::{
+    Beside, Generator, HopLoss, Outcome, QuantilePoint, Quantiles, Relay, Sample,
+};
 
 fn drops<const N: usize>(drops: [(&str, u64); N]) -> BTreeMap<String, u64> {
     drops
@@ -77,6 +79,7 @@ pub(crate) fn chain() -> Outcome {
         is_relay_limit: true,
         series: (1..=10).map(second).collect(),
         distribution: distribution(219.4),
+        beside: Vec::new(),
         points: Vec::new(),
     }
 }
@@ -126,6 +129,21 @@ pub(crate) fn hop() -> Outcome {
         sample.p50_us *= 0.4;
         sample.p99_us *= 0.3;
     }
+    outcome
+}
+
+/// 99 slow tunnels beside a flooding one.
+pub(crate) fn fairness() -> Outcome {
+    let mut outcome = chain();
+    outcome.workload = "fairness".to_owned();
+    outcome.beside = vec![Beside {
+        workload: "echo".to_owned(),
+        tunnels: 99,
+        offered_pps: 1_980.0,
+        delivered_pps: 1_979.9,
+        loss: 0.0,
+        time_us: outcome.rtt_us,
+    }];
     outcome
 }
 

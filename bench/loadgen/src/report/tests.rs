@@ -160,13 +160,20 @@ fn only_a_relay_has_a_relays_limit() {
 #[test]
 fn echo_counts_round_trips() {
     let mut echo = samples::chain();
-    echo.workload = "echo".to_owned();
+    echo.workload = "echo-sweep".to_owned();
     let text = table_of(&echo);
     assert!(
         text.starts_with("throughput  200,000 round trips/s"),
         "{text}"
     );
     assert!(text.contains("CPU us/round trip"), "{text}");
+}
+
+#[test]
+fn load_beside_has_a_table() {
+    let text = table_of(&samples::fairness());
+    let row = "echo         99      1,980        1,980   0 %      219    1,322";
+    assert!(text.lines().any(|line| line == row), "{text}");
 }
 
 #[test]
