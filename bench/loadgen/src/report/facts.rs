@@ -123,8 +123,8 @@ pub(crate) fn verdict(outcome: &Outcome) -> String {
         format!("Saturated: nobody. {rate} is what this load came to, not the limit of a relay.")
     } else {
         format!(
-            "Saturated: {who}. The run does not show that one relay alone was in the way, so {rate} may not be called a \
-             relay's limit."
+            "Saturated: {who}. The run does not show that one relay alone was in the way, so {rate} may not be called \
+             a relay's limit."
         )
     };
     if outcome.interrupted {

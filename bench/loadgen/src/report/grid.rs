@@ -52,7 +52,7 @@ impl Grid {
         self.rows.is_empty()
     }
 
-    /// Writes lines for a terminal. Names may come from a file of somebody else: what would move the cursor is replaced.
+    /// Writes lines for a terminal. Names may come from somebody else's file: what would move the cursor is replaced.
     ///
     /// # Errors
     ///
