@@ -9,13 +9,16 @@
 
 mod child;
 mod cli;
+mod compare;
 mod engine;
 mod forwarder;
+mod hgrm;
 mod idle;
 mod opener;
 mod outcome;
 mod place;
 mod process;
+mod report;
 mod run;
 mod setup;
 mod summary;
