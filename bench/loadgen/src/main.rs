@@ -14,6 +14,7 @@ mod engine;
 mod forwarder;
 mod hgrm;
 mod idle;
+mod machine;
 mod opener;
 mod outcome;
 mod place;
@@ -25,7 +26,9 @@ mod summary;
 mod sweep;
 mod targets;
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -63,6 +66,10 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> io::Result<ExitCode> {
+    if let Some([a, b]) = cli.compare.as_deref() {
+        compare::run(a, b, &mut io::stdout())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match cli.command {
         // Children have no part in what follows.
         Some(Command::Relay(arguments)) => child::relay(&arguments)?,
@@ -166,9 +173,34 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
 }
 
 /// Prints a result, and writes the files that were asked for.
-fn finish(output: &Output, outcome: &Outcome, times: Option<&Record>) -> io::Result<()> {
-    let _ = times;
-    show(output.json, outcome, |out| writeln!(out, "{outcome:#?}"))
+fn finish(output: &Output, outcome: &Outcome, record: Option<&Record>) -> io::Result<()> {
+    show(output.json, outcome, |out| report::table(outcome, out))?;
+    if let (Some(path), Some(record)) = (&output.hgrm, record) {
+        write_file(path, |out| hgrm::write(&record.times, out))?;
+    }
+    if let Some(path) = &output.html {
+        let now = time::OffsetDateTime::now_utc();
+        let context = report::Context {
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            machine: outcome.machine.to_string(),
+            date: now
+                .format(&time::format_description::well_known::Rfc3339)
+                .map_err(io::Error::other)?,
+        };
+        let outcomes = std::slice::from_ref(outcome);
+        write_file(path, |out| report::html(outcomes, &context, out))?;
+    }
+    Ok(())
+}
+
+fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let mut out = BufWriter::new(File::create(path).map_err(named)?);
+    write(&mut out).and_then(|()| out.flush()).map_err(named)
 }
 
 /// Prints one JSON object, or what a person wants to read.

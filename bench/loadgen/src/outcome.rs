@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Machine;
+
 /// The result of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// Version of bauta.
     pub(crate) version: String,
+    /// Where it was measured.
+    #[serde(default)]
+    pub(crate) machine: Machine,
     /// `direct`, `forwarder`, `hop`, `chain` or `nested`.
     pub(crate) topology: String,
     /// `up`, `down`, `echo`, or the name of a workload of its own.

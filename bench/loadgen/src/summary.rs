@@ -38,6 +38,7 @@ pub(crate) fn outcome(plans: &Plans, measured: &Measured) -> Outcome {
     let is_relay_limit = relays.iter().any(|relay| relay.role == saturated);
     Outcome {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: Machine::look(),
         topology: match &plans.running {
             Some(_) => "running".to_owned(),
             None => plans.topology.name().to_owned(),

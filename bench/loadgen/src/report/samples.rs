@@ -44,6 +44,7 @@ pub(crate) fn chain() -> Outcome {
     };
     Outcome {
         version: "0.1.0".to_owned(),
+        machine: Default::default(),
         topology: "chain".to_owned(),
         workload: "up".to_owned(),
         carrier: "h3".to_owned(),
