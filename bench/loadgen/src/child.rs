@@ -108,6 +108,11 @@ pub(crate) fn settings(
 /// What keeps it from starting.
 pub(crate) fn relay(arguments: &RelayChild) -> io::Result<()> {
     ignore_interrupts()?;
+    // As in the product: without a subscriber, spans of quinn-proto cost more than with one that wants none of them.
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(io::stderr)
+        .init();
     raise_file_limit()?;
     let checked = settings(&arguments.role, arguments.workers, true, &arguments.set)?;
     #[expect(

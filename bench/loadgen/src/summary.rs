@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 
 use crate::engine::{Direction, Group, Pace, Record};
+use crate::machine::Machine;
 use crate::outcome::{
     Beside, Generator, HopLoss, Outcome, QuantilePoint, Quantiles, Relay, Sample,
 };

@@ -38,7 +38,6 @@ use self::flow::{Flow, GroupState, Path};
 use self::packet::{Header, Kind};
 pub(crate) use self::packet::{SIZE_MAX, SIZE_MIN};
 pub(crate) use self::record::Record;
-use self::record::Slice;
 pub(crate) use self::schedule::Pace;
 use self::wire::Runs;
 
@@ -378,8 +377,8 @@ impl Engine {
             wire::send_back(self.target, &train, out);
             return;
         }
-        for datagram in train.segments() {
-            self.handle_arrival(now, &datagram);
+        for datagram in train.data.chunks(train.segment_size.max(1)) {
+            self.handle_arrival(now, datagram);
         }
     }
 
@@ -510,10 +509,10 @@ impl Engine {
             return;
         };
         for group in &mut self.groups {
-            let slices = &mut group.record.slices;
-            let next = began + SLICE * slices.len() as u32;
+            let record = &mut group.record;
+            let next = began + SLICE * record.slices.len() as u32;
             if now >= next {
-                slices.push(Slice::new(next));
+                record.begin_slice(next);
             }
         }
     }
@@ -560,8 +559,8 @@ impl App for Engine {
         if number == TARGET {
             self.handle_at_target(now, received, out);
         } else if let Received::Train(train) = received {
-            for datagram in train.segments() {
-                self.handle_at_client(now, &datagram);
+            for datagram in train.data.chunks(train.segment_size.max(1)) {
+                self.handle_at_client(now, datagram);
             }
         }
     }
@@ -594,6 +593,9 @@ impl App for Engine {
             Phase::Grace { until } => {
                 if now >= until {
                     self.phase = Phase::Over;
+                    self.groups
+                        .iter_mut()
+                        .for_each(|group| group.record.settle());
                 }
                 false
             }

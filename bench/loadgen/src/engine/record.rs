@@ -7,6 +7,9 @@ use hdrhistogram::Histogram;
 /// Longest time that is told apart: a minute, in nanoseconds.
 const TIME_MAX_NS: u64 = 60_000_000_000;
 
+/// Why histograms can be added up.
+const ONE_SHAPE: &str = "all histograms have one range";
+
 /// Times in nanoseconds, three digits.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(TIME_MAX_NS, 3).expect("three digits are within bounds")
@@ -27,6 +30,8 @@ pub(crate) struct Record {
     pub(crate) late: u64,
     /// For `echo` the round trip, for the others one way; from the time at which each was due.
     pub(crate) times: Histogram<u64>,
+    /// Those of the running second, which are not in `times` yet.
+    current: Histogram<u64>,
     /// One entry per second.
     pub(crate) slices: Vec<Slice>,
 }
@@ -58,6 +63,7 @@ impl Record {
             delivered_bytes: 0,
             late: 0,
             times: histogram(),
+            current: histogram(),
             slices: Vec::new(),
         }
     }
@@ -74,10 +80,22 @@ impl Record {
     /// A datagram that was sent while the run was measured took this long.
     pub(super) fn time(&mut self, nanoseconds: u64) {
         self.arrived += 1;
-        self.times.saturating_record(nanoseconds);
+        self.current.saturating_record(nanoseconds);
+    }
+
+    /// Ends the running second.
+    pub(super) fn settle(&mut self) {
+        self.times.add(&self.current).expect(ONE_SHAPE);
         if let Some(slice) = self.slices.last_mut() {
-            slice.times.saturating_record(nanoseconds);
+            slice.times.add(&self.current).expect(ONE_SHAPE);
         }
+        self.current.reset();
+    }
+
+    /// Begins a second.
+    pub(super) fn begin_slice(&mut self, start: Instant) {
+        self.settle();
+        self.slices.push(Slice::new(start));
     }
 
     /// Adds what another thread did in the same group.
@@ -87,11 +105,10 @@ impl Record {
         self.delivered += other.delivered;
         self.delivered_bytes += other.delivered_bytes;
         self.late += other.late;
-        let same = "all histograms have one shape";
-        self.times.add(&other.times).expect(same);
+        self.times.add(&other.times).expect(ONE_SHAPE);
         for (mine, other) in self.slices.iter_mut().zip(&other.slices) {
             mine.delivered += other.delivered;
-            mine.times.add(&other.times).expect(same);
+            mine.times.add(&other.times).expect(ONE_SHAPE);
         }
     }
 }
