@@ -29,6 +29,10 @@ pub(crate) struct Outcome {
     pub(crate) io: String,
     /// How long was measured, after the warm-up.
     pub(crate) duration_s: f64,
+    /// Share of all cores' time that the host of a virtual machine gave to others meanwhile, 0 to 1: beyond some per cent
+    /// the figures say little.
+    #[serde(default)]
+    pub(crate) stolen: f64,
     /// Ended by Ctrl-C; everything here covers the time until then.
     pub(crate) interrupted: bool,
     /// Datagrams per second that the schedule wanted sent; with a window, those that were sent.

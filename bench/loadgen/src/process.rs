@@ -157,6 +157,36 @@ fn note(drops: &mut BTreeMap<String, u64>, name: &str, value: &str) {
     }
 }
 
+/// Time of all cores since the system started, in the kernel's ticks: in all, and what the host of a virtual machine
+/// gave to others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ticks {
+    total: u64,
+    stolen: u64,
+}
+
+impl Ticks {
+    pub(crate) fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let first = stat.lines().next().unwrap_or_default();
+        let ticks: Vec<u64> = first
+            .split_whitespace()
+            .filter_map(|tick| tick.parse().ok())
+            .collect();
+        // user, nice, system, idle, iowait, irq, softirq, steal; the two behind are contained in the first two.
+        Self {
+            total: ticks.iter().take(8).sum(),
+            stolen: ticks.get(7).copied().unwrap_or(0),
+        }
+    }
+
+    /// Share of the time from `earlier` on that was stolen, 0 to 1.
+    pub(crate) fn stolen_since(self, earlier: Self) -> f64 {
+        let total = self.total.saturating_sub(earlier.total);
+        self.stolen.saturating_sub(earlier.stolen) as f64 / (total.max(1) as f64)
+    }
+}
+
 /// What `after` has more than `before`, without what did not change.
 pub(crate) fn difference(after: &Counters, before: &Counters) -> Counters {
     let grown = |(name, value): (&String, &u64)| {

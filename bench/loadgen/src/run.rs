@@ -149,6 +149,7 @@ pub(crate) struct Measured {
     pub(crate) effort: engine::Effort,
     pub(crate) engine_core: Option<usize>,
     pub(crate) duration: Duration,
+    pub(crate) stolen: f64,
     pub(crate) interrupted: bool,
     pub(crate) kernel_drops: BTreeMap<String, u64>,
     /// Resident memory of all relays together, second by second.
@@ -428,6 +429,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
         party.before = party.snapshot()?;
     }
     let kernel_before = process::kernel_drops();
+    let ticks = process::Ticks::now();
     order(Order::Measure);
     let began = clock::now();
     let mut rss_bytes = Vec::new();
@@ -444,6 +446,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
     }
     order(Order::End);
     let duration = began.elapsed();
+    let stolen = process::Ticks::now().stolen_since(ticks);
     for party in &mut scene.parties {
         party.after = party.snapshot()?;
         party.rss_bytes = process::rss_bytes(party.pid)?;
@@ -479,6 +482,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
         effort,
         engine_core: scene.places.engines.filter(|_| plans.engines.get() == 1),
         duration,
+        stolen,
         interrupted,
         kernel_drops: process::difference(&process::kernel_drops(), &kernel_before),
         rss_bytes,

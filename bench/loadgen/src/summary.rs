@@ -51,6 +51,7 @@ pub(crate) fn outcome(plans: &Plans, measured: &Measured) -> Outcome {
         connections: plans.connections,
         io: measured.io.clone(),
         duration_s: seconds,
+        stolen: measured.stolen,
         interrupted: measured.interrupted,
         offered_pps: offered(&plans.groups[0], main, seconds),
         delivered_pps: main.delivered as f64 / seconds,

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::cli::probe;
 use crate::engine::{Direction, Group, Pace, Payload};
 use crate::outcome::Outcome;
+use crate::process::Ticks;
 use crate::run::{self, Interrupt, Plans, Topology};
 use crate::{idle, setup, sweep};
 
@@ -21,6 +22,10 @@ const FLOOD: u64 = 3_000;
 /// Of the smallest ones, which are many to a packet.
 const FLOOD_SMALL: u64 = 12_000;
 
+/// Share of all cores' time that the host may give to others before a run is repeated, and how often that may happen;
+/// then the least disturbed one counts.
+const STOLEN_MAX: f64 = 0.02;
+const TRIES: u32 = 4;
 /// Bursts of the fixed rates of T3 to T5, as the generator sent them with which the targets and the peers' figures were
 /// measured.
 const TICK: Duration = Duration::from_micros(200);
@@ -177,7 +182,7 @@ pub(crate) async fn measure(wanted: &Wanted, interrupt: &mut Interrupt) -> io::R
                 break 'rounds;
             }
             let of_id = GOALS.iter().enumerate().filter(|(_, goal)| goal.id == id);
-            let figures = figures(id, wanted, interrupt).await?;
+            let figures = undisturbed(id, wanted, interrupt).await?;
             let mut said = Vec::new();
             for ((index, goal), figure) in of_id.zip(figures) {
                 values[index].push(figure);
@@ -198,6 +203,23 @@ pub(crate) async fn measure(wanted: &Wanted, interrupt: &mut Interrupt) -> io::R
         rounds: wanted.rounds,
         rows: rows.map(|(goal, values)| row(*goal, values)).collect(),
     })
+}
+
+/// One round of one target; again if the host of a virtual machine took too much meanwhile.
+async fn undisturbed(id: &str, wanted: &Wanted, interrupt: &mut Interrupt) -> io::Result<Vec<f64>> {
+    let mut best: Option<(f64, Vec<f64>)> = None;
+    for _ in 0..TRIES {
+        let before = Ticks::now();
+        let figures = figures(id, wanted, interrupt).await?;
+        let stolen = Ticks::now().stolen_since(before);
+        if best.as_ref().is_none_or(|(least, _)| stolen < *least) {
+            best = Some((stolen, figures));
+        }
+        if stolen <= STOLEN_MAX || interrupt.happened() {
+            break;
+        }
+    }
+    Ok(best.map(|(_, figures)| figures).unwrap_or_default())
 }
 
 fn row(goal: Goal, values: Vec<f64>) -> Row {

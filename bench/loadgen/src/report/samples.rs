@@ -45,6 +45,7 @@ pub(crate) fn chain() -> Outcome {
     Outcome {
         version: "0.1.0".to_owned(),
         machine: Default::default(),
+        stolen: 0.01,
         topology: "chain".to_owned(),
         workload: "up".to_owned(),
         carrier: "h3".to_owned(),
