@@ -165,7 +165,8 @@ impl Connection {
             return;
         }
         let granted = self.quic.max_concurrent_streams(Dir::Bi) as u32;
-        let open = self.h3.request_count() as u32;
+        // Those of QUIC, not of HTTP/3: a stream takes credit until both ends know that it is over.
+        let open = self.quic.streams().remote_open_streams(Dir::Bi) as u32;
         if let Some(credit) = credit::raised(granted, open, limit) {
             self.quic.set_max_concurrent_streams(Dir::Bi, credit.into());
         }
