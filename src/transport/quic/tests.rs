@@ -363,6 +363,33 @@ fn a_client_that_opens_all_streams_at_once_gets_them_in_a_few_round_trips() {
 }
 
 #[test]
+fn keys_are_updated_from_either_side() {
+    let mut pair = Pair::new(limits());
+    let id = pair.connect();
+    let stream = pair.client.request(id, 3);
+    pair.exchange();
+    let (served, _) = pair.server.events[0];
+    for round in 0..4 {
+        let updating = match round % 2 {
+            0 => &mut pair.server.hub,
+            _ => &mut pair.client.hub,
+        };
+        for (_, connection) in &mut updating.connections {
+            connection.quic.force_key_update();
+        }
+        pair.server.hub.send_datagram(served, stream, b"down");
+        pair.client.hub.send_datagram(id, stream, b"up");
+        pair.exchange();
+        // The old keys are kept for a while, and until then there is no other update.
+        pair.pass(Duration::from_secs(2));
+    }
+    assert_eq!(
+        (pair.client.datagrams.len(), pair.server.datagrams.len()),
+        (4, 4)
+    );
+}
+
+#[test]
 fn a_client_that_opens_few_streams_is_granted_few() {
     let mut pair = Pair::new(limits());
     let id = pair.connect();
