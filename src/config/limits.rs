@@ -64,7 +64,8 @@ pub const CONNECTIONS: Limit = Limit {
     reason: "a new connection is refused with CONNECTION_REFUSED; the buffers below are paid once per connection",
 };
 
-/// Requests open at once on one connection: the bidirectional stream credit.
+/// Requests open at once on one connection: the bidirectional stream credit, of which a client gets 100 first and more
+/// as it uses them.
 pub const TUNNELS_PER_CONNECTION: Limit = Limit {
     key: "limits.tunnels_per_connection",
     default: 1_024,

@@ -436,7 +436,7 @@ fn memory_is_a_sum_that_grows_with_each_limit() {
     for limit in limits::ALL {
         let (section, key) = limit.key.split_once('.').unwrap();
         let grown = sum(&format!("[{section}]\n{key} = {}", limit.default + 1));
-        // These bound parts of what another limit pays for, or how a handshake goes on.
+        // These bound parts of what another limit pays for, cost memory in steps, or bound how a handshake goes on.
         let free = [
             "tunnels_per_connection",
             "stream_receive_window",
@@ -450,7 +450,7 @@ fn memory_is_a_sum_that_grows_with_each_limit() {
     let two = sum("[limits]\nconnections = 2");
     assert_eq!(
         two - one,
-        4 * (16 * 1024 + 2 * 512 * 1024 + 2 * 256 * 1024 + 64 * 1024)
+        4 * (20 * 1024 + 2048 * 42 + 2 * 512 * 1024 + 2 * 256 * 1024 + 64 * 1024)
     );
 }
 

@@ -219,6 +219,7 @@ impl Relay {
         let mut hub = Hub::new(
             HubLimits {
                 connections_max: 6,
+                streams_max: 16,
                 retry_handshakes: 3,
                 handshakes_max: 5,
                 handshake_timeout: Duration::from_secs(5),

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::cipher_suite::{
     TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
@@ -34,6 +34,9 @@ use rustls::version::TLS13;
 use rustls::{KeyLogFile, RootCertStore};
 
 mod dangerous;
+mod session;
+
+pub use self::session::QuicServer;
 
 /// Protocol name of HTTP/3 in ALPN (RFC 9114 section 3.1).
 pub const ALPN_H3: &[u8] = b"h3";
@@ -244,12 +247,12 @@ pub fn client_config(options: &ClientTls) -> Result<Arc<rustls::ClientConfig>, T
     Ok(Arc::new(config))
 }
 
-/// Wraps a [`server_config`] for quinn-proto.
+/// Wraps a [`server_config`] for quinn-proto. What TLS remembers is given up when the handshake is complete.
 ///
 /// # Errors
 /// When the configuration lacks the suite of QUIC's first packets, which one made here never does.
-pub fn quic_server(config: Arc<rustls::ServerConfig>) -> Result<Arc<QuicServerConfig>, TlsError> {
-    Ok(Arc::new(QuicServerConfig::try_from(config)?))
+pub fn quic_server(config: Arc<rustls::ServerConfig>) -> Result<Arc<QuicServer>, TlsError> {
+    Ok(Arc::new(QuicServer::new(config)?))
 }
 
 /// Wraps a [`client_config`] for quinn-proto.

@@ -352,6 +352,7 @@ fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildEr
 pub fn hub_limits(checked: &Checked) -> HubLimits {
     HubLimits {
         connections_max: checked.limits.connections,
+        streams_max: checked.limits.tunnels_per_connection,
         retry_handshakes: checked.quic.retry_handshakes,
         handshakes_max: checked.quic.max_pending_handshakes,
         handshake_timeout: checked.timeouts.handshake,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use quinn_proto::{ConnectionHandle, Dir, SendDatagramError, Side, StreamId};
 use rustc_hash::FxHashMap;
 
+use super::credit;
 use super::outbox::{Outbox, OutboxLimits};
 use super::{EndpointId, HubStats, Link};
 use crate::config::limits::EARLY_CONNECTION_BYTES;
@@ -156,6 +157,19 @@ impl Connection {
             | quinn_proto::Event::DatagramsUnblocked => Ok(()),
         }
         .map_err(CloseReason::Misbehaved)
+    }
+
+    /// Lets the client open more requests if it uses what it has; QUIC tells it with the next packet.
+    pub(super) fn raise_stream_credit(&mut self, limit: u32) {
+        if self.quic.side().is_client() {
+            return;
+        }
+        let granted = self.quic.max_concurrent_streams(Dir::Bi) as u32;
+        // Those of QUIC, not of HTTP/3: a stream takes credit until both ends know that it is over.
+        let open = self.quic.streams().remote_open_streams(Dir::Bi) as u32;
+        if let Some(credit) = credit::raised(granted, open, limit) {
+            self.quic.set_max_concurrent_streams(Dir::Bi, credit.into());
+        }
     }
 
     /// The owners of all request streams, who are forgotten here.

@@ -21,6 +21,7 @@ mod accept;
 mod arena;
 pub mod cid;
 mod connection;
+mod credit;
 mod flush;
 pub mod options;
 mod outbox;
@@ -79,6 +80,9 @@ pub struct HubLimits {
     /// Most connections of clients; more are refused with CONNECTION_REFUSED. Connections that we dial are not
     /// counted: their owner has a limit of its own.
     pub connections_max: usize,
+    /// Most requests that a client may have open on one connection. Fewer are granted at first, see
+    /// [`Options::server_transport`](options::Options::server_transport).
+    pub streams_max: u32,
     /// Unfinished handshakes of clients from which on addresses are validated by Retry first.
     pub retry_handshakes: usize,
     /// Most unfinished handshakes of clients; more are refused.

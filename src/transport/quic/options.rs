@@ -9,6 +9,7 @@ use quinn_proto::{
 };
 
 use super::cid::SteeredCids;
+use super::credit;
 use crate::config::{Congestion, Quic};
 use crate::net::steer::Steer;
 
@@ -30,15 +31,16 @@ pub struct Options {
 }
 
 impl Options {
-    /// `streams` is how many requests a client may have open on one connection.
+    /// `streams` is how many requests a client may ever have open on one connection.
     pub fn new(quic: Quic, streams: u32) -> Self {
         Self { quic, streams }
     }
 
-    /// Connections that clients open to us. Keep-alives are theirs to send (RFC 9114 §5.1).
+    /// Connections that clients open to us. The stream credit starts low, and a hub raises it to
+    /// [`HubLimits::streams_max`](super::HubLimits::streams_max). Keep-alives are theirs to send (RFC 9114 §5.1).
     pub fn server_transport(&self) -> Arc<TransportConfig> {
         let mut transport = self.transport();
-        transport.max_concurrent_bidi_streams(self.streams.into());
+        transport.max_concurrent_bidi_streams(credit::initial(self.streams).into());
         Arc::new(transport)
     }
 

@@ -154,6 +154,7 @@ impl Hub {
             }
             over = connection.handle_quic_event(event).err();
         }
+        connection.raise_stream_credit(self.limits.streams_max);
         while let Some(event) = connection.h3.poll() {
             connection.note(&event);
             self.events.push_back((id, Event::Http(event)));

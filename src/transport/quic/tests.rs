@@ -61,13 +61,17 @@ fn checked() -> Checked {
     parse("", &environment).expect("defaults are valid")
 }
 
+/// Requests that a client of these tests may have open.
+const STREAMS_MAX: u32 = 1024;
+
 fn options() -> Options {
-    Options::new(checked().quic, 16)
+    Options::new(checked().quic, STREAMS_MAX)
 }
 
 fn limits() -> HubLimits {
     HubLimits {
         connections_max: 8,
+        streams_max: STREAMS_MAX,
         retry_handshakes: 8,
         handshakes_max: 8,
         handshake_timeout: Duration::from_secs(5),
@@ -166,11 +170,15 @@ impl End {
     }
 
     fn request(&mut self, id: ConnectionId, owner: u64) -> StreamId {
+        self.try_request(id, owner).unwrap()
+    }
+
+    fn try_request(&mut self, id: ConnectionId, owner: u64) -> Result<StreamId, h3::RequestError> {
         let path = "/.well-known/masque/udp/192.0.2.9/7/";
         let head = RequestHead::extended_connect("connect-udp", "https", "relay.test", path);
-        let stream = self.hub.request(id, &head).unwrap();
+        let stream = self.hub.request(id, &head)?;
         self.hub.bind(id, stream, owner);
-        stream
+        Ok(stream)
     }
 
     /// How the connection ended, and whom its streams belonged to then.
@@ -312,6 +320,91 @@ fn a_tunnel_from_handshake_to_close() {
     pair.pass(FOR_EVER);
     pair.client.assert_empty();
     pair.server.assert_empty();
+}
+
+// spec: 9114-6.1-a, 9000-4.6-a
+#[test]
+fn a_client_that_opens_all_streams_at_once_gets_them_in_a_few_round_trips() {
+    let mut pair = Pair::new(limits());
+    let id = pair.connect();
+    let mut opened = Vec::new();
+    while opened.len() < STREAMS_MAX as usize {
+        let before = opened.len();
+        while let Ok(stream) = pair.client.try_request(id, 3) {
+            opened.push(stream);
+        }
+        // The first credit, and from then on at least as many again.
+        assert!(opened.len() >= STREAMS_MAX.min(100.max(2 * before as u32)) as usize);
+        pair.exchange();
+    }
+    assert_eq!(opened.len(), STREAMS_MAX as usize);
+    assert_eq!(pair.server.hub.counters().streams_blocked, 0);
+
+    // That was the limit; one that ends makes room for another, an eighth at a time.
+    let exhausted = |pair: &mut Pair| {
+        matches!(
+            pair.client.try_request(id, 3),
+            Err(h3::RequestError::StreamsExhausted)
+        )
+    };
+    assert!(exhausted(&mut pair));
+    let (served, _) = pair.server.events[0];
+    for stream in opened.drain(..STREAMS_MAX as usize / 4) {
+        pair.client
+            .hub
+            .reset(id, stream, Code::H3_REQUEST_CANCELLED);
+        pair.exchange();
+        pair.server
+            .hub
+            .reset(served, stream, Code::H3_REQUEST_CANCELLED);
+        pair.exchange();
+    }
+    pair.client.request(id, 3);
+}
+
+#[test]
+fn keys_are_updated_from_either_side() {
+    let mut pair = Pair::new(limits());
+    let id = pair.connect();
+    let stream = pair.client.request(id, 3);
+    pair.exchange();
+    let (served, _) = pair.server.events[0];
+    for round in 0..4 {
+        let updating = match round % 2 {
+            0 => &mut pair.server.hub,
+            _ => &mut pair.client.hub,
+        };
+        for (_, connection) in &mut updating.connections {
+            connection.quic.force_key_update();
+        }
+        pair.server.hub.send_datagram(served, stream, b"down");
+        pair.client.hub.send_datagram(id, stream, b"up");
+        pair.exchange();
+        // The old keys are kept for a while, and until then there is no other update.
+        pair.pass(Duration::from_secs(2));
+    }
+    assert_eq!(
+        (pair.client.datagrams.len(), pair.server.datagrams.len()),
+        (4, 4)
+    );
+}
+
+#[test]
+fn a_client_that_opens_few_streams_is_granted_few() {
+    let mut pair = Pair::new(limits());
+    let id = pair.connect();
+    for _ in 0..49 {
+        pair.client.request(id, 3);
+    }
+    pair.exchange();
+    let granted = |pair: &Pair| {
+        let (_, connection) = pair.server.hub.connections.iter().next().unwrap();
+        connection.quic.max_concurrent_streams(quinn_proto::Dir::Bi)
+    };
+    assert_eq!(granted(&pair), 100);
+    pair.client.request(id, 3);
+    pair.exchange();
+    assert_eq!(granted(&pair), 200);
 }
 
 #[test]

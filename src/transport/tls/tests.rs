@@ -1,7 +1,11 @@
 //! Handshakes in memory, and every way in which certificate files can be wrong.
 
 use std::fs;
+use std::io::Cursor;
 
+use quinn_proto::crypto::{ClientConfig as _, ServerConfig as _, Session};
+use quinn_proto::transport_parameters::TransportParameters;
+use quinn_proto::{Side, TransportErrorCode};
 use rustls::pki_types::ServerName;
 use rustls::{CipherSuite, ProtocolVersion};
 use tempfile::TempDir;
@@ -165,6 +169,46 @@ fn quinn_takes_both() {
     let ca = ca();
     assert!(quic_server(server_config(&ca.identity, false).unwrap()).is_ok());
     assert!(quic_client(trusting(&ca)).is_ok());
+}
+
+/// Everything that one end of QUIC's TLS has to say, read by the other.
+fn carry(from: &mut dyn Session, to: &mut dyn Session) {
+    loop {
+        let mut flight = Vec::new();
+        let keys = from.write_handshake(&mut flight);
+        if !flight.is_empty() {
+            to.read_handshake(&flight).unwrap();
+        } else if keys.is_none() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn the_session_of_a_server_ends_with_the_handshake() {
+    const QUIC_V1: u32 = 1;
+    let ca = ca();
+    let none: &[u8] = &[];
+    let parameters = TransportParameters::read(Side::Server, &mut Cursor::new(none)).unwrap();
+    let server = quic_server(server_config(&ca.identity, false).unwrap()).unwrap();
+    let mut server = server.start_session(QUIC_V1, &parameters);
+    let client = quic_client(trusting(&ca)).unwrap();
+    let mut client = client
+        .start_session(QUIC_V1, "localhost", &parameters)
+        .unwrap();
+    carry(&mut *client, &mut *server);
+    assert!(server.is_handshaking());
+    assert!(server.transport_parameters().unwrap().is_some());
+    carry(&mut *server, &mut *client);
+    carry(&mut *client, &mut *server);
+    carry(&mut *server, &mut *client);
+    assert!(!server.is_handshaking() && !client.is_handshaking());
+    assert!(server.transport_parameters().unwrap().is_none());
+
+    // What is left: keys for ever, and no ear for TLS. This is a KeyUpdate, which QUIC forbids (RFC 9001 §6).
+    assert!((0..3).all(|_| server.next_1rtt_keys().is_some()));
+    let refused = server.read_handshake(&[24, 0, 0, 1, 0]).unwrap_err();
+    assert_eq!(refused.code, TransportErrorCode::crypto(10));
 }
 
 /// Writes `text` to a file of its own.
