@@ -23,7 +23,9 @@ use crate::http::h3;
 use crate::http::request::ResponseHead;
 use crate::net::listen::bind_group;
 use crate::net::steer::{self, Steer};
-use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
+use crate::net::{
+    Driver, DriverConfig, Offload, RingConfig, SocketId, SocketKind, own_interfaces, random,
+};
 use crate::policy::{Policy, own_addresses};
 use crate::server::Server;
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
@@ -411,6 +413,7 @@ fn driver_config(checked: &Checked) -> DriverConfig {
     DriverConfig {
         gso: offload(checked.gso),
         gro: offload(checked.gro),
+        ring: (checked.io == config::Io::Ring).then(RingConfig::default),
         ..DriverConfig::default()
     }
 }
