@@ -117,6 +117,51 @@ fn io_uring_is_used_or_the_demo_fails() {
     }
 }
 
+/// As above; and the target sockets are served the other way, in both directions, without loss.
+#[test]
+fn a_ring_is_used_or_the_demo_fails() {
+    let arguments = [
+        "demo",
+        "--duration",
+        "1",
+        "--json",
+        "--io",
+        "ring",
+        "--rate",
+    ];
+    let finished = run([&arguments[..], &["2000"]].concat());
+    if finished.status.success() {
+        let outcome = outcome(&finished);
+        assert_eq!(outcome["io"], "ring");
+        assert_eq!(outcome["loss"], 0.0, "{outcome:#}");
+        assert!(
+            number(&outcome["rtt_us"], "p50") > 0.0,
+            "probes came back: {outcome:#}"
+        );
+    } else {
+        let error = finished.error(1);
+        assert!(error.contains("is configured, but not usable"), "{error}");
+        assert!(finished.stdout.is_empty(), "{finished:#?}");
+    }
+}
+
+#[test]
+fn a_ring_carries_what_the_chain_carries() {
+    let finished = run([
+        "demo",
+        "--duration",
+        "1",
+        "--json",
+        "--io",
+        "ring",
+        "--hops",
+        "1",
+    ]);
+    if finished.status.success() {
+        assert_eq!(outcome(&finished)["io"], "ring");
+    }
+}
+
 #[test]
 fn without_io_uring_auto_falls_back_and_uring_fails() {
     let without = |io| {
@@ -134,12 +179,14 @@ fn without_io_uring_auto_falls_back_and_uring_fails() {
         Program::start(command).finish()
     };
     assert_eq!(outcome(&without("auto"))["io"], "epoll");
-    let finished = without("uring");
-    let error = finished.error(1);
-    assert!(
-        error.contains("io_uring is configured, but not usable"),
-        "{error}"
-    );
+    for io in ["uring", "ring"] {
+        let finished = without(io);
+        let error = finished.error(1);
+        assert!(
+            error.contains("io_uring is configured, but not usable"),
+            "{error}"
+        );
+    }
 }
 
 /// A rate far below what a busy machine carries: nothing may be lost on the way.
