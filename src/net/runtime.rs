@@ -1,7 +1,7 @@
 //! Starts monoio on the calling thread, on io_uring or on epoll, and says which and why.
 //!
-//! monoio's ring runs with COOP_TASKRUN (Linux 5.19) where the kernel has it: nobody has to interrupt a thread that makes
-//! system calls all the time anyway. Neither DEFER_TASKRUN (monoio submits without reaping as long as a task stays
+//! monoio's ring runs with COOP_TASKRUN (Linux 5.19) where the kernel has it: nobody has to interrupt a thread that
+//! makes system calls all the time anyway. Neither DEFER_TASKRUN (monoio submits without reaping as long as a task stays
 //! runnable, so a busy worker would never see a completion) nor SQPOLL (a second busy thread) is wanted.
 //!
 //! [`IoChoice::Ring`] is monoio on io_uring plus an own ring for the target sockets. The latter belongs to the
@@ -44,7 +44,8 @@ pub struct Selected {
 /// Tasks that the future spawned and left behind are dropped, not awaited.
 ///
 /// # Errors
-/// When the driver cannot be started; with [`IoChoice::Uring`] and [`IoChoice::Ring`] the text says what the kernel has against io_uring.
+/// When the driver cannot be started; with [`IoChoice::Uring`] and [`IoChoice::Ring`] the text says what the kernel has
+/// against io_uring.
 pub fn run<T, F>(io: IoChoice, make_future: impl FnOnce(Selected) -> F) -> io::Result<T>
 where
     T: 'static,

@@ -6,7 +6,8 @@
 //!
 //! A receive has no buffer of its own while it waits, so ten thousand idle sockets share what one busy socket needs.
 //! Every buffer holds the largest train. Few of them go round at first, and stay warm in the cache; more join when the
-//! kernel runs out although little is in those that are held, which is what many sockets with small datagrams look like.
+//! kernel runs out although little is in those that are held, which is what many sockets with small datagrams look
+//! like.
 
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering, fence};

@@ -198,11 +198,25 @@ impl Ring {
         };
         let mut payload = self.free_payloads.pop().unwrap_or_default();
         payload.extend(datagrams.iter().cloned());
-        let header = self.compose(message, segment_size, &payload);
+        let fd = Fd(socket.as_raw_fd());
         // Without waiting: a full socket buffer drops datagrams, as it does without a ring.
-        let entry = opcode::SendMsg::new(Fd(socket.as_raw_fd()), header)
-            .flags(libc::MSG_DONTWAIT.cast_unsigned())
-            .build();
+        let flags = libc::MSG_DONTWAIT;
+        let alone = match payload.as_slice() {
+            [datagram] => u32::try_from(datagram.len()).ok().zip(Some(datagram)),
+            _ => None,
+        };
+        let entry = match alone {
+            // Nothing but bytes, which costs the kernel less than a header to read.
+            Some((length, datagram)) => opcode::Send::new(fd, datagram.as_ptr(), length)
+                .flags(flags)
+                .build(),
+            None => {
+                let header = self.compose(message, segment_size, &payload);
+                opcode::SendMsg::new(fd, header)
+                    .flags(flags.cast_unsigned())
+                    .build()
+            }
+        };
         let operation = Operation::Send {
             token,
             payload,

@@ -95,6 +95,33 @@ fn a_ring_without_buffers_goes_on_when_it_has_some() {
     assert!(stats.ring_rearmed >= stats.ring_no_buffers, "{stats:?}");
 }
 
+/// Every one of these sockets runs out of buffers at once, which is more than the completion queue holds.
+#[test]
+fn more_completions_than_the_queue_holds_are_not_lost() {
+    const SOCKETS: usize = 4500;
+    let limit = sys::raise_file_limit().unwrap();
+    let Some(mut driver) = ring(4).filter(|_| limit > 2 * SOCKETS as u64) else {
+        return;
+    };
+    let (target, address) = shared(&mut driver, Ipv4Addr::LOCALHOST, u64::MAX);
+    let locals: Vec<_> = (0..SOCKETS as u64)
+        .map(|tag| connect(&mut driver, address, tag).1)
+        .collect();
+    while driver.has_work() {
+        end_turn(&mut driver);
+    }
+    for local in &locals {
+        driver.send(target, &to(*local, b"x")).unwrap();
+    }
+    receive_datagrams(&mut driver, SOCKETS);
+    let stats = driver.stats();
+    assert!(stats.ring_no_buffers > 4096, "{stats:?}");
+    drop(driver);
+    for local in locals {
+        UdpSocket::bind(local).unwrap();
+    }
+}
+
 #[test]
 fn buffers_join_when_small_datagrams_run_out_of_them() {
     const SOCKETS: usize = 200;
