@@ -426,6 +426,22 @@ mod tests {
     use crate::config::{Environment, limits, parse};
 
     #[test]
+    fn the_buffers_of_a_ring_are_in_the_sum() {
+        let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.test");
+        environment.dev_listen = Some(([192, 0, 2, 1], 443).into());
+        let checked = parse("io = \"ring\"\nworkers = 2", &environment).unwrap();
+        let ring = driver_config(&checked).ring.unwrap();
+        let terms = config::worst_case_memory(&checked);
+        let term = terms
+            .iter()
+            .find(|term| term.user == "rings: receive buffers");
+        assert_eq!(term.unwrap().count, 2 * u64::from(ring.buffers_max));
+        assert!(term.unwrap().bytes_each > 64 * 1024);
+        let plain = parse("workers = 2", &environment).unwrap();
+        assert!(driver_config(&plain).ring.is_none());
+    }
+
+    #[test]
     fn the_largest_head_is_never_taken_for_abuse() {
         let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.test");
         environment.dev_listen = Some(([192, 0, 2, 1], 443).into());

@@ -32,9 +32,10 @@ use socket2::Socket;
 use super::receive::Reader;
 use super::send::{SendError, may_be_pending, send_plainly};
 use super::{Driver, Received, Reception, SocketId, find};
+use crate::net::control;
 use crate::net::socket::ends_socket;
 use crate::net::sys::{Buffer, Completion, Full, Ring, Ticket};
-use crate::net::train::run_length;
+use crate::net::train::{Train, run_length};
 
 /// Settings of the ring that serves connected sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,9 +257,6 @@ impl Driver {
                 }
                 continue;
             };
-            self.stats.receive_calls += 1;
-            let tag = entry.tag;
-            let peer = entry.peer;
             let mut reader = Reader {
                 id,
                 entry,
@@ -266,36 +264,16 @@ impl Driver {
                 stats: &mut self.stats,
                 datagrams: 0,
             };
-            let train = match (result, peer) {
-                (Err(error), _) => {
-                    reader.error(error, f);
-                    None
-                }
-                (Ok(buffer), Some(peer)) => {
-                    let filled = buffer.as_ref().and_then(|buffer| ring.ring.read(buffer));
-                    let data = reader.pool.buffer();
-                    let (control, truncated) = match filled {
-                        Some(filled) => {
-                            data.extend_from_slice(filled.payload);
-                            (filled.control, filled.truncated)
-                        }
-                        None => Default::default(),
-                    };
-                    let data = data.split();
-                    if let Some(buffer) = buffer {
-                        ring.ring.recycle(buffer);
+            reader.stats.receive_calls += 1;
+            match result {
+                Ok(buffer) => {
+                    if let Some(train) = reader.copy(buffer, &mut ring.ring) {
+                        f(id, reader.entry.tag, Received::Train(train));
                     }
-                    reader.check(peer, data, &control, truncated)
                 }
-                (Ok(_), None) => {
-                    debug_assert!(false, "the ring serves connected sockets");
-                    None
-                }
-            };
-            spent += reader.datagrams;
-            if let Some(train) = train {
-                f(id, tag, Received::Train(train));
+                Err(error) => reader.error(error, f),
             }
+            spent += reader.datagrams;
         }
     }
 
@@ -359,6 +337,28 @@ impl Driver {
         if let Some(ring) = &mut self.ring {
             ring.ring.reuse(payload);
         }
+    }
+}
+
+impl Reader<'_> {
+    /// Copies a train out of a buffer, which goes back to the kernel; `None` for one that had to be dropped. No buffer
+    /// is an empty datagram.
+    fn copy(&mut self, buffer: Option<Buffer>, ring: &mut Ring) -> Option<Train> {
+        let data = self.pool.buffer();
+        let (mut control, mut truncated) = (control::Received::default(), false);
+        if let Some(buffer) = buffer {
+            match ring.read(&buffer) {
+                Some(filled) => {
+                    data.extend_from_slice(filled.payload);
+                    (control, truncated) = (filled.control, filled.truncated);
+                }
+                None => truncated = true,
+            }
+            ring.recycle(buffer);
+        }
+        let data = data.split();
+        // The ring serves connected sockets, which all have a peer.
+        self.check(self.entry.peer?, data, &control, truncated)
     }
 }
 
