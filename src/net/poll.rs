@@ -83,6 +83,8 @@ pub(super) struct Poller {
     waker: Waker,
     /// monoio's handle on a duplicate of the epoll descriptor, made when the worker first parks.
     watch: Option<monoio::net::udp::UdpSocket>,
+    /// The timer alone, for [`Poller::pause`].
+    timer_watch: Option<monoio::net::udp::UdpSocket>,
 }
 
 impl Poller {
@@ -98,6 +100,7 @@ impl Poller {
             armed: None,
             waker,
             watch: None,
+            timer_watch: None,
         })
     }
 
@@ -148,15 +151,22 @@ impl Poller {
     pub(super) async fn readable(&mut self) -> io::Result<()> {
         let watch = match self.watch.take() {
             Some(watch) => watch,
-            None => {
-                // monoio has no type for "any descriptor"; of its sockets, this one can be made of any and be asked for
-                // readiness alone.
-                let duplicate = self.epoll.as_fd().try_clone_to_owned()?;
-                monoio::net::udp::UdpSocket::from_std(duplicate.into())?
-            }
+            None => watch_of(self.epoll.as_fd())?,
         };
         // Not relaxed: monoio's epoll driver then asks the descriptor itself instead of trusting an old event.
         self.watch.insert(watch).readable(false).await
+    }
+
+    /// Waits for `until`, whatever else happens.
+    pub(super) async fn pause(&mut self, until: Instant, now: Instant) -> io::Result<()> {
+        // Setting it also forgets that it has fired before.
+        self.timer.arm(until.saturating_duration_since(now))?;
+        self.armed = Some(until);
+        let watch = match self.timer_watch.take() {
+            Some(watch) => watch,
+            None => watch_of(self.timer.as_fd())?,
+        };
+        self.timer_watch.insert(watch).readable(false).await
     }
 
     /// Sets the next wake-up. The timer is touched only if it would fire too late: never for a later deadline, which
@@ -172,4 +182,10 @@ impl Poller {
         self.armed = Some(deadline);
         Ok(())
     }
+}
+
+/// Any descriptor in the form in which monoio waits for it: of its sockets, this one can be made of any descriptor and
+/// be asked for readiness alone.
+fn watch_of(fd: BorrowedFd<'_>) -> io::Result<monoio::net::udp::UdpSocket> {
+    monoio::net::udp::UdpSocket::from_std(fd.try_clone_to_owned()?.into())
 }

@@ -282,7 +282,7 @@ impl App for Forwarder {
 }
 
 /// One line that says who refused and why.
-fn explain(refusal: Refusal, response: Option<&ResponseHead>) -> String {
+pub fn explain(refusal: Refusal, response: Option<&ResponseHead>) -> String {
     let Some(response) = response else {
         return format!("no tunnel: {}", unreachable_relay(refusal));
     };

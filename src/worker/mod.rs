@@ -19,6 +19,7 @@ mod leg;
 mod machine;
 pub mod mailbox;
 mod open;
+mod park;
 mod relay;
 pub mod run;
 pub mod stats;

@@ -15,9 +15,12 @@ use tokio::sync::mpsc;
 
 use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
 use super::mailbox::{Address, Letter, Mailbox, PostError};
+use super::park::WakeRate;
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
-use crate::net::{self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, clock};
+use crate::net::{
+    self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, Woken, clock,
+};
 use crate::transport::quic::HubStats;
 
 /// Letters read per turn.
@@ -160,6 +163,8 @@ pub struct Worker<A> {
     pub peers: Vec<Address>,
     /// Where names are resolved.
     pub questions: mpsc::Sender<Question>,
+    /// How often it wakes up.
+    pub(super) wake_rate: WakeRate,
 }
 
 /// What a worker did, from its start to its end or to the time of asking.
@@ -188,11 +193,21 @@ impl<A: App> Worker<A> {
         self.mailbox.attach(self.driver.waker());
         let mut inbox = Vec::new();
         let mut busy_turns = 0;
+        let spin = Duration::from_micros(
+            std::env::var("SPIN")
+                .ok()
+                .and_then(|v| v.parse().ok())
+                .unwrap_or(0),
+        );
+        let mut progress = clock::now();
         loop {
             let more = self.driver.receive(&mut |socket, tag, received| {
                 inbox.push((socket, Tag::from_bits(tag), received));
             });
             let now = clock::now();
+            if !inbox.is_empty() {
+                progress = now;
+            }
             let Self {
                 worker,
                 machine,
@@ -202,6 +217,7 @@ impl<A: App> Worker<A> {
                 mailbox,
                 peers,
                 questions,
+                wake_rate: _,
             } = &mut self;
             let mut strays_dropped = 0;
             let mut world = World {
@@ -237,20 +253,38 @@ impl<A: App> Worker<A> {
             if read == Read::Stop || self.machine.is_finished() || self.app.is_finished() {
                 return Ok((self.report(io), self.app));
             }
-            if more || read == Read::Some || app_busy || self.machine.is_busy() {
+            if more
+                || read == Read::Some
+                || app_busy
+                || self.machine.is_busy()
+                || (!spin.is_zero() && now < progress + spin)
+            {
                 let _woken = self.driver.poll_ready_nonblocking()?;
                 busy_turns += 1;
                 if busy_turns % TURNS_PER_YIELD == 0 {
                     yield_now().await;
                 }
             } else {
-                let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
-                self.driver
-                    .set_timer(deadline.into_iter().flatten().min(), clock::now())?;
                 // Every turn reads the mailbox until it is empty.
-                let _woken = self.driver.ready().await?;
+                let _woken = self.park().await?;
             }
         }
+    }
+
+    /// Waits until there is something to do, or until that is worth a wake-up.
+    async fn park(&mut self) -> io::Result<Woken> {
+        let now = clock::now();
+        let woken = match self.wake_rate.asleep_until(now) {
+            Some(until) => self.driver.pause(until, now).await?,
+            None => {
+                let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
+                self.driver
+                    .set_timer(deadline.into_iter().flatten().min(), now)?;
+                self.driver.ready().await?
+            }
+        };
+        self.wake_rate.woke(clock::now());
+        Ok(woken)
     }
 
     fn report(&self, io: Selected) -> Report {

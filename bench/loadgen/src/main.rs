@@ -1,96 +1,218 @@
 //! Load generator for MASQUE relays.
 //!
-//! Without arguments it runs the canonical workload, client → ingress → egress → target on this machine, and prints
-//! throughput and latency. `idle` measures what tunnels cost that carry nothing.
+//! ```text
+//!   cli ─► run (processes, engines) ─► summary ─► outcome ─► report, compare, hgrm
+//!           ├─ engine   client and target of every flow, one thread
+//!           ├─ child, forwarder   what runs in processes of their own
+//!           └─ sweep, setup, idle, targets   workloads that are more than one run
+//! ```
 
+mod child;
+mod cli;
+mod compare;
+mod engine;
+mod forwarder;
+mod hgrm;
 mod idle;
+mod machine;
+mod opener;
 mod outcome;
+mod place;
+mod process;
+mod report;
+mod run;
+mod setup;
+mod summary;
+mod sweep;
+mod targets;
 
-use std::io::{self, Write};
-use std::num::NonZeroUsize;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bauta::config::Io;
-use bauta::program::demo::{self, Demo};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use serde::Serialize;
 
-const EXAMPLES: &str = "\
-Examples:
-  loadgen
-  loadgen --duration 30 --json
-  loadgen idle --connections 100 --tunnels 100";
+use crate::cli::{Cli, Command, Load, Output};
+use crate::engine::Record;
+use crate::outcome::Outcome;
+use crate::run::Interrupt;
 
-/// Measures MASQUE relays on this machine.
-#[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES)]
-struct Arguments {
-    #[command(subcommand)]
-    workload: Option<Workload>,
-
-    /// Seconds of the canonical workload
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    duration: u32,
-
-    /// Print the result as one JSON object
-    #[arg(long, global = true)]
-    json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum Workload {
-    /// Memory of a relay per idle connection and per idle tunnel
-    Idle {
-        /// Connections to the relay
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-        connections: u32,
-        /// Tunnels on each connection
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-        tunnels: u32,
-    },
-    /// A relay in a process of its own, for `idle`
-    #[command(hide = true)]
-    Relay,
-}
+/// Exit code of a run that was ended by Ctrl-C.
+const INTERRUPTED: u8 = 130;
+/// How long to measure when nothing is said: a run, a point of a sweep, a soak.
+const RUN: Duration = Duration::from_secs(10);
+const POINT: Duration = Duration::from_secs(2);
+const SOAK: Duration = Duration::from_secs(600);
+/// Where the curve begins to look for the highest rate.
+const CURVE_FROM: f64 = 20_000.0;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match arguments.workload {
-        None => canonical(arguments.duration, arguments.json),
-        Some(Workload::Idle {
-            connections,
-            tunnels,
-        }) => idle::measure(connections, tunnels).and_then(|result| result.show(arguments.json)),
-        Some(Workload::Relay) => idle::relay(),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match start(Cli::parse()) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            if error.kind() == io::ErrorKind::InvalidInput {
+                ExitCode::from(2)
+            } else if error.kind() == io::ErrorKind::Interrupted {
+                ExitCode::from(INTERRUPTED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
 
-fn canonical(duration: u32, json: bool) -> io::Result<()> {
-    let demo = Demo {
-        duration: Duration::from_secs(duration.into()),
-        hops: 2,
-        nested: false,
-        size: 1200,
-        rate: None,
-        workers: NonZeroUsize::MIN,
-        io: Io::Auto,
-    };
-    let outcome = demo::run(&demo, &mut io::stderr()).map_err(io::Error::other)?;
-    if json {
-        print_json(&outcome)
-    } else {
-        outcome.print(&mut io::stdout())
+fn start(cli: Cli) -> io::Result<ExitCode> {
+    if let Some([a, b]) = cli.compare.as_deref() {
+        compare::run(a, b, &mut io::stdout())?;
+        return Ok(ExitCode::SUCCESS);
     }
+    match cli.command {
+        // Children have no part in what follows.
+        Some(Command::Relay(arguments)) => child::relay(&arguments)?,
+        Some(Command::Forwarder(arguments)) => forwarder::run(&arguments)?,
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let load = (cli.load, cli.output);
+            return runtime.block_on(measure(command, load));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn print_json(result: &impl Serialize) -> io::Result<()> {
-    writeln!(io::stdout(), "{}", serde_json::to_string(result)?)
+async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io::Result<ExitCode> {
+    let mut interrupt = Interrupt::new()?;
+    let interrupt = &mut interrupt;
+    match command {
+        None => {
+            let (outcome, records) = run::run(&load.plans(RUN), interrupt).await?;
+            finish(&output, &outcome, records.first())?;
+        }
+        Some(Command::Sweep {
+            load,
+            output,
+            max_loss,
+            from,
+        }) => {
+            let outcome = sweep::highest(&load.plans(POINT), from, max_loss, interrupt).await?;
+            finish(&output, &outcome, None)?;
+        }
+        Some(Command::Curve {
+            load,
+            output,
+            max_loss,
+        }) => {
+            let outcome = sweep::curve(&load.plans(POINT), CURVE_FROM, max_loss, interrupt).await?;
+            finish(&output, &outcome, None)?;
+        }
+        Some(Command::Fairness {
+            load,
+            output,
+            slow,
+            slow_rate,
+        }) => {
+            let mut plans = load.plans(RUN);
+            plans.groups = targets::fairness(plans.groups[0], slow, slow_rate);
+            plans.workload = "fairness".to_owned();
+            let (outcome, records) = run::run(&plans, interrupt).await?;
+            finish(&output, &outcome, records.get(1))?;
+        }
+        Some(Command::Soak { load, output }) => {
+            let mut plans = load.plans(SOAK);
+            plans.workload = format!("{}-soak", plans.workload);
+            let (outcome, records) = run::run(&plans, interrupt).await?;
+            finish(&output, &outcome, records.first())?;
+        }
+        Some(Command::Setup {
+            connections,
+            tunnels,
+            concurrency,
+            set,
+            json,
+        }) => {
+            let setup = setup::measure(connections, tunnels, concurrency, &set)?;
+            show(json, &setup, |out| setup.show(out))?;
+        }
+        Some(Command::Idle {
+            connections,
+            tunnels,
+            set,
+            json,
+        }) => {
+            let idle = idle::measure(connections, tunnels, &set)?;
+            show(json, &idle, |out| idle.show(out))?;
+        }
+        Some(Command::Targets {
+            rounds,
+            duration,
+            only,
+            set,
+            json,
+        }) => {
+            let wanted = targets::Wanted {
+                rounds,
+                duration,
+                only,
+                set,
+            };
+            let targets = targets::measure(&wanted, interrupt).await?;
+            show(json, &targets, |out| targets.show(out))?;
+        }
+        Some(Command::Relay(_) | Command::Forwarder(_)) => {}
+    }
+    Ok(if interrupt.happened() {
+        ExitCode::from(INTERRUPTED)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Prints a result, and writes the files that were asked for.
+fn finish(output: &Output, outcome: &Outcome, record: Option<&Record>) -> io::Result<()> {
+    show(output.json, outcome, |out| report::table(outcome, out))?;
+    if let (Some(path), Some(record)) = (&output.hgrm, record) {
+        write_file(path, |out| hgrm::write(&record.times, out))?;
+    }
+    if let Some(path) = &output.html {
+        let now = time::OffsetDateTime::now_utc();
+        let context = report::Context {
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            machine: outcome.machine.to_string(),
+            date: now
+                .format(&time::format_description::well_known::Rfc3339)
+                .map_err(io::Error::other)?,
+        };
+        let outcomes = std::slice::from_ref(outcome);
+        write_file(path, |out| report::html(outcomes, &context, out))?;
+    }
+    Ok(())
+}
+
+fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let mut out = BufWriter::new(File::create(path).map_err(named)?);
+    write(&mut out).and_then(|()| out.flush()).map_err(named)
+}
+
+/// Prints one JSON object, or what a person wants to read.
+fn show(
+    json: bool,
+    result: &impl Serialize,
+    text: impl FnOnce(&mut io::Stdout) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut out = io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(result)?)
+    } else {
+        text(&mut out)
+    }
 }

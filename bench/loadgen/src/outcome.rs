@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Machine;
+
 /// The result of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// Version of bauta.
     pub(crate) version: String,
+    /// Where it was measured.
+    #[serde(default)]
+    pub(crate) machine: Machine,
     /// `direct`, `forwarder`, `hop`, `chain` or `nested`.
     pub(crate) topology: String,
     /// `up`, `down`, `echo`, or the name of a workload of its own.
@@ -55,9 +60,19 @@ pub(crate) struct Outcome {
     pub(crate) series: Vec<Sample>,
     /// Quantiles of the round trips (of the one-way times where there are none), for charts.
     pub(crate) distribution: Vec<QuantilePoint>,
+    /// Load of another kind that ran beside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) beside: Vec<Beside>,
     /// The runs that a sweep or a curve consists of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) points: Vec<Self>,
+}
+
+impl Outcome {
+    /// The same with these points.
+    pub(crate) fn with_points(self, points: Vec<Self>) -> Self {
+        Self { points, ..self }
+    }
 }
 
 /// Quantiles in microseconds; all zero when nothing was measured.
@@ -70,6 +85,18 @@ pub(crate) struct Quantiles {
     pub(crate) max: f64,
     /// How many were measured.
     pub(crate) count: u64,
+}
+
+/// Load that ran beside the one that the result is about.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Beside {
+    pub(crate) workload: String,
+    pub(crate) tunnels: u32,
+    pub(crate) offered_pps: f64,
+    pub(crate) delivered_pps: f64,
+    pub(crate) loss: f64,
+    /// Round trips of `echo`, one way of the others.
+    pub(crate) time_us: Quantiles,
 }
 
 /// Loss between two parties.

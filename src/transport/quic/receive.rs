@@ -26,8 +26,18 @@ impl Hub {
         let (peer, local_ip) = (train.peer, train.local_ip);
         let ecn = train.ecn.and_then(EcnCodepoint::from_bits);
         let link = Link::Socket(socket);
+        // Nearly always all packets of a train are of one connection.
+        let mut last = None;
         for segment in train.segments() {
-            self.handle_packet(now, endpoint, link, (peer, local_ip, ecn), segment, net);
+            let origin = (peer, local_ip, ecn);
+            let index = self.handle_packet(now, endpoint, link, origin, segment, net);
+            if index != last
+                && let Some(index) = index
+            {
+                self.touch(index);
+                self.mark_dirty(index);
+                last = Some(index);
+            }
         }
     }
 
@@ -45,9 +55,14 @@ impl Hub {
         let (endpoint, link) = (connection.endpoint, connection.link);
         let peer = connection.quic.remote_address();
         let packet = BytesMut::from(payload);
-        self.handle_packet(now, endpoint, link, (peer, None, None), packet, net);
+        let index = self.handle_packet(now, endpoint, link, (peer, None, None), packet, net);
+        if let Some(index) = index {
+            self.touch(index);
+            self.mark_dirty(index);
+        }
     }
 
+    /// Takes in one packet; the connection that has to be touched for it.
     fn handle_packet(
         &mut self,
         now: Instant,
@@ -56,19 +71,15 @@ impl Hub {
         (peer, local_ip, ecn): (SocketAddr, Option<IpAddr>, Option<EcnCodepoint>),
         packet: BytesMut,
         net: &mut impl Network,
-    ) {
-        let Some(Endpoint { quinn, slots }) = self.endpoints.get_mut(endpoint.0) else {
-            return;
-        };
+    ) -> Option<u32> {
+        let Endpoint { quinn, slots } = self.endpoints.get_mut(endpoint.0)?;
         self.response.clear();
         match quinn.handle(now, peer, local_ip, ecn, packet, &mut self.response) {
             None => self.stats.packets_ignored += 1,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(index) = slots.get(handle.0).copied().flatten() {
-                    self.connections[index as usize].quic.handle_event(event);
-                    self.touch(index);
-                    self.mark_dirty(index);
-                }
+                let index = slots.get(handle.0).copied().flatten()?;
+                self.connections[index as usize].quic.handle_event(event);
+                return Some(index);
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
                 self.handle_incoming(now, endpoint, link, incoming, net);
@@ -77,6 +88,7 @@ impl Hub {
                 respond(net, link, &transmit, &self.response);
             }
         }
+        None
     }
 
     /// Fires every timer that is due.

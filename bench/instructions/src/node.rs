@@ -1,0 +1,218 @@
+//! One machine, built from the defaults of the configuration as `worker::build` does it, with sockets in memory.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bauta::client::{HopId, Pool};
+use bauta::config::{self, Environment};
+use bauta::handler::Handler;
+use bauta::net::steer::Steer;
+use bauta::net::{Received, SocketId, Train};
+use bauta::policy::Policy;
+use bauta::server::Server;
+use bauta::transport::quic::Hub;
+use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
+use bauta::transport::tls::{DevCa, Trust, quic_server, server_config};
+use bauta::tunnel::TunnelId;
+use bauta::wire::target::Target;
+use bauta::wire::template::{PathTemplate, Template};
+use bauta::worker::build::{h3_config, hops, hub_limits, machine_limits, pool_limits};
+use bauta::worker::{LocalEvent, Machine, Setup, Tag};
+use bytes::Bytes;
+use quinn_proto::{ServerConfig, crypto};
+
+use crate::network::{Net, NodeId, World};
+
+/// A machine with its place in the network.
+pub(crate) struct Node {
+    pub(crate) machine: Machine,
+    id: NodeId,
+    /// Where the machine's route leads.
+    hop: Option<HopId>,
+    is_client: bool,
+    inbox: Vec<(SocketId, Tag, Train)>,
+    pub(crate) events: Events,
+}
+
+/// What the local user of a machine has heard of.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    /// Tunnels that are open.
+    pub(crate) opened: usize,
+    /// Payloads from targets.
+    pub(crate) delivered: u64,
+    /// Their bytes.
+    pub(crate) delivered_bytes: u64,
+}
+
+impl Events {
+    fn note(&mut self, event: &LocalEvent) {
+        match event {
+            LocalEvent::Opened(_) => self.opened += 1,
+            LocalEvent::Payload(_, payload) => {
+                self.delivered += 1;
+                self.delivered_bytes += payload.len() as u64;
+            }
+            LocalEvent::Refused(..) | LocalEvent::Closed(_) => {
+                panic!("tunnels open and stay open: {event:?}");
+            }
+        }
+    }
+}
+
+impl Node {
+    /// A relay, which listens. With a next hop it chains, without one it connects to targets.
+    pub(crate) fn relay(net: &mut Net, id: NodeId, next: Option<SocketAddr>) -> (Self, SocketAddr) {
+        let address = Net::address(net.socket_count());
+        net.bind(id, Tag::Listener(0));
+        (Self::new(net, id, true, next), address)
+    }
+
+    /// A client of the relay at `next`.
+    pub(crate) fn client(net: &mut Net, id: NodeId, next: SocketAddr) -> Self {
+        Self::new(net, id, false, Some(next))
+    }
+
+    fn new(net: &mut Net, id: NodeId, listens: bool, next: Option<SocketAddr>) -> Self {
+        // Relays of one name would take a chain for a loop.
+        let name = format!("relay-{id}.test");
+        let mut environment = Environment::new("/", NonZeroUsize::MIN, name);
+        environment.dev_listen = Some(Net::address(0));
+        let checked = config::parse("", &environment).expect("defaults are valid");
+        let options = Options::new(checked.quic.clone(), checked.limits.tunnels_per_connection);
+
+        let mut hub = Hub::new(hub_limits(&checked), h3_config(&checked));
+        let steer = Steer::new([1, 2, 3, 4], 1);
+        let mut endpoint = |server| {
+            let mut shared = shared_endpoint_config();
+            shared.rng_seed(Some([id as u8; 32]));
+            let config = endpoint_config(&shared, steer, 0);
+            hub.add_endpoint(quinn_proto::Endpoint::new(config, server, true, None))
+        };
+        let listeners = if listens {
+            vec![endpoint(Some(quic_server_config(&options)))]
+        } else {
+            Vec::new()
+        };
+        let dialler = (endpoint(None), net.bind(id, Tag::Dialler));
+        let mut pool = Pool::new(pool_limits(&checked), dialler.0, options);
+        let hop = next.map(|next| {
+            let template = Template::default_for(&next.to_string()).expect("an address");
+            let route = hops(vec![template], Trust::DangerousAnybody, &[]);
+            pool.add_route(route.expect("nothing is read"))
+        });
+        let policy = Policy {
+            public_only: false,
+            ..Policy::default()
+        };
+        let handler = match hop {
+            Some(_) => Handler::Chain(policy),
+            None => Handler::Direct(policy),
+        };
+        let templates = vec![PathTemplate::well_known()];
+        let machine = Machine::new(Setup {
+            hub,
+            listeners,
+            dialler,
+            pool,
+            route: hop,
+            server: Server::new(&checked.name, templates, Vec::new(), handler),
+            steer: (steer, 0),
+            limits: machine_limits(&checked),
+        });
+        Self {
+            machine,
+            id,
+            hop,
+            is_client: !listens,
+            inbox: Vec::new(),
+            events: Events::default(),
+        }
+    }
+
+    /// Opens a tunnel to `target`.
+    pub(crate) fn open(&mut self, now: Instant, net: &mut Net, target: Target) -> TunnelId {
+        let hop = self.hop.expect("a client has a route");
+        let world = &mut World {
+            net,
+            node: self.id,
+            counted: false,
+        };
+        self.machine.open_local(now, hop, target, world)
+    }
+
+    /// Sends a payload; it leaves with the next turn.
+    pub(crate) fn send(&mut self, now: Instant, net: &mut Net, tunnel: TunnelId, payload: Bytes) {
+        let world = &mut World {
+            net,
+            node: self.id,
+            counted: false,
+        };
+        self.machine.send_local(now, tunnel, payload, world);
+    }
+
+    /// Takes a turn if there is anything to do.
+    pub(crate) fn turn(&mut self, now: Instant, net: &mut Net, counted: bool) {
+        let Self {
+            machine, inbox, id, ..
+        } = self;
+        net.receive(*id, inbox);
+        let due = machine.next_timeout().is_some_and(|due| due <= now);
+        // A client may have been given something to send.
+        if inbox.is_empty() && !due && !machine.is_busy() && !self.is_client {
+            return;
+        }
+        let world = World {
+            net,
+            node: *id,
+            counted,
+        };
+        if counted {
+            measured_turn(machine, inbox, now, world, &mut self.events);
+        } else {
+            turn(machine, inbox, now, world, &mut self.events);
+        }
+    }
+}
+
+/// The region whose instructions are counted, by this name.
+#[inline(never)]
+fn measured_turn(
+    machine: &mut Machine,
+    inbox: &mut Vec<(SocketId, Tag, Train)>,
+    now: Instant,
+    world: World<'_>,
+    events: &mut Events,
+) {
+    turn(machine, inbox, now, world, events);
+}
+
+/// What happens from receive call to send call, in the order of `worker::run`.
+fn turn(
+    machine: &mut Machine,
+    inbox: &mut Vec<(SocketId, Tag, Train)>,
+    now: Instant,
+    mut world: World<'_>,
+    events: &mut Events,
+) {
+    for (socket, tag, train) in inbox.drain(..) {
+        machine.handle_received(now, socket, tag, Received::Train(train), &mut world);
+    }
+    machine.turn(now, &mut world);
+    while let Some(event) = machine.poll_local() {
+        events.note(&event);
+    }
+    machine.flush(now, &mut world);
+}
+
+fn quic_server_config(options: &Options) -> Arc<ServerConfig> {
+    let authority = DevCa::new(&[], SystemTime::UNIX_EPOCH).expect("a name");
+    let tls = server_config(&authority.identity, false).expect("a working provider");
+    let crypto: Arc<dyn crypto::ServerConfig> = quic_server(tls).expect("AES-128");
+    let mut server = ServerConfig::with_crypto(crypto);
+    server.transport_config(options.server_transport());
+    server.incoming_buffer_size(config::limits::HANDSHAKE_BUFFER_BYTES);
+    Arc::new(server)
+}

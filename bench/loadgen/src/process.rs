@@ -1,0 +1,197 @@
+//! Child processes as their parent sees them, and what the operating system says about any process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use crate::child::{Counters, Hello, RelayChild};
+
+/// A child, ended with its value.
+pub(crate) struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    pub(crate) hello: Hello,
+}
+
+impl Process {
+    /// Starts a relay.
+    ///
+    /// # Errors
+    /// The child has said on stderr what keeps it from starting.
+    pub(crate) fn relay(arguments: &RelayChild) -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("relay").args(["--role", &arguments.role]);
+        command.args(["--workers", &arguments.workers.to_string()]);
+        if let Some(core) = arguments.core {
+            command.args(["--core", &core.to_string()]);
+        }
+        if let (Some(via), Some(ca)) = (&arguments.via, &arguments.ca) {
+            command.arg("--via").arg(via).arg("--ca").arg(ca);
+        }
+        for line in &arguments.set {
+            command.arg("--set").arg(line);
+        }
+        Self::start(command, &arguments.role)
+    }
+
+    /// Starts a forwarder to `target`.
+    ///
+    /// # Errors
+    /// As [`Process::relay`].
+    pub(crate) fn forwarder(target: SocketAddr, core: Option<usize>) -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["forwarder", "--target", &target.to_string()]);
+        if let Some(core) = core {
+            command.args(["--core", &core.to_string()]);
+        }
+        Self::start(command, "forwarder")
+    }
+
+    fn start(mut command: Command, role: &str) -> io::Result<Self> {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = piped.spawn()?;
+        let input = child.stdin.take();
+        let mut output = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
+        let mut line = String::new();
+        if output.read_line(&mut line)? == 0 {
+            let status = child.wait()?;
+            return Err(io::Error::other(format!(
+                "the process of the {role} did not start: {status}"
+            )));
+        }
+        Ok(Self {
+            child,
+            input,
+            output,
+            hello: serde_json::from_str(&line)?,
+        })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has counted so far.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn counters(&mut self) -> io::Result<Counters> {
+        let gone = || io::Error::other("a relay process ended in the middle of the run");
+        let input = self.input.as_mut().ok_or_else(gone)?;
+        input.write_all(b"\n").map_err(|_| gone())?;
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            return Err(gone());
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The end of its stdin ends it; it is not waited for, in case it hangs.
+        self.input = None;
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// CPU time of all threads of a process, by the scheduler.
+///
+/// # Errors
+/// No such process, or not ours to look at.
+pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let mut total = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the two calls.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
+            continue;
+        };
+        let first = text.split_whitespace().next();
+        total += Duration::from_nanos(first.and_then(|ns| ns.parse().ok()).unwrap_or(0));
+    }
+    Ok(total)
+}
+
+/// Resident memory of a process.
+///
+/// # Errors
+/// As [`cpu_time`].
+pub(crate) fn rss_bytes(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    Ok(kib.ok_or(io::ErrorKind::InvalidData)? * 1024)
+}
+
+/// UDP error counters of this network namespace, by the kernel's names; IPv6 ones carry a `6`.
+pub(crate) fn kernel_drops() -> BTreeMap<String, u64> {
+    let mut drops = BTreeMap::new();
+    if let Ok(text) = fs::read_to_string("/proc/net/snmp") {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        if let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+            for (name, value) in names.split(' ').zip(values.split(' ')) {
+                note(&mut drops, name, value);
+            }
+        }
+    }
+    if let Ok(text) = fs::read_to_string("/proc/net/snmp6") {
+        for line in text.lines().filter_map(|line| line.strip_prefix("Udp6")) {
+            if let Some((name, value)) = line.split_once(char::is_whitespace) {
+                note(&mut drops, &format!("{name}6"), value.trim());
+            }
+        }
+    }
+    drops
+}
+
+fn note(drops: &mut BTreeMap<String, u64>, name: &str, value: &str) {
+    if name.contains("Errors")
+        && let Ok(value) = value.parse()
+    {
+        drops.insert(name.to_owned(), value);
+    }
+}
+
+/// What `after` has more than `before`, without what did not change.
+pub(crate) fn difference(after: &Counters, before: &Counters) -> Counters {
+    let grown = |(name, value): (&String, &u64)| {
+        let more = value.saturating_sub(before.get(name).copied().unwrap_or(0));
+        (more > 0).then(|| (name.clone(), more))
+    };
+    after.iter().filter_map(grown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_knows_this_process() {
+        let pid = std::process::id();
+        assert!(rss_bytes(pid).unwrap() > 100_000);
+        let before = cpu_time(pid).unwrap();
+        let mut state = 1u64;
+        while cpu_time(pid).unwrap() == before {
+            state = std::hint::black_box(state.wrapping_mul(3));
+        }
+        assert!(cpu_time(u32::MAX).is_err());
+        assert!(kernel_drops().contains_key("RcvbufErrors"));
+    }
+
+    #[test]
+    fn differences_name_what_grew() {
+        let counters = |list: &[(&str, u64)]| -> Counters {
+            list.iter()
+                .map(|(name, value)| ((*name).to_owned(), *value))
+                .collect()
+        };
+        let before = counters(&[("a", 1), ("b", 2)]);
+        let after = counters(&[("a", 1), ("b", 5), ("c", 1)]);
+        assert_eq!(difference(&after, &before), counters(&[("b", 3), ("c", 1)]));
+    }
+}

@@ -1,0 +1,645 @@
+//! One run: start what is needed, warm up, measure, and say what came out.
+//!
+//! ```text
+//!   start processes ─► open flows ─► warm up ─┬─► measure ─┬─► stragglers ─► Outcome
+//!                                     snapshot┘    snapshot┘   (of every process and of the kernel)
+//! ```
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bauta::client::Hop;
+use bauta::net::{clock, raise_file_limit};
+use bauta::program::threads::{Workers, resolver};
+use bauta::transport::tls::Trust;
+use bauta::wire::template::Template;
+use bauta::worker::build::{Plan, hops};
+use crossbeam::channel::{Sender, unbounded};
+use tokio::sync::mpsc;
+
+use crate::child::{Counters, RelayChild, settings};
+use crate::engine::{self, Engine, Group, Live, News, Order, Record, Spec, Way};
+use crate::place::{Places, cores};
+use crate::process::{self, Process};
+use crate::summary;
+
+/// What stands between client and target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Topology {
+    /// Nothing: UDP from socket to socket.
+    Direct,
+    /// A UDP forwarder without crypto.
+    Forwarder,
+    /// One relay.
+    Hop,
+    /// Two relays, the first asks the second.
+    Chain,
+    /// Two relays, the client asks the second through the first.
+    Nested,
+}
+
+impl Topology {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Forwarder => "forwarder",
+            Self::Hop => "hop",
+            Self::Chain => "chain",
+            Self::Nested => "nested",
+        }
+    }
+
+    fn roles(self) -> &'static [&'static str] {
+        match self {
+            Self::Direct => &[],
+            Self::Forwarder => &["forwarder"],
+            Self::Hop => &["relay"],
+            Self::Chain | Self::Nested => &["ingress", "egress"],
+        }
+    }
+}
+
+/// Relays that run already.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    /// Their templates, the second nested in the first.
+    pub(crate) urls: Vec<Template>,
+    /// How to trust them.
+    pub(crate) trust: Trust,
+    /// Fields of every request.
+    pub(crate) headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Their processes on this machine, if there are any to be looked at.
+    pub(crate) pids: Vec<u32>,
+}
+
+/// Everything that a run needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Plans {
+    pub(crate) topology: Topology,
+    /// Instead of processes of our own.
+    pub(crate) running: Option<Running>,
+    /// What is called the workload.
+    pub(crate) workload: String,
+    /// The first is what the result is about; the others run beside it.
+    pub(crate) groups: Vec<Group>,
+    pub(crate) connections: u32,
+    pub(crate) warm_up: Duration,
+    pub(crate) duration: Duration,
+    /// Worker threads of each relay.
+    pub(crate) workers: NonZeroUsize,
+    /// Threads of the generator.
+    pub(crate) engines: NonZeroUsize,
+    /// Never park the generator; `None` is: if it has cores to itself.
+    pub(crate) spin: Option<bool>,
+    pub(crate) pin: bool,
+    /// Where targets listen.
+    pub(crate) target_ip: IpAddr,
+    /// Lines of configuration of the relays, and of the client.
+    pub(crate) set: Vec<String>,
+    pub(crate) client_set: Vec<String>,
+    /// Print a progress line.
+    pub(crate) progress: bool,
+}
+
+/// How a process stood at some moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) cpu: Duration,
+    pub(crate) counters: Counters,
+}
+
+/// One relay of a run.
+pub(crate) struct Party {
+    pub(crate) role: String,
+    pub(crate) pid: u32,
+    /// The core that it is pinned to, if it has one worker.
+    pub(crate) core: Option<usize>,
+    pub(crate) process: Option<Process>,
+    pub(crate) before: Snapshot,
+    pub(crate) after: Snapshot,
+    /// Its counters when nothing was under way any more.
+    pub(crate) last: Counters,
+    pub(crate) rss_bytes: u64,
+}
+
+impl Party {
+    fn snapshot(&mut self) -> io::Result<Snapshot> {
+        Ok(Snapshot {
+            counters: match &mut self.process {
+                Some(process) => process.counters()?,
+                None => Counters::new(),
+            },
+            cpu: process::cpu_time(self.pid)?,
+        })
+    }
+}
+
+/// What was measured, before it is put into words.
+pub(crate) struct Measured {
+    pub(crate) parties: Vec<Party>,
+    pub(crate) io: String,
+    pub(crate) ends: engine::Ends,
+    pub(crate) records: Vec<Record>,
+    pub(crate) effort: engine::Effort,
+    pub(crate) engine_core: Option<usize>,
+    pub(crate) duration: Duration,
+    pub(crate) interrupted: bool,
+    pub(crate) kernel_drops: BTreeMap<String, u64>,
+    /// Resident memory of all relays together, second by second.
+    pub(crate) rss_bytes: Vec<u64>,
+}
+
+/// The processes and sockets of a run.
+pub(crate) struct Scene {
+    pub(crate) parties: Vec<Party>,
+    pub(crate) io: String,
+    pub(crate) way: Way,
+    pub(crate) places: Places,
+    pub(crate) targets: Vec<UdpSocket>,
+    authorities: Vec<PathBuf>,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        for path in &self.authorities {
+            // Nothing depends on it any more.
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+impl Scene {
+    /// Starts what `plans` needs.
+    ///
+    /// # Errors
+    /// What cannot be started, or trusted.
+    pub(crate) fn new(plans: &Plans) -> io::Result<Self> {
+        let files = raise_file_limit()?;
+        let wanted = plans
+            .groups
+            .iter()
+            .map(|group| u64::from(group.flows))
+            .sum::<u64>()
+            + 256;
+        if files < wanted {
+            return Err(io::Error::other(format!(
+                "{wanted} file descriptors are needed, and the limit is {files}: raise it with `ulimit -n {wanted}`"
+            )));
+        }
+        let mut targets = Vec::new();
+        for _ in 0..plans.engines.get() {
+            targets.push(engine::bind(SocketAddr::new(plans.target_ip, 0))?);
+        }
+        let roles = plans.topology.roles();
+        let places = if plans.pin {
+            let relays = if plans.running.is_some() {
+                0
+            } else {
+                roles.len()
+            };
+            Places::new(
+                cores().len(),
+                relays,
+                plans.workers.get(),
+                plans.engines.get(),
+            )
+        } else {
+            Places::new(1, roles.len(), 1, 1)
+        };
+        let mut scene = Self {
+            parties: Vec::new(),
+            io: String::new(),
+            way: Way::Plain(None),
+            places,
+            targets,
+            authorities: Vec::new(),
+        };
+        match &plans.running {
+            Some(running) => scene.meet(plans, running)?,
+            None => scene.start(plans)?,
+        }
+        Ok(scene)
+    }
+
+    /// Relays that run already.
+    fn meet(&mut self, plans: &Plans, running: &Running) -> io::Result<()> {
+        let hops = hops(
+            running.urls.clone(),
+            running.trust.clone(),
+            &running.headers,
+        )
+        .map_err(io::Error::other)?;
+        self.way = Way::Tunnels {
+            hops,
+            connections: plans.connections,
+        };
+        self.io = "unknown".to_owned();
+        for (number, &pid) in running.pids.iter().enumerate() {
+            process::cpu_time(pid).map_err(|error| {
+                io::Error::new(error.kind(), format!("--relay-pid {pid}: {error}"))
+            })?;
+            self.parties.push(Party {
+                role: format!("relay {}", number + 1),
+                pid,
+                core: None,
+                process: None,
+                before: Snapshot::default(),
+                after: Snapshot::default(),
+                last: Counters::new(),
+                rss_bytes: 0,
+            });
+        }
+        Ok(())
+    }
+
+    /// Relays of our own, the last first, because the others point to it.
+    fn start(&mut self, plans: &Plans) -> io::Result<()> {
+        let roles = plans.topology.roles();
+        let mut reachable: Vec<(Template, String)> = Vec::new();
+        for (index, role) in roles.iter().enumerate().rev() {
+            let core = self.places.relays.get(index).copied().flatten();
+            let process = if plans.topology == Topology::Forwarder {
+                Process::forwarder(self.targets[0].local_addr()?, core)?
+            } else {
+                let next = (plans.topology == Topology::Chain)
+                    .then(|| reachable.first())
+                    .flatten();
+                Process::relay(&RelayChild {
+                    role: (*role).to_owned(),
+                    via: next.map(|(template, _)| template.to_string()),
+                    ca: next.map(|(_, ca)| self.authority(ca)).transpose()?,
+                    core,
+                    workers: plans.workers,
+                    set: plans.set.clone(),
+                })?
+            };
+            self.io.clone_from(&process.hello.io);
+            let url = format!("https://{}", process.hello.address);
+            let template = Template::from_authority_or_template(&url).map_err(io::Error::other)?;
+            reachable.insert(0, (template, process.hello.ca.clone()));
+            self.parties.insert(
+                0,
+                Party {
+                    role: (*role).to_owned(),
+                    pid: process.pid(),
+                    core: core.filter(|_| plans.workers.get() == 1),
+                    process: Some(process),
+                    before: Snapshot::default(),
+                    after: Snapshot::default(),
+                    last: Counters::new(),
+                    rss_bytes: 0,
+                },
+            );
+        }
+        self.way = match plans.topology {
+            Topology::Direct => Way::Plain(None),
+            Topology::Forwarder => {
+                let process = self.parties[0].process.as_ref();
+                Way::Plain(process.map(|process| process.hello.address))
+            }
+            Topology::Hop | Topology::Chain => {
+                let (template, ca) = reachable.swap_remove(0);
+                self.tunnels(plans, vec![template], ca)?
+            }
+            Topology::Nested => {
+                let authorities: String = reachable.iter().map(|(_, ca)| ca.as_str()).collect();
+                let templates = reachable
+                    .into_iter()
+                    .map(|(template, _)| template)
+                    .collect();
+                self.tunnels(plans, templates, authorities)?
+            }
+        };
+        Ok(())
+    }
+
+    fn tunnels(&self, plans: &Plans, templates: Vec<Template>, ca: String) -> io::Result<Way> {
+        let hops: Vec<Hop> = hops(templates, Trust::Pem(ca), &[]).map_err(io::Error::other)?;
+        Ok(Way::Tunnels {
+            hops,
+            connections: plans.connections,
+        })
+    }
+
+    /// A file with the authority of a relay, for the next one.
+    fn authority(&mut self, pem: &str) -> io::Result<PathBuf> {
+        let name = format!(
+            "loadgen-{}-{}.pem",
+            std::process::id(),
+            self.authorities.len()
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, pem)?;
+        self.authorities.push(path.clone());
+        Ok(path)
+    }
+
+    /// Starts the engines of the run.
+    fn engines(
+        &mut self,
+        plans: &Plans,
+    ) -> io::Result<(
+        Workers<Engine>,
+        Vec<Sender<Order>>,
+        mpsc::UnboundedReceiver<News>,
+        Arc<Live>,
+    )> {
+        let alone = self.places.engines_alone;
+        let spec = Arc::new(Spec {
+            way: self.way.clone(),
+            groups: plans.groups.clone(),
+            spin: plans.spin.unwrap_or(alone),
+        });
+        let checked = settings("loadgen", plans.engines, false, &plans.client_set)?;
+        let (news, heard) = mpsc::unbounded_channel();
+        let live = Arc::new(Live::default());
+        let (mut orders, mut inboxes) = (Vec::new(), Vec::new());
+        for _ in 0..plans.engines.get() {
+            let (sender, receiver) = unbounded();
+            orders.push(sender);
+            inboxes.push(receiver);
+        }
+        let names = resolver(&checked);
+        let resolves_max = checked.limits.resolves;
+        let mut plan = Plan::new(checked, None).map_err(io::Error::other)?;
+        let count = plans.engines.get() as u32;
+        let targets: Vec<_> = self.targets.drain(..).collect();
+        let shared = Arc::clone(&live);
+        let mut workers = Workers::start(
+            &mut plan,
+            "load",
+            self.places.engines,
+            move |number, _, driver| {
+                let (target, inbox) = (&targets[number as usize], &inboxes[number as usize]);
+                Engine::new(
+                    &spec,
+                    (number, count),
+                    target.try_clone()?,
+                    inbox.clone(),
+                    news.clone(),
+                    Arc::clone(&shared),
+                    driver,
+                )
+            },
+        )
+        .map_err(io::Error::other)?;
+        // Without a resolver relays are reached by address only, and a name fails as one that does not exist.
+        if let Ok(names) = names {
+            tokio::spawn(workers.answer(names, resolves_max));
+        }
+        Ok((workers, orders, heard, live))
+    }
+}
+
+/// Makes the run and measures.
+///
+/// # Errors
+/// What keeps it from running to its end: a relay that is not there, that refuses, or that ends.
+pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Result<Measured> {
+    let mut scene = Scene::new(plans)?;
+    let (mut workers, orders, mut news, live) = scene.engines(plans)?;
+    let order = |order| {
+        for inbox in &orders {
+            // An engine that has ended has said why.
+            inbox.send(order).ok();
+        }
+        workers.peers.iter().for_each(|peer| peer.wake());
+    };
+    let flows: u64 = plans
+        .groups
+        .iter()
+        .map(|group| u64::from(group.flows))
+        .sum();
+    let mut line = Line::new(plans.progress);
+    for _ in 0..orders.len() {
+        wait_until_ready(&mut news, interrupt, &mut line, &live, flows).await?;
+    }
+    order(Order::Begin);
+    let mut interrupted = interrupt.sleep(plans.warm_up).await;
+    failed(&mut news)?;
+
+    for party in &mut scene.parties {
+        party.before = party.snapshot()?;
+    }
+    let kernel_before = process::kernel_drops();
+    order(Order::Measure);
+    let began = clock::now();
+    let mut rss_bytes = Vec::new();
+    while !interrupted && began.elapsed() < plans.duration {
+        let pause = Duration::from_secs(1).min(plans.duration.saturating_sub(began.elapsed()));
+        interrupted = interrupt.sleep(pause).await;
+        failed(&mut news)?;
+        let memory = scene
+            .parties
+            .iter()
+            .map(|party| process::rss_bytes(party.pid));
+        rss_bytes.push(memory.sum::<io::Result<u64>>()?);
+        line.show(began, plans.duration, &live);
+    }
+    order(Order::End);
+    let duration = began.elapsed();
+    for party in &mut scene.parties {
+        party.after = party.snapshot()?;
+        party.rss_bytes = process::rss_bytes(party.pid)?;
+    }
+    line.end();
+
+    let mut records: Vec<Record> = Vec::new();
+    let mut effort = engine::Effort::default();
+    let mut ends = engine::Ends::default();
+    for _ in 0..orders.len() {
+        let ended = workers.outcomes.recv().await;
+        let (_, engine) = ended.ok_or_else(|| io::Error::other("the generator ended early"))??;
+        ends += engine.ends();
+        effort.busy += engine.effort().busy;
+        effort.elapsed += engine.effort().elapsed;
+        for (index, record) in engine.records().enumerate() {
+            match records.get_mut(index) {
+                Some(sum) => sum.add(record),
+                None => records.push(record.clone()),
+            }
+        }
+    }
+    failed(&mut news)?;
+    for party in &mut scene.parties {
+        if let Some(process) = &mut party.process {
+            party.last = process.counters()?;
+        }
+    }
+    Ok(Measured {
+        ends,
+        io: scene.io.clone(),
+        records,
+        effort,
+        engine_core: scene.places.engines.filter(|_| plans.engines.get() == 1),
+        duration,
+        interrupted,
+        kernel_drops: process::difference(&process::kernel_drops(), &kernel_before),
+        rss_bytes,
+        parties: std::mem::take(&mut scene.parties),
+    })
+}
+
+/// Makes the run and puts it into words.
+///
+/// # Errors
+/// As [`measure`].
+pub(crate) async fn run(
+    plans: &Plans,
+    interrupt: &mut Interrupt,
+) -> io::Result<(crate::outcome::Outcome, Vec<Record>)> {
+    let measured = measure(plans, interrupt).await?;
+    let outcome = summary::outcome(plans, &measured);
+    Ok((outcome, measured.records))
+}
+
+async fn wait_until_ready(
+    news: &mut mpsc::UnboundedReceiver<News>,
+    interrupt: &mut Interrupt,
+    line: &mut Line,
+    live: &Live,
+    flows: u64,
+) -> io::Result<()> {
+    let within = Duration::from_secs(20) + Duration::from_millis(2) * flows.min(100_000) as u32;
+    let limit = clock::now() + within;
+    loop {
+        tokio::select! {
+            heard = news.recv() => {
+                return match heard {
+                    Some(News::Ready) => Ok(()),
+                    Some(News::Failed(text)) => Err(io::Error::other(text)),
+                    None => Err(io::Error::other("the generator ended before it began")),
+                };
+            }
+            () = interrupt.wait() => {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted before anything was measured"));
+            }
+            () = tokio::time::sleep(Duration::from_millis(500)) => {
+                let ready = live.ready.load(Ordering::Relaxed);
+                line.text(&format!("{ready} of {flows} flows reach the target"));
+                if clock::now() > limit {
+                    return Err(io::Error::other(format!(
+                        "only {ready} of {flows} flows reached the target and back within {} s: is it allowed by the \
+                         relay's policy, and are its limits high enough?",
+                        within.as_secs()
+                    )));
+                }
+            }
+        }
+    }
+}
+
+fn failed(news: &mut mpsc::UnboundedReceiver<News>) -> io::Result<()> {
+    match news.try_recv() {
+        Ok(News::Failed(text)) => Err(io::Error::other(text)),
+        Ok(News::Ready) | Err(_) => Ok(()),
+    }
+}
+
+/// Ctrl-C, and SIGTERM.
+pub(crate) struct Interrupt {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    happened: bool,
+}
+
+impl Interrupt {
+    /// From now on neither ends the process by itself.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub(crate) fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            happened: false,
+        })
+    }
+
+    /// Whether it has happened.
+    pub(crate) fn happened(&self) -> bool {
+        self.happened
+    }
+
+    async fn wait(&mut self) {
+        if !self.happened {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            self.happened = true;
+        }
+    }
+
+    /// Whether it happened before `pause` was over.
+    pub(crate) async fn sleep(&mut self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.wait() => true,
+            () = tokio::time::sleep(pause) => false,
+        }
+    }
+}
+
+/// The progress line, on stderr: overwritten on a terminal, one every ten seconds elsewhere.
+struct Line {
+    wanted: bool,
+    terminal: bool,
+    last: (Option<Instant>, u64),
+}
+
+impl Line {
+    fn new(wanted: bool) -> Self {
+        Self {
+            wanted,
+            terminal: io::stderr().is_terminal(),
+            last: (None, 0),
+        }
+    }
+
+    fn show(&mut self, began: Instant, duration: Duration, live: &Live) {
+        let now = clock::now();
+        let delivered = live.delivered.load(Ordering::Relaxed);
+        let due = self.terminal
+            || self
+                .last
+                .0
+                .is_none_or(|last| now >= last + Duration::from_secs(10));
+        if !due {
+            return;
+        }
+        let since = (now - self.last.0.unwrap_or(began)).as_secs_f64().max(1e-3);
+        let rate = delivered.saturating_sub(self.last.1) as f64 / since;
+        self.last = (Some(now), delivered);
+        self.text(&format!(
+            "{:.0} of {} s  {rate:.0} datagrams/s",
+            (now - began).as_secs_f64(),
+            duration.as_secs()
+        ));
+    }
+
+    fn text(&mut self, text: &str) {
+        if !self.wanted {
+            return;
+        }
+        let mut out = io::stderr().lock();
+        // Progress that cannot be shown is no reason to stop.
+        drop(if self.terminal {
+            write!(out, "\r\x1b[K{text}").and_then(|()| out.flush())
+        } else {
+            writeln!(out, "{text}")
+        });
+    }
+
+    fn end(&mut self) {
+        if self.wanted && self.terminal {
+            drop(write!(io::stderr().lock(), "\r\x1b[K"));
+        }
+    }
+}
