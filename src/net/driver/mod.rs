@@ -418,7 +418,8 @@ impl Driver {
     /// # Errors
     /// As [`ready`](Self::ready).
     pub async fn pause(&mut self, until: Instant, now: Instant) -> io::Result<Woken> {
-        if self.ready.is_empty() {
+        self.submit()?;
+        if !self.has_work() {
             self.poller.pause(until, now).await?;
             self.stats.wakeups += 1;
         }
