@@ -129,6 +129,12 @@ impl TargetRing {
         self.closing.len() + self.doomed.len()
     }
 
+    /// What dropping the ring does. Returns whether the kernel has let go of everything.
+    #[cfg(test)]
+    pub(super) fn quiesce(&mut self) -> bool {
+        self.ring.quiesce()
+    }
+
     fn can_queue(&self) -> bool {
         let starved = !self.starved.is_empty() && self.ring.free_buffers() > 0;
         starved || !self.fresh.is_empty() || !self.cancels.is_empty()

@@ -392,7 +392,7 @@ impl Ring {
     }
 
     /// Ends everything that is under way, and takes the completions. Returns whether that worked.
-    fn quiesce(&mut self) -> bool {
+    pub(in crate::net) fn quiesce(&mut self) -> bool {
         let mut patience = PATIENCE;
         while self.in_flight > 0 && patience > 0 {
             let before = self.in_flight;
