@@ -60,7 +60,8 @@ impl SocketId {
         Self { slot, generation }
     }
 
-    /// The number under which the epoll set and the ring know the socket. Generations begin at 1, so it is never below 2^32.
+    /// The number under which the epoll set and the ring know the socket. Generations begin at 1, so it is never below
+    /// 2^32.
     fn token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.slot)
     }
