@@ -1,8 +1,8 @@
 //! Starts monoio on the calling thread, on io_uring or on epoll, and says which and why.
 //!
 //! monoio's ring runs with COOP_TASKRUN (Linux 5.19) where the kernel has it: nobody has to interrupt a thread that
-//! makes system calls all the time anyway. Neither DEFER_TASKRUN (monoio submits without reaping as long as a task stays
-//! runnable, so a busy worker would never see a completion) nor SQPOLL (a second busy thread) is wanted.
+//! makes system calls all the time anyway. Neither DEFER_TASKRUN (monoio submits without reaping as long as a task
+//! stays runnable, so a busy worker would never see a completion) nor SQPOLL (a second busy thread) is wanted.
 //!
 //! [`IoChoice::Ring`] is monoio on io_uring plus an own ring for the target sockets. The latter belongs to the
 //! [`Driver`](super::Driver), which is told by its configuration; here is decided whether it can be had.
