@@ -1,9 +1,11 @@
 //! Starts monoio on the calling thread, on io_uring or on epoll, and says which and why.
 //!
-//! The ring has monoio's default flags. Its builder takes flags as a type of the io-uring crate that monoio does not
-//! export, and a default ring is what this crate can have without depending on that version of it. Neither
-//! DEFER_TASKRUN (monoio submits without reaping as long as a task stays runnable, so a busy worker would never see a
-//! completion) nor SQPOLL (a second busy thread) would be wanted anyway; COOP_TASKRUN would.
+//! monoio's ring runs with COOP_TASKRUN (Linux 5.19) where the kernel has it: nobody has to interrupt a thread that
+//! makes system calls all the time anyway. Neither DEFER_TASKRUN (monoio submits without reaping as long as a task
+//! stays runnable, so a busy worker would never see a completion) nor SQPOLL (a second busy thread) is wanted.
+//!
+//! [`IoChoice::Ring`] is monoio on io_uring plus an own ring for the target sockets. The latter belongs to the
+//! [`Driver`](super::Driver), which is told by its configuration; here is decided whether it can be had.
 //!
 //! The future runs as a spawned task: monoio polls its main future without looking at descriptors and timers in
 //! between, which a worker that is always busy would never let it do.
@@ -24,12 +26,14 @@ pub enum IoChoice {
     Uring,
     /// epoll.
     Epoll,
+    /// io_uring, with a ring of its own for the target sockets, or fail.
+    Ring,
 }
 
 /// Which driver runs, for the start-up log and the metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selected {
-    /// `io_uring` or `epoll`.
+    /// `io_uring`, `epoll` or `ring`.
     pub driver: &'static str,
     /// Why that one.
     pub reason: String,
@@ -40,13 +44,14 @@ pub struct Selected {
 /// Tasks that the future spawned and left behind are dropped, not awaited.
 ///
 /// # Errors
-/// When the driver cannot be started; with [`IoChoice::Uring`] the text says what the kernel has against io_uring.
+/// When the driver cannot be started; with [`IoChoice::Uring`] and [`IoChoice::Ring`] the text says what the kernel has
+/// against io_uring.
 pub fn run<T, F>(io: IoChoice, make_future: impl FnOnce(Selected) -> F) -> io::Result<T>
 where
     T: 'static,
     F: Future<Output = T> + 'static,
 {
-    let (ring, selected) = select(io, build_ring)?;
+    let (ring, selected) = select(io, build_ring, super::check_ring)?;
     let task = async { monoio::spawn(make_future(selected)).await };
     match ring {
         Some(mut runtime) => Ok(runtime.block_on(task)),
@@ -71,21 +76,27 @@ pub async fn yield_now() {
 
 type Ring = Runtime<TimeDriver<IoUringDriver>>;
 
-/// Decides between the drivers; `build` makes a ring, or says why it cannot.
+/// Decides between the drivers; `build` makes a ring, or says why it cannot; `check` tells whether target sockets can
+/// have one of their own.
 fn select<R>(
     io: IoChoice,
     build: impl FnOnce() -> io::Result<R>,
+    check: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<(Option<R>, Selected)> {
     let selected = |driver, reason| Selected { driver, reason };
     match io {
         IoChoice::Epoll => Ok((None, selected("epoll", "configured".into()))),
-        IoChoice::Uring => match build() {
-            Ok(ring) => Ok((Some(ring), selected("io_uring", "configured".into()))),
-            Err(error) => Err(io::Error::new(
-                error.kind(),
-                format!("io_uring is configured, but not usable: {error}"),
-            )),
-        },
+        IoChoice::Uring => {
+            let ring = build().map_err(|error| unusable("io_uring", &error))?;
+            Ok((Some(ring), selected("io_uring", "configured".into())))
+        }
+        IoChoice::Ring => {
+            let ring = build().map_err(|error| unusable("io_uring", &error))?;
+            let name = "a ring for target sockets (Linux 6.0)";
+            check().map_err(|error| unusable(name, &error))?;
+            let reason = "configured: io_uring, and a ring of their own for target sockets";
+            Ok((Some(ring), selected("ring", reason.into())))
+        }
         IoChoice::Auto => match build() {
             Ok(ring) => Ok((
                 Some(ring),
@@ -99,10 +110,22 @@ fn select<R>(
     }
 }
 
+fn unusable(what: &str, error: &io::Error) -> io::Error {
+    let text = format!("{what} is configured, but not usable: {error}");
+    io::Error::new(error.kind(), text)
+}
+
 fn build_ring() -> io::Result<Ring> {
+    let mut cooperative = io_uring::IoUring::builder();
+    cooperative.setup_coop_taskrun();
     let runtime = RuntimeBuilder::<IoUringDriver>::new()
+        .uring_builder(cooperative)
         .enable_timer()
-        .build()?;
+        .build()
+        .or_else(|_| {
+            let builder = RuntimeBuilder::<IoUringDriver>::new();
+            builder.enable_timer().build()
+        })?;
     if !monoio::utils::detect_uring() {
         let text =
             "an operation that monoio needs is missing, or MONOIO_FORCE_LEGACY_DRIVER is set";
@@ -126,7 +149,11 @@ mod tests {
     /// The driver that each choice gets on this machine, which may forbid io_uring.
     fn runnable() -> Vec<IoChoice> {
         match run(IoChoice::Uring, async |_| ()) {
-            Ok(()) => vec![IoChoice::Auto, IoChoice::Epoll, IoChoice::Uring],
+            Ok(()) => {
+                let ring = super::super::check_ring().is_ok().then_some(IoChoice::Ring);
+                let others = [IoChoice::Auto, IoChoice::Epoll, IoChoice::Uring];
+                others.into_iter().chain(ring).collect()
+            }
             Err(error) => {
                 assert!(
                     error.to_string().contains("io_uring is configured"),
@@ -145,6 +172,7 @@ mod tests {
                 IoChoice::Auto => assert!(!selected.reason.is_empty()),
                 IoChoice::Uring => assert_eq!(selected.driver, "io_uring"),
                 IoChoice::Epoll => assert_eq!(selected.driver, "epoll"),
+                IoChoice::Ring => assert_eq!(selected.driver, "ring"),
             }
         }
     }
@@ -152,16 +180,27 @@ mod tests {
     #[test]
     fn a_refused_ring_falls_back_only_if_it_may() {
         let refuse = || Err::<(), _>(io::Error::from_raw_os_error(libc::EPERM));
-        let (ring, selected) = select(IoChoice::Auto, refuse).unwrap();
+        let unasked = || -> io::Result<()> { panic!("nobody wants a ring for target sockets") };
+        let (ring, selected) = select(IoChoice::Auto, refuse, unasked).unwrap();
         assert_eq!((ring, selected.driver), (None, "epoll"));
         assert!(selected.reason.contains("not permitted"), "{selected:?}");
 
-        let error = select(IoChoice::Uring, refuse).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-        assert!(error.to_string().contains("not permitted"), "{error}");
+        for io in [IoChoice::Uring, IoChoice::Ring] {
+            let error = select(io, refuse, unasked).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            assert!(error.to_string().contains("not permitted"), "{error}");
+        }
+
+        let old = || Err(io::Error::from_raw_os_error(libc::EINVAL));
+        let error = select(IoChoice::Ring, || Ok(()), old).unwrap_err();
+        assert!(
+            error.to_string().starts_with("a ring for target sockets"),
+            "{error}"
+        );
 
         let never = || -> io::Result<()> { panic!("epoll needs no ring") };
-        assert!(select(IoChoice::Epoll, never).unwrap().0.is_none());
+        let epoll = select(IoChoice::Epoll, never, unasked).unwrap();
+        assert!(epoll.0.is_none());
     }
 
     #[test]
