@@ -414,19 +414,6 @@ impl Driver {
         self.poll_ready_nonblocking()
     }
 
-    /// Parks until `until`, whatever arrives meanwhile, and learns what has become ready. Needs a monoio runtime.
-    ///
-    /// # Errors
-    /// As [`ready`](Self::ready).
-    pub async fn pause(&mut self, until: Instant, now: Instant) -> io::Result<Woken> {
-        self.submit()?;
-        if !self.has_work() {
-            self.poller.pause(until, now).await?;
-            self.stats.wakeups += 1;
-        }
-        self.poll_ready_nonblocking()
-    }
-
     /// Learns what has become ready, without waiting. What a busy worker calls between turns.
     ///
     /// # Errors
