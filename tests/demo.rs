@@ -117,38 +117,6 @@ fn io_uring_is_used_or_the_demo_fails() {
     }
 }
 
-/// The demo with a ring for target sockets; `None`, after a look at the reason, where the kernel has none.
-#[track_caller]
-fn with_ring(arguments: &[&str]) -> Option<Value> {
-    let ring = ["demo", "--duration", "1", "--json", "--io", "ring"];
-    let finished = run([&ring, arguments].concat());
-    if finished.status.success() {
-        let outcome = outcome(&finished);
-        assert_eq!(outcome["io"], "ring");
-        return Some(outcome);
-    }
-    let error = finished.error(1);
-    assert!(error.contains("is configured, but not usable"), "{error}");
-    assert!(finished.stdout.is_empty(), "{finished:#?}");
-    None
-}
-
-#[test]
-fn a_ring_loses_nothing_at_a_moderate_rate() {
-    if let Some(outcome) = with_ring(&["--rate", "2000"]) {
-        assert_eq!(outcome["loss"], 0.0, "{outcome:#}");
-        let p50 = number(&outcome["rtt_us"], "p50");
-        assert!(p50 > 0.0, "probes came back: {outcome:#}");
-    }
-}
-
-#[test]
-fn a_ring_carries_what_one_hop_carries() {
-    if let Some(outcome) = with_ring(&["--hops", "1"]) {
-        assert_eq!(roles(&outcome), ["egress"]);
-    }
-}
-
 #[test]
 fn without_io_uring_auto_falls_back_and_uring_fails() {
     let without = |io| {
@@ -166,14 +134,12 @@ fn without_io_uring_auto_falls_back_and_uring_fails() {
         Program::start(command).finish()
     };
     assert_eq!(outcome(&without("auto"))["io"], "epoll");
-    for io in ["uring", "ring"] {
-        let finished = without(io);
-        let error = finished.error(1);
-        assert!(
-            error.contains("io_uring is configured, but not usable"),
-            "{error}"
-        );
-    }
+    let finished = without("uring");
+    let error = finished.error(1);
+    assert!(
+        error.contains("io_uring is configured, but not usable"),
+        "{error}"
+    );
 }
 
 /// A rate far below what a busy machine carries: nothing may be lost on the way.

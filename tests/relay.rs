@@ -151,7 +151,7 @@ fn check_prints_the_worst_case_and_opens_nothing() {
 fn check_names_every_problem_with_key_value_and_bound() {
     const PROBLEMS: [[&str; 3]; 10] = [
         ["workers: ", "5000", "0 to 1024"],
-        ["io: ", "fast", "ring"],
+        ["io: ", "ring", "uring"],
         ["quic.initial_mtu: ", "100", "1200 to 65507"],
         ["quic.idle_timeout: ", "1ms", "must be \"1s\""],
         ["limits.tunnels: ", "0", "must be"],
@@ -162,7 +162,7 @@ fn check_names_every_problem_with_key_value_and_bound() {
         ["policy.allow[0]: ", "10.0.0.0/64", ""],
     ];
     let site = Site::new();
-    let settings = "workers = 5000\nio = \"fast\"\n[quic]\ninitial_mtu = 100\nidle_timeout = \"1ms\"\n\
+    let settings = "workers = 5000\nio = \"ring\"\n[quic]\ninitial_mtu = 100\nidle_timeout = \"1ms\"\n\
                     [limits]\ntunnels = 0\nqueue = 3\n[timeouts]\nopen = \"2h\"\n[upstream]\nurls = [\"http://x\"]\n\
                     headers = { via = \"x\" }\n[policy]\nallow = [\"10.0.0.0/64\"]\n";
     for check in [true, false] {

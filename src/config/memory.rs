@@ -4,10 +4,10 @@
 
 use std::fmt;
 
+use super::Checked;
 use super::limits::{
     CONNECTIONS_PER_HOP, EARLY_CONNECTION_BYTES, HANDSHAKE_BUFFER_BYTES, STREAM_WRITE_BYTES,
 };
-use super::{Checked, Io};
 use crate::wire::capsule::DATAGRAM_VALUE_MAX;
 
 /// State of one connection without its buffers, stream tables and tunnels, of QUIC, TLS and HTTP/3 together (measured:
@@ -23,10 +23,6 @@ const SOCKET_BYTES: u64 = 2_662;
 const TRAIN_BYTES: u64 = 64 * 1024;
 /// One request waiting for addresses: the name and who asked (estimate).
 const RESOLVE_BYTES: u64 = 1024;
-
-/// Buffers that a ring for target sockets may use, and their size.
-const RING_BUFFERS: u64 = 1024;
-const RING_BUFFER_BYTES: u64 = 66 * 1024;
 
 /// One summand of the worst-case memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +89,7 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
         count,
         bytes_each,
     };
-    let mut terms = vec![
+    vec![
         term("connections: state", connections, CONNECTION_BYTES),
         term(
             "connections: stream tables",
@@ -171,15 +167,7 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
             workers * size(limits.resolves),
             RESOLVE_BYTES,
         ),
-    ];
-    if config.io == Io::Ring {
-        terms.push(term(
-            "rings: receive buffers",
-            workers * RING_BUFFERS,
-            RING_BUFFER_BYTES,
-        ));
-    }
-    terms
+    ]
 }
 
 /// What quinn-proto keeps for `streams` streams that are permitted: tables with a power of two of places, of which

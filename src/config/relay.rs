@@ -25,8 +25,6 @@ pub enum Io {
     Uring,
     /// epoll.
     Epoll,
-    /// io_uring, and a ring of their own for target sockets; the relay does not start without it.
-    Ring,
 }
 
 /// How a packet finds the worker that owns its connection.

@@ -162,7 +162,7 @@ fn every_key_is_read() {
 fn everything_wrong_is_reported_in_one_go() {
     let text = r#"
         workers = 5000
-        io = "fast"
+        io = "ring"
         colour = true
 
         [[listen]]
@@ -191,7 +191,7 @@ fn everything_wrong_is_reported_in_one_go() {
             "limits.conections: unknown key, did you mean `connections`?",
             "colour: unknown key, known are dns, gro, gso, io, limits, listen, log, name, pin, policy, quic, \
              spin_us, steering, timeouts, upstream, workers",
-            "io: \"fast\": unknown variant `fast`, expected one of `auto`, `uring`, `epoll`, `ring`",
+            "io: \"ring\": unknown variant `ring`, expected one of `auto`, `uring`, `epoll`",
             "workers: 5000: must be 0 to 1024",
             "listen[0].address: \"x\": not an address such as \"[::]:443\"",
             "listen[0].key: missing: path of the private key (PEM)",

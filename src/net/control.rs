@@ -102,8 +102,8 @@ fn split_message(bytes: &[u8]) -> Option<(c_int, c_int, &[u8], &[u8])> {
 /// Segment size, traffic class and packet information of the larger family.
 const SEND_SPACE: usize = 3 * aligned(HEADER) + aligned(2) + aligned(4) + aligned(20);
 
-/// The control messages of one send call. The bytes come first, whatever the compiler would prefer.
-#[repr(C, align(8))]
+/// The control messages of one send call.
+#[repr(align(8))]
 pub(super) struct Outgoing {
     bytes: [u8; SEND_SPACE],
     length: usize,

@@ -14,11 +14,10 @@
 //! A *train* is a run of datagrams of one size for or from one peer: the kernel coalesces them on the way in
 //! (`UDP_GRO`) and cuts them up on the way out (`UDP_SEGMENT`). Trains are worth six times the throughput of single
 //! datagrams; the choice between plain calls and ring operations is worth a few per cent, so the first driver uses
-//! plain calls and asks monoio only when it has nothing left to do. The second one (`driver/ring.rs`) serves the target
-//! sockets through an io_uring of the worker's own, whose descriptor is in the same epoll set.
+//! plain calls and asks monoio only when it has nothing left to do.
 //!
 //! Invariants:
-//! - `unsafe` is in `sys`, nowhere else.
+//! - `unsafe` is in `sys.rs`, nowhere else.
 //! - A datagram is never cut: every receive has room for the largest train, and truncation is counted.
 //! - Nothing is fragmented (RFC 9298 section 3.1): IPv4 sends DF, IPv6 does not fragment at the source.
 //! - Sockets towards targets are connected and send Not-ECT (RFC 9298 section 6.2).
@@ -43,9 +42,7 @@ mod socket;
 mod sys;
 mod train;
 
-pub use driver::{
-    Driver, DriverConfig, Received, RingConfig, SendError, SocketId, Stats, check_ring,
-};
+pub use driver::{Driver, DriverConfig, Received, SendError, SocketId, Stats};
 pub use interfaces::own_interfaces;
 pub use network::{Network, TrainOutcome};
 pub use poll::{Waker, Woken};

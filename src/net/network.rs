@@ -9,7 +9,7 @@ use super::train::Outgoing;
 /// What became of a run of datagrams for a connected socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrainOutcome {
-    /// Sent, about to be sent, or dropped and counted: datagrams may get lost.
+    /// Sent, or dropped and counted: datagrams may get lost.
     Done,
     /// The socket is of no use any more (RFC 9298 §3.1).
     Dead,

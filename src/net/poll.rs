@@ -3,7 +3,6 @@
 //! ```text
 //!   token 0   timerfd            everything is edge-triggered: an event says "something is new",
 //!   token 1   eventfd            never "something is left", so nothing has to be read to be silenced
-//!   token 2   io_uring, if there is one: completions
 //!   other     sockets
 //! ```
 //!
@@ -23,10 +22,9 @@ use std::time::{Duration, Instant};
 use super::sys::{Epoll, Timer};
 
 /// Tokens below this one are not sockets.
-pub(super) const FIRST_SOCKET_TOKEN: u64 = 3;
+pub(super) const FIRST_SOCKET_TOKEN: u64 = 2;
 const TIMER: u64 = 0;
 const WAKER: u64 = 1;
-const RING: u64 = 2;
 
 /// Why a worker woke up, apart from sockets.
 #[must_use = "a mailbox that is not read now is not announced again"]
@@ -106,11 +104,6 @@ impl Poller {
         self.epoll.add(socket, token)
     }
 
-    /// Wakes up for completions, too. Which ones there are is read from the ring's own memory.
-    pub(super) fn add_ring(&self, ring: BorrowedFd<'_>) -> io::Result<()> {
-        self.epoll.add(ring, RING)
-    }
-
     pub(super) fn remove(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.epoll.remove(socket)
     }
@@ -131,7 +124,6 @@ impl Poller {
             match token {
                 TIMER => woken.timer = true,
                 WAKER => woken.mailbox = true,
-                RING => {}
                 token => socket_ready(token),
             }
         }

@@ -4,9 +4,6 @@
 //! makes system calls all the time anyway. Neither DEFER_TASKRUN (monoio submits without reaping as long as a task
 //! stays runnable, so a busy worker would never see a completion) nor SQPOLL (a second busy thread) is wanted.
 //!
-//! [`IoChoice::Ring`] is monoio on io_uring plus an own ring for the target sockets. The latter belongs to the
-//! [`Driver`](super::Driver), which is told by its configuration; here is decided whether it can be had.
-//!
 //! The future runs as a spawned task: monoio polls its main future without looking at descriptors and timers in
 //! between, which a worker that is always busy would never let it do.
 
@@ -26,14 +23,12 @@ pub enum IoChoice {
     Uring,
     /// epoll.
     Epoll,
-    /// io_uring, with a ring of its own for the target sockets, or fail.
-    Ring,
 }
 
 /// Which driver runs, for the start-up log and the metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selected {
-    /// `io_uring`, `epoll` or `ring`.
+    /// `io_uring` or `epoll`.
     pub driver: &'static str,
     /// Why that one.
     pub reason: String,
@@ -44,14 +39,13 @@ pub struct Selected {
 /// Tasks that the future spawned and left behind are dropped, not awaited.
 ///
 /// # Errors
-/// When the driver cannot be started; with [`IoChoice::Uring`] and [`IoChoice::Ring`] the text says what the kernel has
-/// against io_uring.
+/// When the driver cannot be started; with [`IoChoice::Uring`] the text says what the kernel has against io_uring.
 pub fn run<T, F>(io: IoChoice, make_future: impl FnOnce(Selected) -> F) -> io::Result<T>
 where
     T: 'static,
     F: Future<Output = T> + 'static,
 {
-    let (ring, selected) = select(io, build_ring, super::check_ring)?;
+    let (ring, selected) = select(io, build_ring)?;
     let task = async { monoio::spawn(make_future(selected)).await };
     match ring {
         Some(mut runtime) => Ok(runtime.block_on(task)),
@@ -76,27 +70,21 @@ pub async fn yield_now() {
 
 type Ring = Runtime<TimeDriver<IoUringDriver>>;
 
-/// Decides between the drivers; `build` makes a ring, or says why it cannot; `check` tells whether target sockets can
-/// have one of their own.
+/// Decides between the drivers; `build` makes a ring, or says why it cannot.
 fn select<R>(
     io: IoChoice,
     build: impl FnOnce() -> io::Result<R>,
-    check: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<(Option<R>, Selected)> {
     let selected = |driver, reason| Selected { driver, reason };
     match io {
         IoChoice::Epoll => Ok((None, selected("epoll", "configured".into()))),
-        IoChoice::Uring => {
-            let ring = build().map_err(|error| unusable("io_uring", &error))?;
-            Ok((Some(ring), selected("io_uring", "configured".into())))
-        }
-        IoChoice::Ring => {
-            let ring = build().map_err(|error| unusable("io_uring", &error))?;
-            let name = "a ring for target sockets (Linux 6.0)";
-            check().map_err(|error| unusable(name, &error))?;
-            let reason = "configured: io_uring, and a ring of their own for target sockets";
-            Ok((Some(ring), selected("ring", reason.into())))
-        }
+        IoChoice::Uring => match build() {
+            Ok(ring) => Ok((Some(ring), selected("io_uring", "configured".into()))),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("io_uring is configured, but not usable: {error}"),
+            )),
+        },
         IoChoice::Auto => match build() {
             Ok(ring) => Ok((
                 Some(ring),
@@ -108,11 +96,6 @@ fn select<R>(
             )),
         },
     }
-}
-
-fn unusable(what: &str, error: &io::Error) -> io::Error {
-    let text = format!("{what} is configured, but not usable: {error}");
-    io::Error::new(error.kind(), text)
 }
 
 fn build_ring() -> io::Result<Ring> {
@@ -149,11 +132,7 @@ mod tests {
     /// The driver that each choice gets on this machine, which may forbid io_uring.
     fn runnable() -> Vec<IoChoice> {
         match run(IoChoice::Uring, async |_| ()) {
-            Ok(()) => {
-                let ring = super::super::check_ring().is_ok().then_some(IoChoice::Ring);
-                let others = [IoChoice::Auto, IoChoice::Epoll, IoChoice::Uring];
-                others.into_iter().chain(ring).collect()
-            }
+            Ok(()) => vec![IoChoice::Auto, IoChoice::Epoll, IoChoice::Uring],
             Err(error) => {
                 assert!(
                     error.to_string().contains("io_uring is configured"),
@@ -172,7 +151,6 @@ mod tests {
                 IoChoice::Auto => assert!(!selected.reason.is_empty()),
                 IoChoice::Uring => assert_eq!(selected.driver, "io_uring"),
                 IoChoice::Epoll => assert_eq!(selected.driver, "epoll"),
-                IoChoice::Ring => assert_eq!(selected.driver, "ring"),
             }
         }
     }
@@ -180,27 +158,16 @@ mod tests {
     #[test]
     fn a_refused_ring_falls_back_only_if_it_may() {
         let refuse = || Err::<(), _>(io::Error::from_raw_os_error(libc::EPERM));
-        let unasked = || -> io::Result<()> { panic!("nobody wants a ring for target sockets") };
-        let (ring, selected) = select(IoChoice::Auto, refuse, unasked).unwrap();
+        let (ring, selected) = select(IoChoice::Auto, refuse).unwrap();
         assert_eq!((ring, selected.driver), (None, "epoll"));
         assert!(selected.reason.contains("not permitted"), "{selected:?}");
 
-        for io in [IoChoice::Uring, IoChoice::Ring] {
-            let error = select(io, refuse, unasked).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-            assert!(error.to_string().contains("not permitted"), "{error}");
-        }
-
-        let old = || Err(io::Error::from_raw_os_error(libc::EINVAL));
-        let error = select(IoChoice::Ring, || Ok(()), old).unwrap_err();
-        assert!(
-            error.to_string().starts_with("a ring for target sockets"),
-            "{error}"
-        );
+        let error = select(IoChoice::Uring, refuse).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("not permitted"), "{error}");
 
         let never = || -> io::Result<()> { panic!("epoll needs no ring") };
-        let epoll = select(IoChoice::Epoll, never, unasked).unwrap();
-        assert!(epoll.0.is_none());
+        assert!(select(IoChoice::Epoll, never).unwrap().0.is_none());
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub const TRAIN_BYTES_MAX: usize = 65_507;
 
 /// One or more datagrams that one peer sent, in the order of arrival.
 ///
-/// The bytes are a part of a pooled chunk of 256 KiB, written by the kernel (or copied once, out of a buffer of a ring);
-/// whoever keeps them keeps the whole chunk. Copy what has to wait longer than a turn.
+/// The bytes are a part of a pooled chunk of 256 KiB: nobody copies them, and whoever keeps them keeps the whole chunk.
+/// Copy what has to wait longer than a turn.
 #[derive(Debug)]
 pub struct Train {
     /// Who sent it. For a connected socket the peer it is connected to.

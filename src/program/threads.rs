@@ -184,7 +184,6 @@ pub fn io_choice(io: Io) -> IoChoice {
         Io::Auto => IoChoice::Auto,
         Io::Uring => IoChoice::Uring,
         Io::Epoll => IoChoice::Epoll,
-        Io::Ring => IoChoice::Ring,
     }
 }
 

@@ -23,9 +23,7 @@ use crate::http::h3;
 use crate::http::request::ResponseHead;
 use crate::net::listen::bind_group;
 use crate::net::steer::{self, Steer};
-use crate::net::{
-    Driver, DriverConfig, Offload, RingConfig, SocketId, SocketKind, own_interfaces, random,
-};
+use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
 use crate::policy::{Policy, own_addresses};
 use crate::server::Server;
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
@@ -415,7 +413,6 @@ fn driver_config(checked: &Checked) -> DriverConfig {
     DriverConfig {
         gso: offload(checked.gso),
         gro: offload(checked.gro),
-        ring: (checked.io == config::Io::Ring).then(RingConfig::default),
         ..DriverConfig::default()
     }
 }
@@ -426,22 +423,6 @@ mod tests {
 
     use super::*;
     use crate::config::{Environment, limits, parse};
-
-    #[test]
-    fn the_buffers_of_a_ring_are_in_the_sum() {
-        let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.test");
-        environment.dev_listen = Some(([192, 0, 2, 1], 443).into());
-        let checked = parse("io = \"ring\"\nworkers = 2", &environment).unwrap();
-        let ring = driver_config(&checked).ring.unwrap();
-        let terms = config::worst_case_memory(&checked);
-        let term = terms
-            .iter()
-            .find(|term| term.user == "rings: receive buffers");
-        assert_eq!(term.unwrap().count, 2 * u64::from(ring.buffers_max));
-        assert!(term.unwrap().bytes_each > 64 * 1024);
-        let plain = parse("workers = 2", &environment).unwrap();
-        assert!(driver_config(&plain).ring.is_none());
-    }
 
     #[test]
     fn the_largest_head_is_never_taken_for_abuse() {

@@ -10,10 +10,8 @@
 //!   }
 //! ```
 //!
-//! There are two ways to a socket. The driver asks for readiness and then makes plain system calls; that is how all
-//! sockets are served, unless a [`RingConfig`] gives the connected ones to an own io_uring (`ring`: receives that stay
-//! armed, sends that leave together at the end of the turn). Whoever calls sees trains and [`SocketId`]s either way,
-//! never a descriptor or a buffer that the kernel still writes to.
+//! It asks for readiness and then makes plain system calls. Whoever calls it sees trains and [`SocketId`]s, never a
+//! descriptor or a buffer. A driver with an own io_uring behind the same methods brought nothing (PERF.md).
 //!
 //! Invariants:
 //! - A socket that had something to read is in `ready` until a receive call found it empty.
@@ -21,7 +19,6 @@
 //! - No ICMP error of a connected socket is lost: one that a send call ran into is handed out by the next `receive`.
 
 mod receive;
-mod ring;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -38,12 +35,9 @@ use socket2::Socket;
 use super::buffer::Pool;
 use super::poll::{FIRST_SOCKET_TOKEN, Poller, Waker, Woken};
 use super::socket::{self, Offload, SocketKind};
-use super::sys::Ticket;
 use super::train::Train;
 use crate::counters::counters;
-use ring::TargetRing;
 
-pub use ring::{RingConfig, check_ring};
 pub use send::SendError;
 
 /// Names a socket of one [`Driver`].
@@ -60,8 +54,7 @@ impl SocketId {
         Self { slot, generation }
     }
 
-    /// The number under which the epoll set and the ring know the socket. Generations begin at 1, so it is never below
-    /// 2^32.
+    /// The number under which the epoll set knows the socket. Generations begin at 1, so it is never below 2^32.
     fn token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.slot)
     }
@@ -95,8 +88,6 @@ pub struct DriverConfig {
     pub target_receive_buffer_bytes: usize,
     /// Kernel send buffer of a connected socket.
     pub target_send_buffer_bytes: usize,
-    /// Serves connected sockets through an own io_uring; `None` serves them like the shared ones.
-    pub ring: Option<RingConfig>,
 }
 
 impl Default for DriverConfig {
@@ -110,7 +101,6 @@ impl Default for DriverConfig {
             socket_send_buffer_bytes: 4 << 20,
             target_receive_buffer_bytes: 1 << 20,
             target_send_buffer_bytes: 1 << 20,
-            ring: None,
         }
     }
 }
@@ -129,7 +119,7 @@ counters! {
     /// What a [`Driver`] has done so far. Datagrams are counted where they end: sent, or under one of the
     /// reasons why not.
     pub struct Stats {
-        /// Receive calls, those that found nothing included; through a ring, what its receives brought.
+        /// Receive calls, those that found nothing included.
         receive_calls,
         /// Datagrams received.
         received_datagrams,
@@ -161,14 +151,6 @@ counters! {
         segmentation_failures,
         /// Times the worker parked and was woken.
         wakeups,
-        /// Calls that gave operations to the ring.
-        ring_submissions,
-        /// Receives that had ended and were armed again.
-        ring_rearmed,
-        /// Receives that ended because no buffer was left.
-        ring_no_buffers,
-        /// Messages that found no room in the ring, and were sent by a plain call.
-        ring_bypassed,
     }
 }
 
@@ -182,30 +164,15 @@ struct Entry {
     peer: Option<SocketAddr>,
     /// Whether trains are cut up by the kernel.
     segmentation: bool,
-    /// Whether the kernel coalesces on receiving.
-    coalescing: bool,
     /// Whether the socket is in the ready list.
     queued: bool,
-    /// Who receives.
-    reception: Reception,
     /// An ICMP error that a send call met; the next `receive` hands it out.
     send_error: Option<io::Error>,
-}
-
-/// How datagrams of a socket are received.
-#[derive(Debug, Clone, Copy)]
-enum Reception {
-    /// By calls, when the socket is ready.
-    Calls,
-    /// Through the ring; the ticket is that of the receive that is armed.
-    Ring(Option<Ticket>),
 }
 
 /// The datagram driver of one worker. Not shared between threads; only its [`Waker`] leaves the thread.
 pub struct Driver {
     config: DriverConfig,
-    /// Ahead of the sockets, because it must be gone before the descriptors that it names are closed.
-    ring: Option<TargetRing>,
     /// The kernel and the configuration allow segmentation.
     segmentation: bool,
     sockets: Slab<Entry>,
@@ -222,13 +189,8 @@ impl Driver {
     /// Makes a driver without sockets.
     ///
     /// # Errors
-    /// When the process is out of descriptors, or the kernel cannot do what a [`RingConfig`] asks for.
+    /// When the process is out of descriptors.
     pub fn new(config: DriverConfig) -> io::Result<Self> {
-        let poller = Poller::new()?;
-        let ring = config.ring.map(TargetRing::new).transpose()?;
-        if let Some(ring) = &ring {
-            poller.add_ring(ring.as_fd())?;
-        }
         Ok(Self {
             segmentation: config.gso == Offload::Auto && socket::segmentation_supported(),
             config,
@@ -236,8 +198,7 @@ impl Driver {
             generation: 0,
             ready: VecDeque::new(),
             pool: Pool::new(),
-            poller,
-            ring,
+            poller: Poller::new()?,
             stats: Stats::default(),
         })
     }
@@ -280,7 +241,7 @@ impl Driver {
         peer: Option<SocketAddr>,
         tag: u64,
     ) -> io::Result<SocketId> {
-        let coalescing = socket::configure(&socket, kind, ipv6, self.config.gro)?;
+        socket::configure(&socket, kind, ipv6, self.config.gro)?;
         let (receive_bytes, send_bytes) = match kind {
             SocketKind::Shared => (
                 self.config.socket_receive_buffer_bytes,
@@ -299,16 +260,7 @@ impl Driver {
             slot: u32::try_from(vacant.key()).map_err(|_| io::ErrorKind::OutOfMemory)?,
             generation: self.generation,
         };
-        let reception = match &mut self.ring {
-            Some(ring) if kind == SocketKind::Connected => {
-                ring.open(id);
-                Reception::Ring(None)
-            }
-            Some(_) | None => {
-                self.poller.add(socket.as_fd(), id.token())?;
-                Reception::Calls
-            }
-        };
+        self.poller.add(socket.as_fd(), id.token())?;
         vacant.insert(Entry {
             socket,
             generation: id.generation,
@@ -317,8 +269,6 @@ impl Driver {
             peer,
             segmentation: self.segmentation,
             queued: false,
-            coalescing,
-            reception,
             send_error: None,
         });
         Ok(id)
@@ -343,16 +293,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Closes a socket; what it still had to read is lost, what was sent is sent. Returns whether there was one.
+    /// Closes a socket; what it still had to read is lost. Returns whether there was one.
     pub fn remove(&mut self, id: SocketId) -> bool {
         if self.entry(id).is_none() {
             return false;
         }
         let entry = self.sockets.remove(id.slot as usize);
-        if let (Some(ring), Reception::Ring(armed)) = (&mut self.ring, entry.reception) {
-            ring.close(id, entry.socket, armed);
-            return true;
-        }
         // Closing the last descriptor takes the socket out of the set; a duplicate that the caller of `add` kept would
         // not let it go.
         let removed = self.poller.remove(entry.socket.as_fd());
@@ -406,8 +352,7 @@ impl Driver {
     /// # Errors
     /// When the poll itself fails; the worker cannot go on.
     pub async fn ready(&mut self) -> io::Result<Woken> {
-        self.submit()?;
-        if !self.has_work() {
+        if self.ready.is_empty() {
             self.poller.readable().await?;
             self.stats.wakeups += 1;
         }
@@ -423,26 +368,13 @@ impl Driver {
     }
 
     fn collect(&mut self, timeout: Duration) -> io::Result<Woken> {
-        self.submit()?;
-        let timeout = if self.has_work() {
-            Duration::ZERO
-        } else {
-            timeout
-        };
         let (sockets, ready) = (&mut self.sockets, &mut self.ready);
-        let woken = self.poller.collect(timeout, |token| {
+        self.poller.collect(timeout, |token| {
             let id = SocketId::from_token(token);
             if let Some(entry) = find(sockets, id) {
                 entry.enqueue(id, ready);
             }
-        })?;
-        self.drain_ring();
-        Ok(woken)
-    }
-
-    /// Whether the next `receive` finds something without waiting.
-    fn has_work(&mut self) -> bool {
-        !self.ready.is_empty() || self.ring.as_mut().is_some_and(TargetRing::has_work)
+        })
     }
 
     fn entry(&self, id: SocketId) -> Option<&Entry> {

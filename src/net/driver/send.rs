@@ -12,10 +12,9 @@
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::Bytes;
 use socket2::{MsgHdr, SockAddr};
 
-use super::{Driver, Entry, Reception, SocketId, Stats, find};
+use super::{Driver, Entry, SocketId, Stats, find};
 use crate::net::control;
 use crate::net::socket::SocketKind;
 use crate::net::train::{
@@ -60,11 +59,6 @@ impl Driver {
         let contents = outgoing.contents;
         let segment_size = outgoing.segment_size.unwrap_or(contents.len()).max(1);
         let entry = find(&mut self.sockets, id).ok_or(SendError::Stale)?;
-        if let Reception::Ring(_) = entry.reception {
-            // What was queued before leaves before.
-            self.submit().map_err(SendError::Failed)?;
-        }
-        let entry = find(&mut self.sockets, id).ok_or(SendError::Stale)?;
         let mut sender = Sender::new(entry, outgoing, &mut self.stats);
         let sent = if contents.is_empty() {
             sender.single(contents)
@@ -84,73 +78,49 @@ impl Driver {
     /// Sends datagrams that lie in different buffers to the peer of a connected socket, in order, without copying them.
     /// Runs of equal size, each with at most one shorter datagram at its end, share a call.
     ///
-    /// Through a ring they leave at the end of the turn: what becomes of them is counted then, and an error that ends
-    /// the socket is handed out by `receive`.
-    ///
     /// # Errors
     /// [`SendError`]; what could not be sent is dropped and counted.
-    pub fn send_vectored(&mut self, id: SocketId, datagrams: &[Bytes]) -> Result<(), SendError> {
+    pub fn send_vectored<D: AsRef<[u8]>>(
+        &mut self,
+        id: SocketId,
+        datagrams: &[D],
+    ) -> Result<(), SendError> {
         let entry = find(&mut self.sockets, id).ok_or(SendError::Stale)?;
         debug_assert_eq!(entry.kind, SocketKind::Connected);
-        let queued = match entry.reception {
-            Reception::Ring(_) => self.queue(id, datagrams),
-            Reception::Calls => 0,
+        let outgoing = Outgoing {
+            peer: None,
+            local_ip: None,
+            ecn: None,
+            segment_size: None,
+            contents: &[],
         };
-        let Some(rest) = datagrams.get(queued..).filter(|rest| !rest.is_empty()) else {
-            return Ok(());
-        };
-        let entry = find(&mut self.sockets, id).ok_or(SendError::Stale)?;
-        let result = send_plainly(entry, &mut self.stats, rest);
+        let mut sender = Sender::new(entry, &outgoing, &mut self.stats);
+        let mut rest = datagrams;
+        let mut sent = Ok(());
+        while !rest.is_empty() && sent.is_ok() {
+            let (run, after) = rest.split_at(run_length(rest.iter().map(|d| d.as_ref().len())));
+            let mut slices = [IoSlice::new(&[]); TRAIN_SEGMENTS_MAX];
+            for (slice, datagram) in slices.iter_mut().zip(run) {
+                *slice = IoSlice::new(datagram.as_ref());
+            }
+            let slices = &slices[..run.len()];
+            let segment_size = slices.first().map_or(0, |slice| slice.len());
+            sent = sender.train(slices, segment_size, run.iter().map(AsRef::as_ref));
+            rest = after;
+        }
+        let result = sender.finish(sent, datagrams.len());
         self.remember_error(id);
         result
     }
 
     /// Lets the next `receive` visit a socket whose ICMP error a send call ran into.
-    pub(super) fn remember_error(&mut self, id: SocketId) {
+    fn remember_error(&mut self, id: SocketId) {
         if let Some(entry) = find(&mut self.sockets, id)
             && entry.send_error.is_some()
         {
             entry.enqueue(id, &mut self.ready);
         }
     }
-}
-
-/// Sends datagrams to the peer of a connected socket by calls.
-pub(super) fn send_plainly(
-    entry: &mut Entry,
-    stats: &mut Stats,
-    datagrams: &[Bytes],
-) -> Result<(), SendError> {
-    let outgoing = Outgoing {
-        peer: None,
-        local_ip: None,
-        ecn: None,
-        segment_size: None,
-        contents: &[],
-    };
-    let mut sender = Sender::new(entry, &outgoing, stats);
-    let mut rest = datagrams;
-    let mut sent = Ok(());
-    while !rest.is_empty() && sent.is_ok() {
-        let (run, after) = rest.split_at(run_length(rest.iter().map(Bytes::len)));
-        let mut slices = [IoSlice::new(&[]); TRAIN_SEGMENTS_MAX];
-        for (slice, datagram) in slices.iter_mut().zip(run) {
-            *slice = IoSlice::new(datagram);
-        }
-        let slices = &slices[..run.len()];
-        let segment_size = slices.first().map_or(0, |slice| slice.len());
-        sent = sender.train(slices, segment_size, run.iter().map(AsRef::as_ref));
-        rest = after;
-    }
-    sender.finish(sent, datagrams.len())
-}
-
-/// Whether a call on a connected socket may have met an ICMP error that came in earlier, and then did nothing else.
-pub(super) fn may_be_pending(error: &io::Error) -> bool {
-    !matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::EIO | libc::EINVAL)
-    )
 }
 
 /// One call of [`Driver::send`] or [`Driver::send_vectored`]: a socket and what all messages have in common.
@@ -252,7 +222,11 @@ impl<'a> Sender<'a> {
         let Err(error) = self.call(slices, segment_size) else {
             return Ok(());
         };
-        let pending = self.entry.kind == SocketKind::Connected && may_be_pending(&error);
+        let pending = self.entry.kind == SocketKind::Connected
+            && !matches!(
+                error.raw_os_error(),
+                Some(libc::EAGAIN | libc::ENOBUFS | libc::EIO | libc::EINVAL)
+            );
         if !pending {
             return Err(error);
         }

@@ -2,7 +2,6 @@
 
 mod errors;
 mod park;
-mod ring;
 mod trains;
 mod turns;
 
@@ -24,27 +23,6 @@ fn wait(driver: &mut Driver, timeout: Duration) {
 
 fn driver() -> Driver {
     Driver::new(DriverConfig::default()).unwrap()
-}
-
-fn with_ring(config: RingConfig) -> Driver {
-    Driver::new(DriverConfig {
-        ring: Some(config),
-        ..DriverConfig::default()
-    })
-    .unwrap()
-}
-
-/// Runs a test on a driver of each kind: one without a ring, and one with, unless this machine forbids it.
-fn on_each(test: impl Fn(Driver)) {
-    test(driver());
-    if check_ring().is_ok() {
-        test(with_ring(RingConfig::default()));
-    }
-}
-
-/// The end of a turn: what a ring was told to send has been sent.
-fn end_turn(driver: &mut Driver) {
-    wait(driver, Duration::ZERO);
 }
 
 fn without_offloads() -> Driver {

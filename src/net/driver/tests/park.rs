@@ -48,20 +48,8 @@ fn wakers_coalesce_and_outlive_the_driver() {
 
 /// The drivers that run on this machine: epoll always, io_uring unless it is forbidden.
 fn runnable() -> impl Iterator<Item = IoChoice> {
-    let uring = monoio::utils::detect_uring().then_some(IoChoice::Uring);
-    let ring = uring
-        .filter(|_| check_ring().is_ok())
-        .map(|_| IoChoice::Ring);
-    let always = [IoChoice::Auto, IoChoice::Epoll];
-    always.into_iter().chain(uring).chain(ring)
-}
-
-/// The driver that goes with a choice.
-fn driver_of(io: IoChoice) -> Driver {
-    match io {
-        IoChoice::Auto | IoChoice::Epoll | IoChoice::Uring => driver(),
-        IoChoice::Ring => with_ring(RingConfig::default()),
-    }
+    let ring = monoio::utils::detect_uring().then_some(IoChoice::Uring);
+    [IoChoice::Auto, IoChoice::Epoll].into_iter().chain(ring)
 }
 
 /// Parks until `done`; every wake-up counts.
@@ -89,7 +77,7 @@ fn a_parked_driver_is_woken_by_another_thread() {
             }
         });
         run(io, async move |_| {
-            let mut driver = driver_of(io);
+            let mut driver = driver();
             let (mailbox, messages) = mpsc::channel();
             sender.send((driver.waker(), mailbox)).unwrap();
             let mut expected = 0;
@@ -113,8 +101,8 @@ fn a_parked_driver_is_woken_by_another_thread() {
 #[test]
 fn a_parked_driver_is_woken_by_its_timer() {
     for io in runnable() {
-        run(io, async move |_| {
-            let mut driver = driver_of(io);
+        run(io, async |_| {
+            let mut driver = driver();
             for _ in 0..3 {
                 let deadline = now() + Duration::from_millis(2);
                 driver.set_timer(Some(deadline), now()).unwrap();
@@ -144,7 +132,7 @@ fn a_parked_driver_is_woken_by_datagrams() {
             }
         });
         run(io, async move |_| {
-            let mut driver = driver_of(io);
+            let mut driver = driver();
             let (id, address) = shared(&mut driver, Ipv4Addr::LOCALHOST, 7);
             sender.send(address).unwrap();
             let mut rounds = 0u8;
@@ -170,53 +158,10 @@ fn a_parked_driver_is_woken_by_datagrams() {
 }
 
 #[test]
-fn a_parked_driver_is_woken_by_datagrams_for_a_connected_socket() {
-    const ROUNDS: usize = 200;
-    for io in runnable() {
-        let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = echo.local_addr().unwrap();
-        let echo = std::thread::spawn(move || {
-            echo.set_read_timeout(Some(LONG)).unwrap();
-            let mut buffer = [0; 100];
-            for _ in 0..ROUNDS {
-                let (length, peer) = echo.recv_from(&mut buffer).unwrap();
-                echo.send_to(&buffer[..length], peer).unwrap();
-            }
-        });
-        run(io, async move |_| {
-            let mut driver = driver_of(io);
-            let id = driver.connect(address, 7).unwrap();
-            let ping = Bytes::from_static(b"ping");
-            driver
-                .send_vectored(id, std::slice::from_ref(&ping))
-                .unwrap();
-            let mut rounds = 0;
-            park_until(&mut driver, |driver, _| {
-                let before = rounds;
-                let _left = driver.receive(&mut |_, _, received| match received {
-                    Received::Train(train) => rounds += train.datagram_count(),
-                    Received::Error(error) => panic!("{error}"),
-                });
-                for _ in before..rounds.min(ROUNDS - 1) {
-                    driver
-                        .send_vectored(id, std::slice::from_ref(&ping))
-                        .unwrap();
-                }
-                rounds == ROUNDS
-            })
-            .await;
-            assert_eq!(driver.stats().ring_submissions > 0, io == IoChoice::Ring);
-        })
-        .unwrap();
-        echo.join().unwrap();
-    }
-}
-
-#[test]
 fn dropping_ready_loses_nothing() {
     for io in runnable() {
-        run(io, async move |_| {
-            let mut driver = driver_of(io);
+        run(io, async |_| {
+            let mut driver = driver();
             let waker = driver.waker();
             {
                 let mut ready = std::pin::pin!(driver.ready());

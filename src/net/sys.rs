@@ -1,16 +1,12 @@
 //! The system calls that neither std nor socket2 wraps, as safe functions.
 //!
-//! This folder is the only place of the crate with `unsafe` code. Each block is one operation; what it relies on is
-//! either checked a line above or promised by a type that a safe caller cannot break. Nothing here decides anything.
+//! This is the only file of the crate with `unsafe` code. Each block is one operation; what it relies on is either
+//! checked a line above or promised by a type that a safe caller cannot break. Nothing here decides anything.
 
 #![expect(
     unsafe_code,
     reason = "these system calls have no safe wrapper in std or socket2"
 )]
-
-mod provided;
-mod region;
-mod ring;
 
 use std::ffi::c_int;
 use std::fs::File;
@@ -24,9 +20,6 @@ use bytes::BytesMut;
 use socket2::{MaybeUninitSlice, MsgHdrMut, SockAddr, Socket};
 
 use super::control;
-
-pub(super) use provided::Buffer;
-pub(super) use ring::{Completion, Full, Ring, Ticket};
 
 /// Turns the C convention (-1 and `errno`) into a `Result`.
 fn check(returned: c_int) -> io::Result<c_int> {
