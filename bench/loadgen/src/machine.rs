@@ -63,7 +63,8 @@ impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{}, {} cores, Linux {}; a system call took {:.0} ns, a copy of 64 KiB {:.2} us, AES-128-GCM of 1200 bytes {:.0} ns",
+            "{}, {} cores, Linux {}; a system call took {:.0} ns, a copy of 64 KiB {:.2} us, AES-128-GCM of 1200 \
+             bytes {:.0} ns",
             self.cpu, self.cores, self.kernel, self.syscall_ns, self.copy_64k_us, self.seal_1200_ns
         )
     }

@@ -50,7 +50,8 @@ impl Setup {
         ] {
             writeln!(
                 out,
-                "{what}  {:>8.1} us of the relay's CPU each   {:>7.0} per second ({} in all, relay at {:.0} % of a core)",
+                "{what}  {:>8.1} us of the relay's CPU each   {:>7.0} per second ({} in all, relay at {:.0} % of \
+                 a core)",
                 rate.cpu_us_each,
                 rate.per_second,
                 rate.count,
