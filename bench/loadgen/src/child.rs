@@ -163,15 +163,16 @@ pub(crate) fn serve(hello: &Hello, mut counters: impl FnMut() -> Counters) -> io
     Ok(())
 }
 
-/// Ctrl-C goes to every process of a terminal; it is the parent that ends children.
+/// Ctrl-C goes to every process of a terminal, and `timeout` ends all of a group; it is the parent that ends children,
+/// after it has asked them for their last counters.
 pub(crate) fn ignore_interrupts() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
     let _context = runtime.enter();
-    // tokio keeps the handler after the stream is gone.
-    drop(tokio::signal::unix::signal(
-        tokio::signal::unix::SignalKind::interrupt(),
-    )?);
+    // tokio keeps the handlers after the streams are gone.
+    drop(signal(SignalKind::interrupt())?);
+    drop(signal(SignalKind::terminate())?);
     Ok(())
 }
