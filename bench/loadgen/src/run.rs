@@ -107,6 +107,20 @@ pub(crate) struct Plans {
     pub(crate) progress: bool,
 }
 
+impl Plans {
+    /// Says which relays an error is about, where they are not ours.
+    fn named(&self, error: io::Error) -> io::Error {
+        match &self.running {
+            Some(running) if error.kind() == io::ErrorKind::Other => {
+                let authorities = running.urls.iter().map(Template::authority);
+                let relays = authorities.collect::<Vec<_>>().join(", then ");
+                io::Error::other(format!("{relays}: {error}"))
+            }
+            Some(_) | None => error,
+        }
+    }
+}
+
 /// How a process stood at some moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
@@ -181,6 +195,15 @@ impl Scene {
     /// # Errors
     /// What cannot be started, or trusted.
     pub(crate) fn new(plans: &Plans) -> io::Result<Self> {
+        if plans.running.is_none()
+            && plans.topology == Topology::Forwarder
+            && plans.engines.get() > 1
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "--generators: a forwarder leads to one target, that of a single generator",
+            ));
+        }
         let files = raise_file_limit()?;
         let wanted = plans
             .groups
@@ -417,13 +440,16 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
         .iter()
         .map(|group| u64::from(group.flows))
         .sum();
+    let named = |error| plans.named(error);
     let mut line = Line::new(plans.progress);
     for _ in 0..orders.len() {
-        wait_until_ready(&mut news, interrupt, &mut line, &live, flows).await?;
+        wait_until_ready(&mut news, interrupt, &mut line, &live, flows)
+            .await
+            .map_err(named)?;
     }
     order(Order::Begin);
     let mut interrupted = interrupt.sleep(plans.warm_up).await;
-    failed(&mut news)?;
+    failed(&mut news).map_err(named)?;
 
     for party in &mut scene.parties {
         party.before = party.snapshot()?;
@@ -436,7 +462,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
     while !interrupted && began.elapsed() < plans.duration {
         let pause = Duration::from_secs(1).min(plans.duration.saturating_sub(began.elapsed()));
         interrupted = interrupt.sleep(pause).await;
-        failed(&mut news)?;
+        failed(&mut news).map_err(named)?;
         let memory = scene
             .parties
             .iter()
@@ -469,7 +495,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
             }
         }
     }
-    failed(&mut news)?;
+    failed(&mut news).map_err(named)?;
     for party in &mut scene.parties {
         if let Some(process) = &mut party.process {
             party.last = process.counters()?;
