@@ -78,6 +78,9 @@ pub(crate) enum Command {
         /// First rate, in datagrams per second
         #[arg(long, default_value_t = 20_000.0, value_parser = rate)]
         from: f64,
+        /// Highest rate to try, in datagrams per second [default: until one fails]
+        #[arg(long, value_name = "PPS", value_parser = rate)]
+        to: Option<f64>,
     },
     /// Latency against load: at shares of the highest rate, and beyond it
     Curve {
@@ -166,6 +169,23 @@ pub(crate) enum Command {
     /// A forwarder in a process of its own
     #[command(hide = true)]
     Forwarder(ForwarderChild),
+}
+
+impl Command {
+    /// What its result is written to, if to files at all.
+    pub(crate) fn output(&self) -> Option<&Output> {
+        match self {
+            Self::Sweep { output, .. }
+            | Self::Curve { output, .. }
+            | Self::Fairness { output, .. }
+            | Self::Soak { output, .. } => Some(output),
+            Self::Setup { .. }
+            | Self::Idle { .. }
+            | Self::Targets { .. }
+            | Self::Relay(_)
+            | Self::Forwarder(_) => None,
+        }
+    }
 }
 
 /// What to print, and where.
