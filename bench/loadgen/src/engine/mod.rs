@@ -606,7 +606,10 @@ impl App for Engine {
     fn next_timeout(&self) -> Option<Instant> {
         match self.phase {
             Phase::Opening => self.greeting.front().map(|(sent, _)| *sent + GREET_AGAIN),
-            Phase::Sending { .. } => self.groups.iter().map(|group| group.next(STALL)).min(),
+            Phase::Sending { .. } => {
+                let next = self.groups.iter().filter_map(|group| group.next(STALL));
+                next.min()
+            }
             Phase::Grace { until } => Some(until),
             Phase::Ready | Phase::Over => None,
         }
