@@ -94,8 +94,10 @@ pub(crate) fn settings(
         text.push_str(line);
         text.push('\n');
     }
-    let mut checked = config::parse(&text, &environment)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("--set: {error}")))?;
+    let option = if listens { "--set" } else { "--client-set" };
+    let mut checked = config::parse(&text, &environment).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{option}: {error}"))
+    })?;
     if !listens {
         checked.listen.clear();
     }

@@ -149,8 +149,20 @@ impl Party {
                 Some(process) => process.counters()?,
                 None => Counters::new(),
             },
-            cpu: process::cpu_time(self.pid)?,
+            cpu: process::cpu_time(self.pid).map_err(|error| self.ended(&error))?,
         })
+    }
+
+    fn rss_bytes(&self) -> io::Result<u64> {
+        process::rss_bytes(self.pid).map_err(|error| self.ended(&error))
+    }
+
+    /// What it means that the system cannot say anything about it.
+    fn ended(&self, error: &io::Error) -> io::Error {
+        io::Error::other(format!(
+            "the process of the {} ended in the middle of the run: {error}",
+            self.role
+        ))
     }
 }
 
@@ -463,10 +475,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
         let pause = Duration::from_secs(1).min(plans.duration.saturating_sub(began.elapsed()));
         interrupted = interrupt.sleep(pause).await;
         failed(&mut news).map_err(named)?;
-        let memory = scene
-            .parties
-            .iter()
-            .map(|party| process::rss_bytes(party.pid));
+        let memory = scene.parties.iter().map(Party::rss_bytes);
         rss_bytes.push(memory.sum::<io::Result<u64>>()?);
         line.show(began, plans.duration, &live);
     }
@@ -475,7 +484,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
     let stolen = process::Ticks::now().stolen_since(ticks);
     for party in &mut scene.parties {
         party.after = party.snapshot()?;
-        party.rss_bytes = process::rss_bytes(party.pid)?;
+        party.rss_bytes = party.rss_bytes()?;
     }
     line.end();
 
