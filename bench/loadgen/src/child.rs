@@ -136,7 +136,7 @@ pub(crate) fn relay(arguments: &RelayChild) -> io::Result<()> {
     .map_err(io::Error::other)?;
     let hello = Hello {
         address,
-        ca: ca.ca_pem.clone(),
+        ca: ca.ca_pem,
         io: workers.io.driver.to_owned(),
     };
     serve(&hello, || {

@@ -192,6 +192,14 @@ pub(crate) struct Scene {
     authorities: Vec<PathBuf>,
 }
 
+/// The threads of the generator, and how to talk to them.
+struct Engines {
+    workers: Workers<Engine>,
+    orders: Vec<Sender<Order>>,
+    news: mpsc::UnboundedReceiver<News>,
+    live: Arc<Live>,
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
         for path in &self.authorities {
@@ -377,15 +385,7 @@ impl Scene {
     }
 
     /// Starts the engines of the run.
-    fn engines(
-        &mut self,
-        plans: &Plans,
-    ) -> io::Result<(
-        Workers<Engine>,
-        Vec<Sender<Order>>,
-        mpsc::UnboundedReceiver<News>,
-        Arc<Live>,
-    )> {
+    fn engines(&mut self, plans: &Plans) -> io::Result<Engines> {
         let alone = self.places.engines_alone;
         let spec = Arc::new(Spec {
             way: self.way.clone(),
@@ -429,7 +429,12 @@ impl Scene {
         if let Ok(names) = names {
             tokio::spawn(workers.answer(names, resolves_max));
         }
-        Ok((workers, orders, heard, live))
+        Ok(Engines {
+            workers,
+            orders,
+            news: heard,
+            live,
+        })
     }
 }
 
@@ -439,7 +444,12 @@ impl Scene {
 /// What keeps it from running to its end: a relay that is not there, that refuses, or that ends.
 pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Result<Measured> {
     let mut scene = Scene::new(plans)?;
-    let (mut workers, orders, mut news, live) = scene.engines(plans)?;
+    let Engines {
+        mut workers,
+        orders,
+        mut news,
+        live,
+    } = scene.engines(plans)?;
     let order = |order| {
         for inbox in &orders {
             // An engine that has ended has said why.

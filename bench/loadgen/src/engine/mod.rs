@@ -572,7 +572,7 @@ impl App for Engine {
         self.last_turn = now;
         self.active = false;
         self.take_orders(now);
-        let more = match self.phase {
+        match self.phase {
             Phase::Opening => {
                 self.open(now, machine, out);
                 self.runs.flush(out);
@@ -599,8 +599,7 @@ impl App for Engine {
                 }
                 false
             }
-        };
-        more
+        }
     }
 
     fn next_timeout(&self) -> Option<Instant> {
