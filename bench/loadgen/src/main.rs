@@ -5,6 +5,7 @@
 //!           ├─ engine   client and target of every flow, one thread
 //!           ├─ child, forwarder   what runs in processes of their own
 //!           └─ sweep, setup, idle, targets   workloads that are more than one run
+//!              sockets   what the kernel charges, without any relay
 //! ```
 
 mod child;
@@ -22,6 +23,7 @@ mod process;
 mod report;
 mod run;
 mod setup;
+mod sockets;
 mod summary;
 mod sweep;
 mod targets;
@@ -93,6 +95,14 @@ fn start(cli: Cli) -> io::Result<ExitCode> {
         }) => {
             let idle = idle::measure(connections, tunnels, &set)?;
             show(json, &idle, |out| idle.show(out))?;
+        }
+        Some(Command::Sockets {
+            sockets,
+            datagrams_each,
+            json,
+        }) => {
+            let sockets = sockets::measure(&sockets, datagrams_each)?;
+            show(json, &sockets, |out| sockets.show(out))?;
         }
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -183,7 +193,8 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
             Command::Relay(_)
             | Command::Forwarder(_)
             | Command::Setup { .. }
-            | Command::Idle { .. },
+            | Command::Idle { .. }
+            | Command::Sockets { .. },
         ) => {}
     }
     Ok(if interrupt.happened() {
