@@ -4,6 +4,8 @@
 //! Runs last a third of a second at rates that an unoptimised build on a busy machine keeps up with. Nothing here asserts
 //! how fast anything is.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bad_use;
 mod output;
 mod running;

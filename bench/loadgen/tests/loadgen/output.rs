@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{SHORT, run};
+use crate::support::{SHORT, run, swept};
 
 #[test]
 fn percentiles_and_a_report_are_written() {
@@ -29,7 +29,7 @@ fn percentiles_and_a_report_are_written() {
         Ok(count),
         "{hgrm}"
     );
-    let last = lines.filter(|line| !line.starts_with('#')).last().unwrap();
+    let last = lines.rfind(|line| !line.starts_with('#')).unwrap();
     let fields: Vec<_> = last.split_whitespace().collect();
     assert_eq!(fields[2].parse(), Ok(count), "{hgrm}");
 
@@ -49,17 +49,9 @@ fn percentiles_and_a_report_are_written() {
 fn a_report_of_a_sweep() {
     let folder = tempfile::tempdir().unwrap();
     let html = folder.path().join("sweep.html");
-    let sweep = [
-        "sweep",
-        "--topology",
-        "direct",
-        "--from",
-        "500",
-        "--to",
-        "500",
-    ];
-    let bounds = ["--max-loss", "0.9", "--html", html.to_str().unwrap()];
-    let table = run(sweep.iter().chain(&SHORT).chain(&bounds));
+    let rates = ["--topology", "direct", "--from", "500", "--to", "500"];
+    let html_option = ["--html", html.to_str().unwrap()];
+    let table = swept(&[&rates[..], &html_option].concat());
     assert_eq!(table.code, Some(0), "{table:#?}");
     assert!(fs::read_to_string(html).unwrap().contains("<svg"));
 }

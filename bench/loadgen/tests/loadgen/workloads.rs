@@ -1,6 +1,6 @@
 //! Kinds of load beside the plain ones, and workloads that are more than one run.
 
-use crate::support::{SHORT, measured, number, roles, run};
+use crate::support::{SHORT, assert_shape, measured, number, roles, run, swept};
 
 #[test]
 fn a_mix_of_sizes() {
@@ -92,19 +92,9 @@ fn several_generators() {
 
 #[test]
 fn a_sweep_ends_at_its_upper_bound() {
-    // Any loss is allowed: what a busy machine cannot carry shows as a rate that was not kept up with.
-    let sweep = [
-        "sweep",
-        "--topology",
-        "direct",
-        "--from",
-        "500",
-        "--to",
-        "700",
-        "--max-loss",
-        "0.9",
-    ];
-    let result = measured(&sweep);
+    let rates = ["--topology", "direct", "--from", "500", "--to", "700"];
+    let result = swept(&[&rates[..], &["--json"]].concat()).json();
+    assert_shape(&result);
     assert_eq!(result["workload"], "up-sweep");
     let points = result["points"].as_array().unwrap();
     let rates: Vec<_> = points
@@ -183,6 +173,29 @@ fn idle_memory() {
     );
     assert!(number(&result, "bytes_per_connection_with_one_tunnel") >= 0.0);
     assert!(number(&result, "bytes_per_further_tunnel") >= 0.0);
+}
+
+#[test]
+fn sockets_by_number() {
+    let arguments = ["sockets", "--sockets", "1,40", "--datagrams-each", "3"];
+    let result = run(arguments.iter().chain(&["--json"])).json();
+    let rows = result["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "{result}");
+    for (row, tunnels) in rows.iter().zip([1, 40]) {
+        assert_eq!(row["tunnels"], tunnels);
+        for what in [
+            "receive_connected_ns",
+            "receive_shared_ns",
+            "send_connected_ns",
+            "send_shared_ns",
+        ] {
+            let [min, median, max] = ["min", "median", "max"].map(|key| number(&row[what], key));
+            assert!(0.0 < min && min <= median && median <= max, "{result}");
+        }
+    }
+    let table = run(["sockets", "--sockets", "2"]);
+    assert_eq!(table.code, Some(0), "{table:#?}");
+    assert!(table.stdout.contains("receive_shared_ns"), "{table:#?}");
 }
 
 #[test]

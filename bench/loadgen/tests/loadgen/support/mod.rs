@@ -57,6 +57,21 @@ pub(crate) fn measured(arguments: &[&str]) -> Value {
     result
 }
 
+/// Runs a sweep with a short run at each rate. A busy machine may not keep up with the first of them; then it is tried
+/// again.
+#[track_caller]
+pub(crate) fn swept(arguments: &[&str]) -> Finished {
+    let mut swept = None;
+    until("a rate that is kept up with", || {
+        let arguments = ["sweep"].iter().chain(arguments).chain(&SHORT);
+        let finished = run(arguments);
+        let too_fast = finished.stderr.contains("too many already");
+        swept = Some(finished);
+        !too_fast
+    });
+    swept.unwrap()
+}
+
 /// A running program, killed when dropped.
 pub(crate) struct Program {
     child: Child,
