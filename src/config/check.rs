@@ -17,6 +17,8 @@ use super::limits::{self, Limit};
 use super::{Environment, Problems, parse_header, relay};
 use crate::wire::template::{PathTemplate, Template};
 
+/// Longest spin: a hundred times what a wake-up takes.
+const SPIN_US_MAX: i64 = 1_000;
 /// More workers than any machine has cores.
 const WORKERS_MAX: i64 = 1_024;
 /// Characters of a name that every log and every `Via` field repeats.
@@ -66,6 +68,7 @@ pub(super) fn check(
         timeouts,
     } = file;
     let workers = checker.integer("workers", process.workers, 0..=WORKERS_MAX);
+    let spin_us = checker.integer("spin_us", process.spin_us, 0..=SPIN_US_MAX);
     let name = checker.name(process.name);
     let listen = checker.listeners(listen);
     let upstream = checker.upstream(upstream);
@@ -80,6 +83,7 @@ pub(super) fn check(
         workers: NonZeroUsize::new(count(workers)).unwrap_or(environment.cores),
         pin: process.pin.unwrap_or(true),
         io: process.io,
+        spin: Duration::from_micros(u64::from(small(spin_us))),
         steering: process.steering,
         gso: process.gso,
         gro: process.gro,

@@ -22,6 +22,9 @@ pub struct Checked {
     pub pin: bool,
     /// How workers wait for sockets.
     pub io: Io,
+    /// How long a worker looks for more datagrams after the last ones before it parks. Zero parks at once. Spinning
+    /// saves the time of a wake-up, and costs CPU time instead (PERF.md has both).
+    pub spin: Duration,
     /// How packets find their worker.
     pub steering: Steering,
     /// Segmentation of sent trains.

@@ -135,6 +135,7 @@ pub(super) struct Process {
     pub(super) workers: i64,
     pub(super) pin: Option<bool>,
     pub(super) io: Io,
+    pub(super) spin_us: i64,
     pub(super) steering: Steering,
     pub(super) gso: Offload,
     pub(super) gro: Offload,

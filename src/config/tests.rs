@@ -190,7 +190,7 @@ fn everything_wrong_is_reported_in_one_go() {
             "quic.keep_alive: \"soon\": not a duration such as \"30s\", \"150ms\", \"2m\" or \"1h\"",
             "limits.conections: unknown key, did you mean `connections`?",
             "colour: unknown key, known are dns, gro, gso, io, limits, listen, log, name, pin, policy, quic, \
-             steering, timeouts, upstream, workers",
+             spin_us, steering, timeouts, upstream, workers",
             "io: \"ring\": unknown variant `ring`, expected one of `auto`, `uring`, `epoll`",
             "workers: 5000: must be 0 to 1024",
             "listen[0].address: \"x\": not an address such as \"[::]:443\"",

@@ -81,8 +81,6 @@ pub(super) struct Poller {
     waker: Waker,
     /// monoio's handle on a duplicate of the epoll descriptor, made when the worker first parks.
     watch: Option<monoio::net::udp::UdpSocket>,
-    /// The timer alone, for [`Poller::pause`].
-    timer_watch: Option<monoio::net::udp::UdpSocket>,
 }
 
 impl Poller {
@@ -98,7 +96,6 @@ impl Poller {
             armed: None,
             waker,
             watch: None,
-            timer_watch: None,
         })
     }
 
@@ -147,18 +144,6 @@ impl Poller {
         };
         // Not relaxed: monoio's epoll driver then asks the descriptor itself instead of trusting an old event.
         self.watch.insert(watch).readable(false).await
-    }
-
-    /// Waits for `until`, whatever else happens.
-    pub(super) async fn pause(&mut self, until: Instant, now: Instant) -> io::Result<()> {
-        // Setting it also forgets that it has fired before.
-        self.timer.arm(until.saturating_duration_since(now))?;
-        self.armed = Some(until);
-        let watch = match self.timer_watch.take() {
-            Some(watch) => watch,
-            None => watch_of(self.timer.as_fd())?,
-        };
-        self.timer_watch.insert(watch).readable(false).await
     }
 
     /// Sets the next wake-up. The timer is touched only if it would fire too late: never for a later deadline, which

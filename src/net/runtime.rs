@@ -1,9 +1,8 @@
 //! Starts monoio on the calling thread, on io_uring or on epoll, and says which and why.
 //!
-//! The ring has monoio's default flags. Its builder takes flags as a type of the io-uring crate that monoio does not
-//! export, and a default ring is what this crate can have without depending on that version of it. Neither
-//! DEFER_TASKRUN (monoio submits without reaping as long as a task stays runnable, so a busy worker would never see a
-//! completion) nor SQPOLL (a second busy thread) would be wanted anyway; COOP_TASKRUN would.
+//! monoio's ring runs with COOP_TASKRUN (Linux 5.19) where the kernel has it: nobody has to interrupt a thread that
+//! makes system calls all the time anyway. Neither DEFER_TASKRUN (monoio submits without reaping as long as a task
+//! stays runnable, so a busy worker would never see a completion) nor SQPOLL (a second busy thread) is wanted.
 //!
 //! The future runs as a spawned task: monoio polls its main future without looking at descriptors and timers in
 //! between, which a worker that is always busy would never let it do.
@@ -100,9 +99,16 @@ fn select<R>(
 }
 
 fn build_ring() -> io::Result<Ring> {
+    let mut cooperative = io_uring::IoUring::builder();
+    cooperative.setup_coop_taskrun();
     let runtime = RuntimeBuilder::<IoUringDriver>::new()
+        .uring_builder(cooperative)
         .enable_timer()
-        .build()?;
+        .build()
+        .or_else(|_| {
+            let builder = RuntimeBuilder::<IoUringDriver>::new();
+            builder.enable_timer().build()
+        })?;
     if !monoio::utils::detect_uring() {
         let text =
             "an operation that monoio needs is missing, or MONOIO_FORCE_LEGACY_DRIVER is set";

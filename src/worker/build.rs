@@ -14,7 +14,6 @@ use thiserror::Error;
 
 use super::machine::{Machine, MachineLimits, Setup, Tag};
 use super::mailbox::{Address, Mailbox, mailbox};
-use super::park::WakeRate;
 use super::run::{App, Question, Worker};
 use crate::client::{Hop, HopId, Pool, PoolLimits};
 use crate::config::{self, Checked};
@@ -276,12 +275,7 @@ impl Seed {
             mailbox: self.mailbox,
             peers: self.peers,
             questions,
-            wake_rate: WakeRate::new(
-                std::env::var("WAKES")
-                    .ok()
-                    .and_then(|v| v.parse().ok())
-                    .unwrap_or(0),
-            ),
+            spin: checked.spin,
         })
     }
 }

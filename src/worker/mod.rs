@@ -19,7 +19,6 @@ mod leg;
 mod machine;
 pub mod mailbox;
 mod open;
-mod park;
 mod relay;
 pub mod run;
 pub mod stats;

@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 
 use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
 use super::mailbox::{Address, Letter, Mailbox, PostError};
-use super::park::WakeRate;
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
 use crate::net::{
@@ -163,8 +162,8 @@ pub struct Worker<A> {
     pub peers: Vec<Address>,
     /// Where names are resolved.
     pub questions: mpsc::Sender<Question>,
-    /// How often it wakes up.
-    pub(super) wake_rate: WakeRate,
+    /// How long it looks for more before it parks.
+    pub spin: Duration,
 }
 
 /// What a worker did, from its start to its end or to the time of asking.
@@ -193,98 +192,98 @@ impl<A: App> Worker<A> {
         self.mailbox.attach(self.driver.waker());
         let mut inbox = Vec::new();
         let mut busy_turns = 0;
-        let spin = Duration::from_micros(
-            std::env::var("SPIN")
-                .ok()
-                .and_then(|v| v.parse().ok())
-                .unwrap_or(0),
-        );
-        let mut progress = clock::now();
+        let mut last_input = clock::now();
         loop {
             let more = self.driver.receive(&mut |socket, tag, received| {
                 inbox.push((socket, Tag::from_bits(tag), received));
             });
             let now = clock::now();
             if !inbox.is_empty() {
-                progress = now;
+                last_input = now;
             }
-            let Self {
-                worker,
-                machine,
-                driver,
-                listeners,
-                app,
-                mailbox,
-                peers,
-                questions,
-                wake_rate: _,
-            } = &mut self;
-            let mut strays_dropped = 0;
-            let mut world = World {
-                driver,
-                worker: *worker,
-                peers,
-                questions,
-                strays_dropped: &mut strays_dropped,
-            };
-            for (socket, tag, received) in inbox.drain(..) {
-                match tag {
-                    Tag::App(number) => {
-                        app.handle_received(now, (socket, number), received, machine, &mut world);
-                    }
-                    Tag::Listener(_) | Tag::Dialler | Tag::Target(_) => {
-                        machine.handle_received(now, socket, tag, received, &mut world);
+            // Every turn reads the mailbox until it is empty, so it does not matter what woke the worker.
+            match self.turn(now, &mut inbox, &io) {
+                Next::End => return Ok((self.report(io), self.app)),
+                Next::Wait if !more && now >= last_input + self.spin => {
+                    let _woken = self.park().await?;
+                }
+                Next::Wait | Next::GoOn => {
+                    let _woken = self.driver.poll_ready_nonblocking()?;
+                    busy_turns += 1;
+                    if busy_turns % TURNS_PER_YIELD == 0 {
+                        yield_now().await;
                     }
                 }
-            }
-            let mut asked = Vec::new();
-            let read = read_letters(now, mailbox, machine, listeners, &mut asked, &mut world);
-            machine.turn(now, &mut world);
-            while let Some(event) = machine.poll_local() {
-                app.handle(now, event, machine, &mut world);
-            }
-            let app_busy = app.turn(now, machine, &mut world);
-            machine.flush(now, &mut world);
-            machine.stats.dropped_mailbox_full += strays_dropped;
-            for asker in asked {
-                // Whoever asked may have left.
-                drop(asker.try_send(self.report(io.clone())));
-            }
-            if read == Read::Stop || self.machine.is_finished() || self.app.is_finished() {
-                return Ok((self.report(io), self.app));
-            }
-            if more
-                || read == Read::Some
-                || app_busy
-                || self.machine.is_busy()
-                || (!spin.is_zero() && now < progress + spin)
-            {
-                let _woken = self.driver.poll_ready_nonblocking()?;
-                busy_turns += 1;
-                if busy_turns % TURNS_PER_YIELD == 0 {
-                    yield_now().await;
-                }
-            } else {
-                // Every turn reads the mailbox until it is empty.
-                let _woken = self.park().await?;
             }
         }
     }
 
-    /// Waits until there is something to do, or until that is worth a wake-up.
-    async fn park(&mut self) -> io::Result<Woken> {
-        let now = clock::now();
-        let woken = match self.wake_rate.asleep_until(now) {
-            Some(until) => self.driver.pause(until, now).await?,
-            None => {
-                let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
-                self.driver
-                    .set_timer(deadline.into_iter().flatten().min(), now)?;
-                self.driver.ready().await?
-            }
+    /// Everything between receiving and waiting.
+    fn turn(
+        &mut self,
+        now: Instant,
+        inbox: &mut Vec<(SocketId, Tag, Received)>,
+        io: &Selected,
+    ) -> Next {
+        let Self {
+            machine,
+            app,
+            mailbox,
+            ..
+        } = self;
+        let mut strays_dropped = 0;
+        let mut world = World {
+            driver: &mut self.driver,
+            worker: self.worker,
+            peers: &self.peers,
+            questions: &self.questions,
+            strays_dropped: &mut strays_dropped,
         };
-        self.wake_rate.woke(clock::now());
-        Ok(woken)
+        for (socket, tag, received) in inbox.drain(..) {
+            match tag {
+                Tag::App(number) => {
+                    app.handle_received(now, (socket, number), received, machine, &mut world);
+                }
+                Tag::Listener(_) | Tag::Dialler | Tag::Target(_) => {
+                    machine.handle_received(now, socket, tag, received, &mut world);
+                }
+            }
+        }
+        let mut asked = Vec::new();
+        let read = read_letters(
+            now,
+            mailbox,
+            machine,
+            &self.listeners,
+            &mut asked,
+            &mut world,
+        );
+        machine.turn(now, &mut world);
+        while let Some(event) = machine.poll_local() {
+            app.handle(now, event, machine, &mut world);
+        }
+        let app_busy = app.turn(now, machine, &mut world);
+        machine.flush(now, &mut world);
+        machine.stats.dropped_mailbox_full += strays_dropped;
+        for asker in asked {
+            // Whoever asked may have left.
+            drop(asker.try_send(self.report(io.clone())));
+        }
+        if read == Read::Stop || self.machine.is_finished() || self.app.is_finished() {
+            Next::End
+        } else if read == Read::Some || app_busy || self.machine.is_busy() {
+            Next::GoOn
+        } else {
+            Next::Wait
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn park(&mut self) -> io::Result<Woken> {
+        let deadline = [self.machine.next_timeout(), self.app.next_timeout()];
+        let deadline = deadline.into_iter().flatten().min();
+        self.driver.set_timer(deadline, clock::now())?;
+        self.driver.ready().await
     }
 
     fn report(&self, io: Selected) -> Report {
@@ -297,6 +296,17 @@ impl<A: App> Worker<A> {
             io,
         }
     }
+}
+
+/// What follows a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Another, at once.
+    GoOn,
+    /// Nothing, until something arrives or is due.
+    Wait,
+    /// The worker is done.
+    End,
 }
 
 /// How reading the mailbox ended.

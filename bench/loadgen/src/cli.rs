@@ -277,7 +277,7 @@ pub(crate) struct Load {
     #[arg(long, default_value = "1")]
     pub(crate) generators: NonZeroUsize,
 
-    /// How the relays wait for sockets: auto, uring, epoll, ring
+    /// How the relays wait for sockets: auto, uring, epoll
     #[arg(long, value_name = "IO")]
     pub(crate) io: Option<String>,
 

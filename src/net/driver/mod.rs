@@ -10,9 +10,8 @@
 //!   }
 //! ```
 //!
-//! This driver asks for readiness and then makes plain system calls. A driver with an own io_uring (multishot receive
-//! into provided buffers, batched sends) takes its place behind the same methods: whoever calls them sees trains and
-//! [`SocketId`]s, never a descriptor or a buffer that the kernel still writes to.
+//! It asks for readiness and then makes plain system calls. Whoever calls it sees trains and [`SocketId`]s, never a
+//! descriptor or a buffer. A driver with an own io_uring behind the same methods brought nothing (PERF.md).
 //!
 //! Invariants:
 //! - A socket that had something to read is in `ready` until a receive call found it empty.
@@ -355,18 +354,6 @@ impl Driver {
     pub async fn ready(&mut self) -> io::Result<Woken> {
         if self.ready.is_empty() {
             self.poller.readable().await?;
-            self.stats.wakeups += 1;
-        }
-        self.poll_ready_nonblocking()
-    }
-
-    /// Parks until `until`, whatever arrives meanwhile, and learns what has become ready. Needs a monoio runtime.
-    ///
-    /// # Errors
-    /// As [`ready`](Self::ready).
-    pub async fn pause(&mut self, until: Instant, now: Instant) -> io::Result<Woken> {
-        if self.ready.is_empty() {
-            self.poller.pause(until, now).await?;
             self.stats.wakeups += 1;
         }
         self.poll_ready_nonblocking()
