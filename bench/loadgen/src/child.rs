@@ -94,8 +94,10 @@ pub(crate) fn settings(
         text.push_str(line);
         text.push('\n');
     }
-    let mut checked = config::parse(&text, &environment)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("--set: {error}")))?;
+    let option = if listens { "--set" } else { "--client-set" };
+    let mut checked = config::parse(&text, &environment).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{option}: {error}"))
+    })?;
     if !listens {
         checked.listen.clear();
     }
@@ -134,7 +136,7 @@ pub(crate) fn relay(arguments: &RelayChild) -> io::Result<()> {
     .map_err(io::Error::other)?;
     let hello = Hello {
         address,
-        ca: ca.ca_pem.clone(),
+        ca: ca.ca_pem,
         io: workers.io.driver.to_owned(),
     };
     serve(&hello, || {
@@ -163,15 +165,16 @@ pub(crate) fn serve(hello: &Hello, mut counters: impl FnMut() -> Counters) -> io
     Ok(())
 }
 
-/// Ctrl-C goes to every process of a terminal; it is the parent that ends children.
+/// Ctrl-C goes to every process of a terminal, and `timeout` ends all of a group; it is the parent that ends children,
+/// after it has asked them for their last counters.
 pub(crate) fn ignore_interrupts() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
     let _context = runtime.enter();
-    // tokio keeps the handler after the stream is gone.
-    drop(tokio::signal::unix::signal(
-        tokio::signal::unix::SignalKind::interrupt(),
-    )?);
+    // tokio keeps the handlers after the streams are gone.
+    drop(signal(SignalKind::interrupt())?);
+    drop(signal(SignalKind::terminate())?);
     Ok(())
 }

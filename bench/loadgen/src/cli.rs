@@ -37,6 +37,7 @@ Examples:
   loadgen idle --connections 100 --tunnels 100             memory
   loadgen fairness                                         99 slow tunnels beside a flooding one
   loadgen soak --duration 10m --rate 50000                 does memory grow?
+  loadgen sockets --datagrams-each 4                       a socket per tunnel against one for all
   loadgen targets --rounds 5                               every target of the project, in interleaved rounds
   loadgen --compare before.json after.json
 
@@ -78,6 +79,9 @@ pub(crate) enum Command {
         /// First rate, in datagrams per second
         #[arg(long, default_value_t = 20_000.0, value_parser = rate)]
         from: f64,
+        /// Highest rate to try, in datagrams per second [default: until one fails]
+        #[arg(long, value_name = "PPS", value_parser = rate)]
+        to: Option<f64>,
     },
     /// Latency against load: at shares of the highest rate, and beyond it
     Curve {
@@ -160,12 +164,42 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// CPU of one connected socket per tunnel against one socket for all, without any relay
+    Sockets {
+        /// Numbers of tunnels
+        #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,1000,10000", value_parser = value_parser!(u32).range(1..=25_000))]
+        sockets: Vec<u32>,
+        /// Datagrams that arrive at once for each
+        #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=64))]
+        datagrams_each: u32,
+        /// Print the result as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// A relay in a process of its own
     #[command(hide = true)]
     Relay(RelayChild),
     /// A forwarder in a process of its own
     #[command(hide = true)]
     Forwarder(ForwarderChild),
+}
+
+impl Command {
+    /// What its result is written to, if to files at all.
+    pub(crate) fn output(&self) -> Option<&Output> {
+        match self {
+            Self::Sweep { output, .. }
+            | Self::Curve { output, .. }
+            | Self::Fairness { output, .. }
+            | Self::Soak { output, .. } => Some(output),
+            Self::Setup { .. }
+            | Self::Idle { .. }
+            | Self::Targets { .. }
+            | Self::Sockets { .. }
+            | Self::Relay(_)
+            | Self::Forwarder(_) => None,
+        }
+    }
 }
 
 /// What to print, and where.
@@ -512,7 +546,7 @@ mod tests {
             parse(command).unwrap();
             examples += 1;
         }
-        assert_eq!(examples, 14);
+        assert_eq!(examples, 15);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!           ├─ engine   client and target of every flow, one thread
 //!           ├─ child, forwarder   what runs in processes of their own
 //!           └─ sweep, setup, idle, targets   workloads that are more than one run
+//!              sockets   what the kernel charges, without any relay
 //! ```
 
 mod child;
@@ -22,6 +23,7 @@ mod process;
 mod report;
 mod run;
 mod setup;
+mod sockets;
 mod summary;
 mod sweep;
 mod targets;
@@ -74,6 +76,34 @@ fn start(cli: Cli) -> io::Result<ExitCode> {
         // Children have no part in what follows.
         Some(Command::Relay(arguments)) => child::relay(&arguments)?,
         Some(Command::Forwarder(arguments)) => forwarder::run(&arguments)?,
+        // These have no half of a result: Ctrl-C ends them as it ends any process.
+        Some(Command::Setup {
+            connections,
+            tunnels,
+            concurrency,
+            set,
+            json,
+        }) => {
+            let setup = setup::measure(connections, tunnels, concurrency, &set)?;
+            show(json, &setup, |out| setup.show(out))?;
+        }
+        Some(Command::Idle {
+            connections,
+            tunnels,
+            set,
+            json,
+        }) => {
+            let idle = idle::measure(connections, tunnels, &set)?;
+            show(json, &idle, |out| idle.show(out))?;
+        }
+        Some(Command::Sockets {
+            sockets,
+            datagrams_each,
+            json,
+        }) => {
+            let sockets = sockets::measure(&sockets, datagrams_each)?;
+            show(json, &sockets, |out| sockets.show(out))?;
+        }
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -87,6 +117,13 @@ fn start(cli: Cli) -> io::Result<ExitCode> {
 
 async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io::Result<ExitCode> {
     let mut interrupt = Interrupt::new()?;
+    let chosen = command.as_ref().map_or(Some(&output), Command::output);
+    for path in chosen
+        .into_iter()
+        .flat_map(|output| output.hgrm.iter().chain(&output.html))
+    {
+        try_file(path)?;
+    }
     let interrupt = &mut interrupt;
     match command {
         None => {
@@ -98,8 +135,15 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
             output,
             max_loss,
             from,
+            to,
         }) => {
-            let outcome = sweep::highest(&load.plans(POINT), from, max_loss, interrupt).await?;
+            let to = to.unwrap_or(f64::INFINITY);
+            if to < from {
+                return Err(wrong(format!("--to {to} is below --from {from}")));
+            }
+            single_file(&output)?;
+            let plans = load.plans(POINT);
+            let outcome = sweep::highest_within(&plans, from..=to, max_loss, interrupt).await?;
             finish(&output, &outcome, None)?;
         }
         Some(Command::Curve {
@@ -107,6 +151,7 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
             output,
             max_loss,
         }) => {
+            single_file(&output)?;
             let outcome = sweep::curve(&load.plans(POINT), CURVE_FROM, max_loss, interrupt).await?;
             finish(&output, &outcome, None)?;
         }
@@ -128,25 +173,6 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
             let (outcome, records) = run::run(&plans, interrupt).await?;
             finish(&output, &outcome, records.first())?;
         }
-        Some(Command::Setup {
-            connections,
-            tunnels,
-            concurrency,
-            set,
-            json,
-        }) => {
-            let setup = setup::measure(connections, tunnels, concurrency, &set)?;
-            show(json, &setup, |out| setup.show(out))?;
-        }
-        Some(Command::Idle {
-            connections,
-            tunnels,
-            set,
-            json,
-        }) => {
-            let idle = idle::measure(connections, tunnels, &set)?;
-            show(json, &idle, |out| idle.show(out))?;
-        }
         Some(Command::Targets {
             rounds,
             duration,
@@ -163,13 +189,33 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
             let targets = targets::measure(&wanted, interrupt).await?;
             show(json, &targets, |out| targets.show(out))?;
         }
-        Some(Command::Relay(_) | Command::Forwarder(_)) => {}
+        Some(
+            Command::Relay(_)
+            | Command::Forwarder(_)
+            | Command::Setup { .. }
+            | Command::Idle { .. }
+            | Command::Sockets { .. },
+        ) => {}
     }
     Ok(if interrupt.happened() {
         ExitCode::from(INTERRUPTED)
     } else {
         ExitCode::SUCCESS
     })
+}
+
+fn wrong(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// Refuses one file of percentiles for many runs.
+fn single_file(output: &Output) -> io::Result<()> {
+    match &output.hgrm {
+        Some(_) => Err(wrong(
+            "--hgrm holds the latency of one run: run the rate in question by itself".to_owned(),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Prints a result, and writes the files that were asked for.
@@ -193,12 +239,22 @@ fn finish(output: &Output, outcome: &Outcome, record: Option<&Record>) -> io::Re
     Ok(())
 }
 
+/// Whether a file can be written, before minutes are spent on what shall stand in it. One that is there stays as it is.
+fn try_file(path: &Path) -> io::Result<()> {
+    let opened = File::options().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| named(path, &error))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    // Its own kind would be taken for that of the arguments.
+    io::Error::other(format!("{}: {error}", path.display()))
+}
+
 fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let named = |error| named(path, &error);
     let mut out = BufWriter::new(File::create(path).map_err(named)?);
     write(&mut out).and_then(|()| out.flush()).map_err(named)
 }

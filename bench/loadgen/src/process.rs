@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::child::{Counters, Hello, RelayChild};
+use crate::child::{Counters, Hello, RelayChild, settings};
 
 /// A child, ended with its value.
 pub(crate) struct Process {
@@ -21,8 +21,10 @@ impl Process {
     /// Starts a relay.
     ///
     /// # Errors
-    /// The child has said on stderr what keeps it from starting.
+    /// `InvalidInput` for a wrong line of configuration; of anything else that keeps it from starting the child has
+    /// said on stderr what it is.
     pub(crate) fn relay(arguments: &RelayChild) -> io::Result<Self> {
+        settings(&arguments.role, arguments.workers, true, &arguments.set)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("relay").args(["--role", &arguments.role]);
         command.args(["--workers", &arguments.workers.to_string()]);

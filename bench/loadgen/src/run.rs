@@ -107,6 +107,20 @@ pub(crate) struct Plans {
     pub(crate) progress: bool,
 }
 
+impl Plans {
+    /// Says which relays an error is about, where they are not ours.
+    fn named(&self, error: io::Error) -> io::Error {
+        match &self.running {
+            Some(running) if error.kind() == io::ErrorKind::Other => {
+                let authorities = running.urls.iter().map(Template::authority);
+                let relays = authorities.collect::<Vec<_>>().join(", then ");
+                io::Error::other(format!("{relays}: {error}"))
+            }
+            Some(_) | None => error,
+        }
+    }
+}
+
 /// How a process stood at some moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
@@ -135,8 +149,20 @@ impl Party {
                 Some(process) => process.counters()?,
                 None => Counters::new(),
             },
-            cpu: process::cpu_time(self.pid)?,
+            cpu: process::cpu_time(self.pid).map_err(|error| self.ended(&error))?,
         })
+    }
+
+    fn rss_bytes(&self) -> io::Result<u64> {
+        process::rss_bytes(self.pid).map_err(|error| self.ended(&error))
+    }
+
+    /// What it means that the system cannot say anything about it.
+    fn ended(&self, error: &io::Error) -> io::Error {
+        io::Error::other(format!(
+            "the process of the {} ended in the middle of the run: {error}",
+            self.role
+        ))
     }
 }
 
@@ -166,6 +192,14 @@ pub(crate) struct Scene {
     authorities: Vec<PathBuf>,
 }
 
+/// The threads of the generator, and how to talk to them.
+struct Engines {
+    workers: Workers<Engine>,
+    orders: Vec<Sender<Order>>,
+    news: mpsc::UnboundedReceiver<News>,
+    live: Arc<Live>,
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
         for path in &self.authorities {
@@ -181,6 +215,15 @@ impl Scene {
     /// # Errors
     /// What cannot be started, or trusted.
     pub(crate) fn new(plans: &Plans) -> io::Result<Self> {
+        if plans.running.is_none()
+            && plans.topology == Topology::Forwarder
+            && plans.engines.get() > 1
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "--generators: a forwarder leads to one target, that of a single generator",
+            ));
+        }
         let files = raise_file_limit()?;
         let wanted = plans
             .groups
@@ -342,15 +385,7 @@ impl Scene {
     }
 
     /// Starts the engines of the run.
-    fn engines(
-        &mut self,
-        plans: &Plans,
-    ) -> io::Result<(
-        Workers<Engine>,
-        Vec<Sender<Order>>,
-        mpsc::UnboundedReceiver<News>,
-        Arc<Live>,
-    )> {
+    fn engines(&mut self, plans: &Plans) -> io::Result<Engines> {
         let alone = self.places.engines_alone;
         let spec = Arc::new(Spec {
             way: self.way.clone(),
@@ -394,7 +429,12 @@ impl Scene {
         if let Ok(names) = names {
             tokio::spawn(workers.answer(names, resolves_max));
         }
-        Ok((workers, orders, heard, live))
+        Ok(Engines {
+            workers,
+            orders,
+            news: heard,
+            live,
+        })
     }
 }
 
@@ -404,7 +444,12 @@ impl Scene {
 /// What keeps it from running to its end: a relay that is not there, that refuses, or that ends.
 pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Result<Measured> {
     let mut scene = Scene::new(plans)?;
-    let (mut workers, orders, mut news, live) = scene.engines(plans)?;
+    let Engines {
+        mut workers,
+        orders,
+        mut news,
+        live,
+    } = scene.engines(plans)?;
     let order = |order| {
         for inbox in &orders {
             // An engine that has ended has said why.
@@ -417,13 +462,16 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
         .iter()
         .map(|group| u64::from(group.flows))
         .sum();
+    let named = |error| plans.named(error);
     let mut line = Line::new(plans.progress);
     for _ in 0..orders.len() {
-        wait_until_ready(&mut news, interrupt, &mut line, &live, flows).await?;
+        wait_until_ready(&mut news, interrupt, &mut line, &live, flows)
+            .await
+            .map_err(named)?;
     }
     order(Order::Begin);
     let mut interrupted = interrupt.sleep(plans.warm_up).await;
-    failed(&mut news)?;
+    failed(&mut news).map_err(named)?;
 
     for party in &mut scene.parties {
         party.before = party.snapshot()?;
@@ -436,11 +484,8 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
     while !interrupted && began.elapsed() < plans.duration {
         let pause = Duration::from_secs(1).min(plans.duration.saturating_sub(began.elapsed()));
         interrupted = interrupt.sleep(pause).await;
-        failed(&mut news)?;
-        let memory = scene
-            .parties
-            .iter()
-            .map(|party| process::rss_bytes(party.pid));
+        failed(&mut news).map_err(named)?;
+        let memory = scene.parties.iter().map(Party::rss_bytes);
         rss_bytes.push(memory.sum::<io::Result<u64>>()?);
         line.show(began, plans.duration, &live);
     }
@@ -449,7 +494,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
     let stolen = process::Ticks::now().stolen_since(ticks);
     for party in &mut scene.parties {
         party.after = party.snapshot()?;
-        party.rss_bytes = process::rss_bytes(party.pid)?;
+        party.rss_bytes = party.rss_bytes()?;
     }
     line.end();
 
@@ -469,7 +514,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
             }
         }
     }
-    failed(&mut news)?;
+    failed(&mut news).map_err(named)?;
     for party in &mut scene.parties {
         if let Some(process) = &mut party.process {
             party.last = process.counters()?;

@@ -1,6 +1,7 @@
 //! Many runs in a row that look for the highest rate, or for what happens on the way there.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use crate::engine::Pace;
 use crate::outcome::Outcome;
@@ -18,13 +19,27 @@ const SHARES: [f64; 9] = [0.02, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.3];
 /// The highest rate at which no more than `max_loss` is lost; its result, with every point that was tried.
 ///
 /// # Errors
-/// What keeps a run from ending, or that even the first rate is too high.
+/// As [`highest_within`].
 pub(crate) async fn highest(
     plans: &Plans,
     from: f64,
     max_loss: f64,
     interrupt: &mut Interrupt,
 ) -> io::Result<Outcome> {
+    highest_within(plans, from..=f64::INFINITY, max_loss, interrupt).await
+}
+
+/// The same among `rates`: the search begins at the lowest, and ends at the highest if even that one passes.
+///
+/// # Errors
+/// What keeps a run from ending, that even the first rate is too high, or that Ctrl-C came before any rate had passed.
+pub(crate) async fn highest_within(
+    plans: &Plans,
+    rates: RangeInclusive<f64>,
+    max_loss: f64,
+    interrupt: &mut Interrupt,
+) -> io::Result<Outcome> {
+    let (from, to) = rates.into_inner();
     let mut points: Vec<Outcome> = Vec::new();
     let mut best: Option<usize> = None;
     let (mut good, mut bad) = (0.0, None);
@@ -43,7 +58,8 @@ pub(crate) async fn highest(
         }
         points.push(point);
         rate = match bad {
-            None => rate * STEP,
+            None if rate >= to => break,
+            None => (rate * STEP).min(to),
             Some(_) if good == 0.0 => break,
             Some(bad) => {
                 halvings += 1;
@@ -63,6 +79,10 @@ pub(crate) async fn highest(
             ..best.clone()
         }
         .with_points(points)),
+        None if interrupt.happened() => Err(io::Error::new(
+            io::ErrorKind::Interrupted,
+            "interrupted before any rate had passed",
+        )),
         None => Err(io::Error::other(format!(
             "{from:.0} datagrams/s are too many already: start lower with --from"
         ))),

@@ -165,10 +165,11 @@ impl GroupState {
         }
     }
 
-    /// Starts the schedule.
+    /// Starts the schedule. Of a group with fewer flows than there are engines some have none.
     pub(super) fn begin(&mut self, now: Instant) {
         self.last_arrival = now;
         match self.group.pace {
+            Pace::Rate(_) if self.group.flows == 0 => {}
             Pace::Rate(rate) => self.clockwork = Some(Clockwork::new(now, rate, self.group.tick)),
             Pace::Window(_) => {}
         }
@@ -222,12 +223,13 @@ impl GroupState {
         }
     }
 
-    /// When there is something to do at the latest.
-    pub(super) fn next(&self, stall: Duration) -> Instant {
-        match &self.clockwork {
+    /// When there is something to do at the latest; `None` without any flow.
+    pub(super) fn next(&self, stall: Duration) -> Option<Instant> {
+        let next = || match &self.clockwork {
             Some(clockwork) => clockwork.next(),
             None => self.last_arrival + stall,
-        }
+        };
+        (self.group.flows > 0).then(next)
     }
 }
 
@@ -257,6 +259,18 @@ mod tests {
                 Pace::Window(_) => panic!("not a rate"),
             });
             assert!((rates.sum::<f64>() - 1_000.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_share_without_flows_has_nothing_to_do() {
+        let now = bauta::net::clock::now();
+        let stall = Duration::from_millis(100);
+        for pace in [Pace::Rate(200.0), Pace::Window(100)] {
+            let mut idle = GroupState::new(group(pace, 1, 1).share(1, 2), 0);
+            idle.begin(now);
+            assert_eq!(idle.allowed(now + stall, stall), 0);
+            assert_eq!(idle.next(stall), None);
         }
     }
 

@@ -572,7 +572,7 @@ impl App for Engine {
         self.last_turn = now;
         self.active = false;
         self.take_orders(now);
-        let more = match self.phase {
+        match self.phase {
             Phase::Opening => {
                 self.open(now, machine, out);
                 self.runs.flush(out);
@@ -599,14 +599,16 @@ impl App for Engine {
                 }
                 false
             }
-        };
-        more
+        }
     }
 
     fn next_timeout(&self) -> Option<Instant> {
         match self.phase {
             Phase::Opening => self.greeting.front().map(|(sent, _)| *sent + GREET_AGAIN),
-            Phase::Sending { .. } => self.groups.iter().map(|group| group.next(STALL)).min(),
+            Phase::Sending { .. } => {
+                let next = self.groups.iter().filter_map(|group| group.next(STALL));
+                next.min()
+            }
             Phase::Grace { until } => Some(until),
             Phase::Ready | Phase::Over => None,
         }
