@@ -167,7 +167,13 @@ pub(crate) enum Command {
     /// CPU of one connected socket per tunnel against one socket for all, without any relay
     Sockets {
         /// Numbers of tunnels
-        #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,1000,10000", value_parser = value_parser!(u32).range(1..=25_000))]
+        #[arg(
+            long,
+            value_name = "N",
+            value_delimiter = ',',
+            default_value = "1,1000,10000"
+        )]
+        #[arg(value_parser = value_parser!(u32).range(1..=25_000))]
         sockets: Vec<u32>,
         /// Datagrams that arrive at once for each
         #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=64))]
@@ -250,7 +256,8 @@ pub(crate) struct Load {
     pub(crate) tick: Duration,
 
     /// Closed loop: datagrams under way, all tunnels together [default: 1024]
-    #[arg(long, value_name = "DATAGRAMS", conflicts_with = "rate", value_parser = value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "DATAGRAMS", conflicts_with = "rate")]
+    #[arg(value_parser = value_parser!(u64).range(1..=1_000_000))]
     pub(crate) window: Option<u64>,
 
     /// Datagrams in a row on one tunnel before the next has its turn

@@ -1,7 +1,7 @@
 //! What a figure was measured on: the machine, and the state it was in.
 //!
-//! A virtual machine changes its speed without a word. A system call and a copy, timed beside each run, tell whether two
-//! runs can be compared.
+//! A virtual machine changes its speed without a word. A system call and a copy, timed beside each run, tell whether
+//! two runs can be compared.
 
 use std::fs;
 use std::hint::black_box;

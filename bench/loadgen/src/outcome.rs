@@ -29,8 +29,8 @@ pub(crate) struct Outcome {
     pub(crate) io: String,
     /// How long was measured, after the warm-up.
     pub(crate) duration_s: f64,
-    /// Share of all cores' time that the host of a virtual machine gave to others meanwhile, 0 to 1: beyond some per cent
-    /// the figures say little.
+    /// Share of all cores' time that the host of a virtual machine gave to others meanwhile, 0 to 1: beyond some per
+    /// cent the figures say little.
     #[serde(default)]
     pub(crate) stolen: f64,
     /// Ended by Ctrl-C; everything here covers the time until then.
