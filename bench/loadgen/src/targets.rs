@@ -207,10 +207,10 @@ pub(crate) async fn measure(wanted: &Wanted, interrupt: &mut Interrupt) -> io::R
 
 /// One round of one target; again if the host of a virtual machine took too much meanwhile.
 async fn undisturbed(id: &str, wanted: &Wanted, interrupt: &mut Interrupt) -> io::Result<Vec<f64>> {
-    let mut best: Option<(f64, Vec<f64>)> = None;
+    let mut best: Option<(f64, io::Result<Vec<f64>>)> = None;
     for _ in 0..TRIES {
         let before = Ticks::now();
-        let figures = figures(id, wanted, interrupt).await?;
+        let figures = figures(id, wanted, interrupt).await;
         let stolen = Ticks::now().stolen_since(before);
         if best.as_ref().is_none_or(|(least, _)| stolen < *least) {
             best = Some((stolen, figures));
@@ -219,7 +219,7 @@ async fn undisturbed(id: &str, wanted: &Wanted, interrupt: &mut Interrupt) -> io
             break;
         }
     }
-    Ok(best.map(|(_, figures)| figures).unwrap_or_default())
+    best.map_or_else(|| Ok(Vec::new()), |(_, figures)| figures)
 }
 
 fn row(goal: Goal, values: Vec<f64>) -> Row {
@@ -321,7 +321,7 @@ async fn figures(id: &str, wanted: &Wanted, interrupt: &mut Interrupt) -> io::Re
         ],
         "T7" => {
             let plan = plan(Chain, Up, Pace::Rate(1.0));
-            let highest = sweep::highest(&plan, 50_000.0, 0.01, interrupt).await?;
+            let highest = sweep::highest(&plan, 20_000.0, 0.01, interrupt).await?;
             return Ok(vec![highest.delivered_pps / 1_000.0]);
         }
         "T8" => {
