@@ -13,8 +13,8 @@
 //!
 //! A *train* is a run of datagrams of one size for or from one peer: the kernel coalesces them on the way in
 //! (`UDP_GRO`) and cuts them up on the way out (`UDP_SEGMENT`). Trains are worth six times the throughput of single
-//! datagrams; the choice between plain calls and ring operations is worth a few per cent, so the first driver uses
-//! plain calls and asks monoio only when it has nothing left to do.
+//! datagrams; the choice between plain calls and ring operations is worth nothing that can be measured. So the driver
+//! makes plain calls and asks monoio only when it has nothing left to do.
 //!
 //! Invariants:
 //! - `unsafe` is in `sys.rs`, nowhere else.

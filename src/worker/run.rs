@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   ┌─► receive ─► machine, app ─► mailbox ─► turn ─► app ─► flush ─┬─► work left: look, yield, go on
-//!   └────────────────────────────────────────────────────────────────┴─► else: arm the timer, park
+//!   └────────────────────────────────────────────────────────────────┴─► else: spin a while, arm the timer, park
 //! ```
 
 use std::io;
@@ -209,8 +209,8 @@ impl<A: App> Worker<A> {
                 }
                 Next::Wait | Next::GoOn => {
                     let _woken = self.driver.poll_ready_nonblocking()?;
-                    busy_turns += 1;
-                    if busy_turns % TURNS_PER_YIELD == 0 {
+                    busy_turns = (busy_turns + 1) % TURNS_PER_YIELD;
+                    if busy_turns == 0 {
                         yield_now().await;
                     }
                 }

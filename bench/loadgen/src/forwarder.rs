@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use bauta::net::runtime::{self, IoChoice, yield_now};
 use bauta::net::{Driver, DriverConfig, Network, Outgoing, Received, SocketId, SocketKind, listen};
 use clap::Args;
+use crossbeam::channel::bounded;
 use rustc_hash::FxHashMap;
 
 use crate::child::{Counters, Hello, ignore_interrupts, serve};
@@ -37,11 +38,8 @@ pub(crate) fn run(arguments: &ForwarderChild) -> io::Result<()> {
     let any = SocketAddr::new(arguments.target.ip(), 0);
     let group = listen::bind_group(any, 1, false)?;
     let socket = group.into_iter().next().ok_or(io::ErrorKind::Other)?;
-    let hello = Hello {
-        address: socket.local_addr()?,
-        ca: String::new(),
-        io: "uring".to_owned(),
-    };
+    let address = socket.local_addr()?;
+    let (started, selected) = bounded(1);
     let (target, core) = (arguments.target, arguments.core);
     std::thread::Builder::new()
         .name("forwarder".to_owned())
@@ -49,8 +47,20 @@ pub(crate) fn run(arguments: &ForwarderChild) -> io::Result<()> {
             if let Some(core) = core.and_then(|core| place::cores().get(core).copied()) {
                 core_affinity::set_for_current(core);
             }
-            runtime::run(IoChoice::Auto, move |_| forward(socket, target))
+            let ended = runtime::run(IoChoice::Auto, move |selected| {
+                started.send(selected.driver).ok();
+                forward(socket, target)
+            });
+            if let Ok(Err(error)) | Err(error) = ended {
+                eprintln!("error: forwarder: {error}");
+                std::process::exit(1);
+            }
         })?;
+    let hello = Hello {
+        address,
+        ca: String::new(),
+        io: selected.recv().unwrap_or_default().to_owned(),
+    };
     serve(&hello, Counters::new)
 }
 

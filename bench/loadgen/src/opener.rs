@@ -8,6 +8,7 @@ use bauta::client::{Hop, HopId};
 use bauta::program::threads::Workers;
 use bauta::wire::target::Target;
 use bauta::worker::build::Plan;
+use bauta::worker::mailbox::Letter;
 use bauta::worker::run::{App, World};
 use bauta::worker::{LocalEvent, Machine};
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -101,6 +102,13 @@ impl Opening {
                 limit.as_secs()
             ))),
         }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // Its connections must not go on into what is measured next.
+        self.workers.tell(|| Letter::Stop);
     }
 }
 

@@ -25,7 +25,8 @@ pub(crate) struct Outcome {
     /// Tunnels that carry load, and the connections under them.
     pub(crate) tunnels: u32,
     pub(crate) connections: u32,
-    /// What watched the sockets of the relays: `uring`, `epoll`, `ring`.
+    /// What watched the sockets of the relays: `io_uring` or `epoll`; `unknown` for relays that are not ours, empty
+    /// without any.
     pub(crate) io: String,
     /// How long was measured, after the warm-up.
     pub(crate) duration_s: f64,

@@ -28,7 +28,8 @@ impl Places {
         if wanted + engines <= cores {
             return Self {
                 relays: (0..relays).map(|relay| Some(relay * workers)).collect(),
-                engines: Some(wanted),
+                // The last ones: a relay that runs already is most likely to be on the first.
+                engines: Some(cores - engines),
                 engines_alone: true,
             };
         }
@@ -38,8 +39,8 @@ impl Places {
             *relay = Some(0);
         }
         Self {
-            engines: Some(if relays == 0 { 0 } else { first }),
-            engines_alone: relays <= 1 && engines <= cores - first,
+            engines: Some(first),
+            engines_alone: wanted <= first && engines <= cores - first,
             relays: places,
         }
     }
@@ -69,8 +70,8 @@ mod tests {
         assert_eq!(places(2, 1, 1), (vec![Some(0)], Some(1), true));
         assert_eq!(places(2, 2, 1), (vec![Some(0), Some(1)], Some(1), false));
         assert_eq!(places(3, 2, 1), (vec![Some(0), Some(1)], Some(2), true));
-        assert_eq!(places(8, 2, 2), (vec![Some(0), Some(2)], Some(4), true));
-        assert_eq!(places(2, 0, 1), (vec![], Some(0), true));
-        assert_eq!(places(2, 1, 4), (vec![Some(0)], Some(1), true));
+        assert_eq!(places(8, 2, 2), (vec![Some(0), Some(2)], Some(7), true));
+        assert_eq!(places(2, 0, 1), (vec![], Some(1), true));
+        assert_eq!(places(2, 1, 4), (vec![Some(0)], Some(1), false));
     }
 }

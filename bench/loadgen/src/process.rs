@@ -11,6 +11,7 @@ use crate::child::{Counters, Hello, RelayChild, settings};
 
 /// A child, ended with its value.
 pub(crate) struct Process {
+    role: String,
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -66,6 +67,7 @@ impl Process {
             )));
         }
         Ok(Self {
+            role: role.to_owned(),
             child,
             input,
             output,
@@ -82,7 +84,12 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub(crate) fn counters(&mut self) -> io::Result<Counters> {
-        let gone = || io::Error::other("a relay process ended in the middle of the run");
+        let role = &self.role;
+        let gone = || {
+            io::Error::other(format!(
+                "the process of the {role} ended in the middle of the run"
+            ))
+        };
         let input = self.input.as_mut().ok_or_else(gone)?;
         input.write_all(b"\n").map_err(|_| gone())?;
         let mut line = String::new();
@@ -95,7 +102,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The end of its stdin ends it; it is not waited for, in case it hangs.
+        // Killed, not asked: it may hang.
         self.input = None;
         drop(self.child.kill());
         drop(self.child.wait());
@@ -107,16 +114,24 @@ impl Drop for Process {
 /// # Errors
 /// No such process, or not ours to look at.
 pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
-    let mut total = Duration::ZERO;
+    let mut times = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end between the two calls.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
             continue;
         };
         let first = text.split_whitespace().next();
-        total += Duration::from_nanos(first.and_then(|ns| ns.parse().ok()).unwrap_or(0));
+        times.extend(
+            first
+                .and_then(|ns| ns.parse().ok())
+                .map(Duration::from_nanos),
+        );
     }
-    Ok(total)
+    if times.is_empty() {
+        let text = format!("/proc/{pid}/task: no schedstat to read, so no CPU time");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    Ok(times.into_iter().sum())
 }
 
 /// Resident memory of a process.

@@ -124,6 +124,8 @@ impl Plans {
 /// How a process stood at some moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
+    /// When it was taken.
+    pub(crate) at: Option<Instant>,
     pub(crate) cpu: Duration,
     pub(crate) counters: Counters,
 }
@@ -145,6 +147,7 @@ pub(crate) struct Party {
 impl Party {
     fn snapshot(&mut self) -> io::Result<Snapshot> {
         Ok(Snapshot {
+            at: Some(clock::now()),
             counters: match &mut self.process {
                 Some(process) => process.counters()?,
                 None => Counters::new(),
@@ -390,7 +393,8 @@ impl Scene {
         let spec = Arc::new(Spec {
             way: self.way.clone(),
             groups: plans.groups.clone(),
-            spin: plans.spin.unwrap_or(alone),
+            // Where a relay that runs already has its threads is not known.
+            spin: plans.spin.unwrap_or(alone && plans.running.is_none()),
         });
         let checked = settings("loadgen", plans.engines, false, &plans.client_set)?;
         let (news, heard) = mpsc::unbounded_channel();
@@ -472,6 +476,9 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
     order(Order::Begin);
     let mut interrupted = interrupt.sleep(plans.warm_up).await;
     failed(&mut news).map_err(named)?;
+    if interrupted {
+        return Err(interrupted_early());
+    }
 
     for party in &mut scene.parties {
         party.before = party.snapshot()?;
@@ -505,8 +512,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
         let ended = workers.outcomes.recv().await;
         let (_, engine) = ended.ok_or_else(|| io::Error::other("the generator ended early"))??;
         ends += engine.ends();
-        effort.busy += engine.effort().busy;
-        effort.elapsed += engine.effort().elapsed;
+        effort.add(engine.effort());
         for (index, record) in engine.records().enumerate() {
             match records.get_mut(index) {
                 Some(sum) => sum.add(record),
@@ -567,7 +573,7 @@ async fn wait_until_ready(
                 };
             }
             () = interrupt.wait() => {
-                return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted before anything was measured"));
+                return Err(interrupted_early());
             }
             () = tokio::time::sleep(Duration::from_millis(500)) => {
                 let ready = live.ready.load(Ordering::Relaxed);
@@ -589,6 +595,11 @@ fn failed(news: &mut mpsc::UnboundedReceiver<News>) -> io::Result<()> {
         Ok(News::Failed(text)) => Err(io::Error::other(text)),
         Ok(News::Ready) | Err(_) => Ok(()),
     }
+}
+
+fn interrupted_early() -> io::Error {
+    let text = "interrupted before anything was measured";
+    io::Error::new(io::ErrorKind::Interrupted, text)
 }
 
 /// Ctrl-C, and SIGTERM.

@@ -27,7 +27,7 @@ pub(crate) fn outcome(plans: &Plans, measured: &Measured) -> Outcome {
         .map(|party| relay(party, seconds, &per_datagram))
         .collect();
     let busy = measured.effort.busy.as_secs_f64();
-    let share = ratio(busy, measured.effort.elapsed.as_secs_f64());
+    let share = measured.effort.share;
     // Round trips: of the load itself, or of a probe beside it.
     let probe = if echo {
         Some(main)
@@ -36,7 +36,9 @@ pub(crate) fn outcome(plans: &Plans, measured: &Measured) -> Outcome {
     };
     let times = probe.unwrap_or(main);
     let saturated = saturated(plans, measured, &relays, share);
-    let is_relay_limit = relays.iter().any(|relay| relay.role == saturated);
+    // How a process that is not ours spreads its work over threads is not known, so neither is its limit.
+    let is_relay_limit =
+        plans.running.is_none() && relays.iter().any(|relay| relay.role == saturated);
     Outcome {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machine: Machine::look(),
@@ -125,6 +127,8 @@ fn relay(party: &Party, seconds: f64, per_datagram: &impl Fn(f64) -> f64) -> Rel
         .cpu
         .saturating_sub(party.before.cpu)
         .as_secs_f64();
+    let between = party.after.at.zip(party.before.at);
+    let between = between.map(|(after, before)| (after - before).as_secs_f64());
     let counters = difference(&party.after.counters, &party.before.counters);
     let of = |name: &str| counters.get(name).copied().unwrap_or(0) as f64;
     let is_drop = |name: &str| {
@@ -136,10 +140,13 @@ fn relay(party: &Party, seconds: f64, per_datagram: &impl Fn(f64) -> f64) -> Rel
     Relay {
         role: party.role.clone(),
         cpu_us_per_datagram: per_datagram(cpu),
-        cpu_share: cpu / seconds,
+        cpu_share: cpu / between.unwrap_or(seconds),
         rss_bytes: party.rss_bytes,
         segments_per_send: ratio(of("sent_datagrams"), of("send_calls")),
-        segments_per_receive: ratio(of("received_datagrams"), of("receive_calls")),
+        segments_per_receive: ratio(
+            of("received_datagrams"),
+            of("receive_calls") - of("receive_empty"),
+        ),
         drops: last.into_iter().filter(|(name, _)| is_drop(name)).collect(),
     }
 }
@@ -192,10 +199,7 @@ fn saturated(plans: &Plans, measured: &Measured, relays: &[Relay], generator: f6
     if generator >= SATURATED {
         full.push("generator".to_owned());
     }
-    if !full.is_empty() {
-        return full.join(" and ");
-    }
-    // Nobody alone; perhaps those who share a core.
+    // Those who share a core may have nothing left though none of them fills it.
     if let Some(core) = measured.engine_core {
         let sharing = || {
             let parties = measured.parties.iter().zip(relays);
@@ -204,10 +208,13 @@ fn saturated(plans: &Plans, measured: &Measured, relays: &[Relay], generator: f6
         let sum: f64 = generator + sharing().map(|(_, relay)| relay.cpu_share).sum::<f64>();
         if sum >= SATURATED && sharing().next().is_some() {
             let roles: Vec<_> = sharing().map(|(_, relay)| relay.role.as_str()).collect();
-            return format!("core {core} ({}, generator)", roles.join(", "));
+            full.push(format!("core {core} ({}, generator)", roles.join(", ")));
         }
     }
-    "none".to_owned()
+    if full.is_empty() {
+        return "none".to_owned();
+    }
+    full.join(" and ")
 }
 
 /// The quantiles of times in nanoseconds.

@@ -9,7 +9,7 @@ use crate::run::{self, Interrupt, Plans};
 
 /// How much faster each step is until one fails.
 const STEP: f64 = 1.6;
-/// Halvings of the last step, by ratio: the result is known to a twentieth.
+/// Halvings of the last step, by ratio: the result is known to six per cent.
 const HALVINGS: u32 = 3;
 /// A point that delivers less than this share of what was offered has failed, whatever its loss: something queues.
 const KEPT_UP: f64 = 0.97;
@@ -41,17 +41,21 @@ pub(crate) async fn highest_within(
 ) -> io::Result<Outcome> {
     let (from, to) = rates.into_inner();
     let mut points: Vec<Outcome> = Vec::new();
-    let mut best: Option<usize> = None;
     let (mut good, mut bad) = (0.0, None);
     let mut rate = from;
     let mut halvings = 0;
     while !interrupt.happened() {
-        let point = at(plans, rate, interrupt).await?;
-        let kept_up = point.delivered_pps >= point.offered_pps * KEPT_UP;
+        let point = match at(plans, rate, interrupt).await {
+            Err(_) if interrupt.happened() => break,
+            point => point?,
+        };
+        if point.interrupted {
+            break;
+        }
+        let kept_up = point.delivered_pps >= point.offered_pps * KEPT_UP * (1.0 - max_loss);
         let passed = point.loss <= max_loss && kept_up;
         if passed && rate > good {
             good = rate;
-            best = Some(points.len());
         }
         if !passed {
             bad = Some(rate);
@@ -71,8 +75,8 @@ pub(crate) async fn highest_within(
         };
     }
     points.sort_by(|a, b| a.offered_pps.total_cmp(&b.offered_pps));
-    let best = best.and_then(|_| points.iter().find(|point| point.offered_pps == good));
-    match best {
+    // Nothing was offered at zero, where `good` began.
+    match points.iter().find(|point| point.offered_pps == good) {
         Some(best) => Ok(Outcome {
             workload: format!("{}-sweep", best.workload),
             interrupted: interrupt.happened(),
@@ -105,7 +109,10 @@ pub(crate) async fn curve(
         if interrupt.happened() {
             break;
         }
-        points.push(at(plans, highest.offered_pps * share, interrupt).await?);
+        match at(plans, highest.offered_pps * share, interrupt).await {
+            Err(_) if interrupt.happened() => break,
+            point => points.push(point?),
+        }
     }
     Ok(Outcome {
         workload: format!("{}-curve", plans.workload),

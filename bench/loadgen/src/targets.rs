@@ -182,7 +182,17 @@ pub(crate) async fn measure(wanted: &Wanted, interrupt: &mut Interrupt) -> io::R
                 break 'rounds;
             }
             let of_id = GOALS.iter().enumerate().filter(|(_, goal)| goal.id == id);
-            let figures = undisturbed(id, wanted, interrupt).await?;
+            let figures = undisturbed(id, wanted, interrupt).await;
+            if interrupt.happened() {
+                // Half a figure is none; what was found before is printed.
+                break 'rounds;
+            }
+            let figures = figures?;
+            assert_eq!(
+                of_id.clone().count(),
+                figures.len(),
+                "{id}: a figure per goal"
+            );
             let mut said = Vec::new();
             for ((index, goal), figure) in of_id.zip(figures) {
                 values[index].push(figure);
@@ -280,8 +290,12 @@ fn plans(wanted: &Wanted, topology: Topology, direction: Direction, pace: Pace) 
 
 /// CPU time of the first relay per datagram, and thousands of datagrams per second.
 fn cost(outcome: &Outcome) -> (f64, f64) {
-    let relay = outcome.relays.first();
-    let cpu = relay.map_or(0.0, |relay| relay.cpu_us_per_datagram);
+    // What delivers nothing costs without end, and is not free.
+    let relay = outcome
+        .relays
+        .first()
+        .filter(|_| outcome.delivered_pps > 0.0);
+    let cpu = relay.map_or(f64::INFINITY, |relay| relay.cpu_us_per_datagram);
     (cpu, outcome.delivered_pps / 1_000.0)
 }
 
@@ -368,7 +382,11 @@ async fn figures(id: &str, wanted: &Wanted, interrupt: &mut Interrupt) -> io::Re
             let mut plan = plan(Hop, Up, Pace::Window(FLOOD));
             plan.groups = fairness(plan.groups[0], 99, 20.0);
             let outcome = run::run(&plan, interrupt).await?.0;
-            let slow = outcome.beside.first().map_or(0.0, |slow| slow.loss);
+            let slow = outcome
+                .beside
+                .first()
+                .filter(|slow| slow.delivered_pps > 0.0);
+            let slow = slow.map_or(1.0, |slow| slow.loss);
             return Ok(vec![slow * 100.0]);
         }
         "T15" => {

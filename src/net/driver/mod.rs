@@ -11,7 +11,8 @@
 //! ```
 //!
 //! It asks for readiness and then makes plain system calls. Whoever calls it sees trains and [`SocketId`]s, never a
-//! descriptor or a buffer. A driver with an own io_uring behind the same methods brought nothing (PERF.md).
+//! descriptor or a buffer. PERF.md has the figures
+//! of a driver with an own io_uring, which brought nothing.
 //!
 //! Invariants:
 //! - A socket that had something to read is in `ready` until a receive call found it empty.
@@ -121,6 +122,8 @@ counters! {
     pub struct Stats {
         /// Receive calls, those that found nothing included.
         receive_calls,
+        /// Of those, the ones that found nothing.
+        receive_empty,
         /// Datagrams received.
         received_datagrams,
         /// Payload bytes received.

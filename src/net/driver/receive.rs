@@ -76,7 +76,10 @@ impl Reader<'_> {
             match self.train() {
                 Ok(Some(train)) => f(self.id, self.entry.tag, Received::Train(train)),
                 Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Visit::Empty,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stats.receive_empty += 1;
+                    return Visit::Empty;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.error(error, f),
             }

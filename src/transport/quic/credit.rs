@@ -62,7 +62,6 @@ mod tests {
     }
 
     proptest! {
-        // spec: 9000-4.6-a
         #[test]
         fn every_raise_is_announced_and_the_limit_is_reached(
             limit in 1u32..=65_536,

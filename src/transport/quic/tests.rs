@@ -322,7 +322,7 @@ fn a_tunnel_from_handshake_to_close() {
     pair.server.assert_empty();
 }
 
-// spec: 9114-6.1-a, 9000-4.6-a
+// spec: 9114-6.1-a
 #[test]
 fn a_client_that_opens_all_streams_at_once_gets_them_in_a_few_round_trips() {
     let mut pair = Pair::new(limits());

@@ -40,6 +40,9 @@ pub(crate) enum Payload {
     Imix,
 }
 
+/// What is due for less than this when a run ends has merely not had its turn.
+const GIVEN_UP: Duration = Duration::from_millis(5);
+
 /// Room that a closed loop waits for, in datagrams, unless its window is small.
 const TRAIN: u64 = 64;
 
@@ -211,6 +214,19 @@ impl GroupState {
         let size = self.group.payload.size(self.sent);
         self.sent += 1;
         (self.first + flow, due, size)
+    }
+
+    /// Counts what an open loop should have sent since `began` and did not: lost, and late by at least this much.
+    pub(super) fn give_up(&mut self, began: Instant, now: Instant) {
+        let Some(clockwork) = &mut self.clockwork else {
+            return;
+        };
+        while clockwork.due(now) > 0 {
+            let due = clockwork.take();
+            if due >= began && now > due + GIVEN_UP {
+                self.record.unsent(now - due);
+            }
+        }
     }
 
     /// A datagram of one of its flows arrived: those before it have arrived or are lost.

@@ -105,11 +105,9 @@ pub(crate) enum News {
     Failed(String),
 }
 
-/// Totals that the watching thread may look at any time.
+/// Totals of all engines that the watching thread may look at any time.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    /// Datagrams of the first group sent.
-    pub(crate) sent: AtomicU64,
     /// Datagrams of the first group delivered.
     pub(crate) delivered: AtomicU64,
     /// Flows that reach their target.
@@ -132,6 +130,18 @@ pub(crate) struct Effort {
     pub(crate) busy: Duration,
     /// From the first to the last measured turn.
     pub(crate) elapsed: Duration,
+    /// The largest share of a core that an engine was busy.
+    pub(crate) share: f64,
+}
+
+impl Effort {
+    /// Adds another engine's.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.busy += other.busy;
+        self.elapsed += other.elapsed;
+        let share = other.busy.as_secs_f64() / other.elapsed.as_secs_f64().max(1e-9);
+        self.share = self.share.max(share);
+    }
 }
 
 /// Datagrams of any kind at both ends, from the very beginning: what losses are counted from.
@@ -158,6 +168,10 @@ pub(crate) struct Engine {
     orders: Receiver<Order>,
     news: UnboundedSender<News>,
     live: Arc<Live>,
+    /// Which of how many engines this is.
+    place: (u32, u32),
+    /// Datagrams of the first group that `live` knows of.
+    published: u64,
     phase: Phase,
     epoch: Instant,
     routes: Vec<HopId>,
@@ -203,6 +217,8 @@ impl Engine {
             orders,
             news,
             live,
+            place: (number, engines),
+            published: 0,
             phase: Phase::Opening,
             epoch: now,
             routes: Vec::new(),
@@ -277,10 +293,13 @@ impl Engine {
         if self.routes.is_empty()
             && let Way::Tunnels { hops, connections } = &self.spec.way
         {
-            for connection in 0..*connections {
+            let (number, engines) = self.place;
+            let share = connections / engines + u32::from(number < connections % engines);
+            for connection in 0..share.max(1) {
                 // Hops that differ in what stands for their trust never share a connection.
                 let apart = hops.iter().cloned().map(|mut hop| {
-                    hop.crypto_hash = hop.crypto_hash.wrapping_add(connection.into());
+                    let apart = u64::from(number) << 32 | u64::from(connection);
+                    hop.crypto_hash = hop.crypto_hash.wrapping_add(apart);
                     hop
                 });
                 self.routes.push(machine.add_route(apart));
@@ -396,9 +415,7 @@ impl Engine {
         {
             flow.greeted = true;
             self.greeted += 1;
-            self.live
-                .ready
-                .store(self.greeted as u64, Ordering::Relaxed);
+            self.live.ready.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -501,6 +518,10 @@ impl Engine {
             if !self.spec.spin {
                 self.effort.busy = clock::thread_cpu_time().saturating_sub(cpu);
             }
+            // What the schedule wanted sent and the way did not take is part of the result.
+            for group in &mut self.groups {
+                group.give_up(began, now);
+            }
         }
     }
 
@@ -566,7 +587,7 @@ impl App for Engine {
     }
 
     fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
-        if self.spec.spin && self.active {
+        if self.spec.spin && self.active && self.measure_began.is_some() {
             self.effort.busy += now.saturating_duration_since(self.last_turn);
         }
         self.last_turn = now;
@@ -583,16 +604,18 @@ impl App for Engine {
                 self.slice(now);
                 let more = self.send(now, measured, machine, out);
                 if let Some(first) = self.groups.first() {
-                    self.live.sent.store(first.sent, Ordering::Relaxed);
-                    self.live
-                        .delivered
-                        .store(first.record.delivered, Ordering::Relaxed);
+                    let delivered = first.record.delivered;
+                    let news = delivered - self.published;
+                    self.live.delivered.fetch_add(news, Ordering::Relaxed);
+                    self.published = delivered;
                 }
                 more || self.spec.spin
             }
             Phase::Grace { until } => {
                 if now >= until {
                     self.phase = Phase::Over;
+                    // A relay that runs on must not keep tunnels of a run that is over.
+                    machine.stop(now, out);
                     self.groups
                         .iter_mut()
                         .for_each(|group| group.record.settle());

@@ -1,6 +1,6 @@
 //! What a group of flows did: counts, histograms, and a sample per second.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
@@ -81,6 +81,13 @@ impl Record {
     pub(super) fn time(&mut self, nanoseconds: u64) {
         self.arrived += 1;
         self.current.saturating_record(nanoseconds);
+    }
+
+    /// A datagram that was due never left, for at least this long.
+    pub(super) fn unsent(&mut self, waited: Duration) {
+        self.sent += 1;
+        self.late += 1;
+        self.current.saturating_record(waited.as_nanos() as u64);
     }
 
     /// Ends the running second.
