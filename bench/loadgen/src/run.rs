@@ -389,12 +389,12 @@ impl Scene {
 
     /// Starts the engines of the run.
     fn engines(&mut self, plans: &Plans) -> io::Result<Engines> {
-        let alone = self.places.engines_alone;
+        // Where a relay that runs already has its threads is not known.
+        let alone = self.places.engines_alone && plans.running.is_none();
         let spec = Arc::new(Spec {
             way: self.way.clone(),
             groups: plans.groups.clone(),
-            // Where a relay that runs already has its threads is not known.
-            spin: plans.spin.unwrap_or(alone && plans.running.is_none()),
+            spin: plans.spin.unwrap_or(alone),
         });
         let checked = settings("loadgen", plans.engines, false, &plans.client_set)?;
         let (news, heard) = mpsc::unbounded_channel();

@@ -9,8 +9,8 @@
 //!
 //! One thread, loopback, no relay: the CPU time of the thread inside of the driver that relays use, and nothing else.
 //! In it is what loopback makes a sender do for the receiver, and in the receiving of few datagrams at a time the
-//! reading of the clock, in both variants alike. The shared socket is of the kind that QUIC has, which also asks for the
-//! local address and ECN of what it receives.
+//! reading of the clock, in both variants alike. The shared socket is of the kind that QUIC has, which also asks for
+//! the local address and ECN of what it receives.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
