@@ -228,7 +228,7 @@ pub(crate) struct Output {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Load {
     /// What stands between client and target
-    #[arg(long, value_enum, default_value = "chain")]
+    #[arg(long, value_enum, default_value = "chain", conflicts_with = "relay")]
     pub(crate) topology: TopologyArg,
 
     /// Direction of the load
@@ -277,7 +277,7 @@ pub(crate) struct Load {
     pub(crate) carrier: Carrier,
 
     /// Worker threads of each relay
-    #[arg(long, default_value = "1")]
+    #[arg(long, default_value = "1", conflicts_with = "relay")]
     pub(crate) workers: NonZeroUsize,
 
     /// Threads of the generator, each with targets of its own
@@ -285,7 +285,7 @@ pub(crate) struct Load {
     pub(crate) generators: NonZeroUsize,
 
     /// How the relays wait for sockets: auto, uring, epoll
-    #[arg(long, value_name = "IO")]
+    #[arg(long, value_name = "IO", conflicts_with = "relay")]
     pub(crate) io: Option<String>,
 
     /// Measure this relay instead of starting some; give a second one to nest it in the first
@@ -571,6 +571,14 @@ mod tests {
             ("loadgen --set x", "KEY=VALUE"),
             ("loadgen sweep --max-loss 1", "must be in 0..1"),
             ("loadgen --compare a.json", "--compare"),
+            (
+                "loadgen --relay https://a --topology hop",
+                "cannot be used with",
+            ),
+            (
+                "loadgen --relay https://a --workers 2",
+                "cannot be used with",
+            ),
             ("loadgen --carrier h2", "possible values: h3"),
         ] {
             let error = parse(line).unwrap_err();

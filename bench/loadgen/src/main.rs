@@ -142,6 +142,7 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
                 return Err(wrong(format!("--to {to} is below --from {from}")));
             }
             single_file(&output)?;
+            own_rates(&load)?;
             let plans = load.plans(POINT);
             let outcome = sweep::highest_within(&plans, from..=to, max_loss, interrupt).await?;
             finish(&output, &outcome, None)?;
@@ -152,6 +153,7 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
             max_loss,
         }) => {
             single_file(&output)?;
+            own_rates(&load)?;
             let outcome = sweep::curve(&load.plans(POINT), CURVE_FROM, max_loss, interrupt).await?;
             finish(&output, &outcome, None)?;
         }
@@ -163,6 +165,7 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
         }) => {
             let mut plans = load.plans(RUN);
             plans.groups = targets::fairness(plans.groups[0], slow, slow_rate);
+            plans.connections = load.connections.min(1 + slow);
             plans.workload = "fairness".to_owned();
             let (outcome, records) = run::run(&plans, interrupt).await?;
             finish(&output, &outcome, records.get(1))?;
@@ -202,6 +205,20 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// A sweep chooses its rates by itself.
+fn own_rates(load: &Load) -> io::Result<()> {
+    let said = [
+        load.rate.map(|rate| format!("--rate {rate}")),
+        load.window.map(|window| format!("--window {window}")),
+    ];
+    match said.into_iter().flatten().next() {
+        Some(said) => Err(wrong(format!(
+            "{said}: a sweep and a curve choose the rate themselves, see --from and --to"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn wrong(text: String) -> io::Error {
