@@ -121,6 +121,8 @@ fn contradictions() {
     for (arguments, text) in [
         (&["sweep", "--from", "600", "--to", "500"][..], "--to"),
         (&["sweep", "--hgrm", "x"], "--hgrm"),
+        (&["sweep", "--rate", "5000"], "--rate 5000: a sweep"),
+        (&["curve", "--window", "64"], "--window 64: a sweep"),
         (&["targets", "--only", "T99"], "T99"),
         (
             &["--topology", "forwarder", "--generators", "2"],
