@@ -15,11 +15,13 @@ mod engine;
 mod forwarder;
 mod hgrm;
 mod idle;
+mod interrupt;
 mod machine;
 mod opener;
 mod outcome;
 mod place;
 mod process;
+mod progress;
 mod report;
 mod run;
 mod setup;
@@ -39,8 +41,8 @@ use serde::Serialize;
 
 use crate::cli::{Cli, Command, Load, Output};
 use crate::engine::Record;
+use crate::interrupt::Interrupt;
 use crate::outcome::Outcome;
-use crate::run::Interrupt;
 
 /// Exit code of a run that was ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;

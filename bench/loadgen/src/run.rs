@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -25,8 +25,10 @@ use tokio::sync::mpsc;
 
 use crate::child::{Counters, RelayChild, settings};
 use crate::engine::{self, Engine, Group, Live, News, Order, Record, Spec, Way};
+use crate::interrupt::Interrupt;
 use crate::place::{Places, cores};
 use crate::process::{self, Process};
+use crate::progress::Line;
 use crate::summary;
 
 /// What stands between client and target.
@@ -600,106 +602,4 @@ fn failed(news: &mut mpsc::UnboundedReceiver<News>) -> io::Result<()> {
 fn interrupted_early() -> io::Error {
     let text = "interrupted before anything was measured";
     io::Error::new(io::ErrorKind::Interrupted, text)
-}
-
-/// Ctrl-C, and SIGTERM.
-pub(crate) struct Interrupt {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    happened: bool,
-}
-
-impl Interrupt {
-    /// From now on neither ends the process by itself.
-    ///
-    /// # Errors
-    /// What the system refuses.
-    pub(crate) fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            happened: false,
-        })
-    }
-
-    /// Whether it has happened.
-    pub(crate) fn happened(&self) -> bool {
-        self.happened
-    }
-
-    async fn wait(&mut self) {
-        if !self.happened {
-            tokio::select! {
-                _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => {}
-            }
-            self.happened = true;
-        }
-    }
-
-    /// Whether it happened before `pause` was over.
-    pub(crate) async fn sleep(&mut self, pause: Duration) -> bool {
-        tokio::select! {
-            () = self.wait() => true,
-            () = tokio::time::sleep(pause) => false,
-        }
-    }
-}
-
-/// The progress line, on stderr: overwritten on a terminal, one every ten seconds elsewhere.
-struct Line {
-    wanted: bool,
-    terminal: bool,
-    last: (Option<Instant>, u64),
-}
-
-impl Line {
-    fn new(wanted: bool) -> Self {
-        Self {
-            wanted,
-            terminal: io::stderr().is_terminal(),
-            last: (None, 0),
-        }
-    }
-
-    fn show(&mut self, began: Instant, duration: Duration, live: &Live) {
-        let now = clock::now();
-        let delivered = live.delivered.load(Ordering::Relaxed);
-        let due = self.terminal
-            || self
-                .last
-                .0
-                .is_none_or(|last| now >= last + Duration::from_secs(10));
-        if !due {
-            return;
-        }
-        let since = (now - self.last.0.unwrap_or(began)).as_secs_f64().max(1e-3);
-        let rate = delivered.saturating_sub(self.last.1) as f64 / since;
-        self.last = (Some(now), delivered);
-        self.text(&format!(
-            "{:.0} of {} s  {rate:.0} datagrams/s",
-            (now - began).as_secs_f64(),
-            duration.as_secs()
-        ));
-    }
-
-    fn text(&mut self, text: &str) {
-        if !self.wanted {
-            return;
-        }
-        let mut out = io::stderr().lock();
-        // Progress that cannot be shown is no reason to stop.
-        drop(if self.terminal {
-            write!(out, "\r\x1b[K{text}").and_then(|()| out.flush())
-        } else {
-            writeln!(out, "{text}")
-        });
-    }
-
-    fn end(&mut self) {
-        if self.wanted && self.terminal {
-            drop(write!(io::stderr().lock(), "\r\x1b[K"));
-        }
-    }
 }

@@ -4,8 +4,9 @@ use std::io;
 use std::ops::RangeInclusive;
 
 use crate::engine::Pace;
+use crate::interrupt::Interrupt;
 use crate::outcome::Outcome;
-use crate::run::{self, Interrupt, Plans};
+use crate::run::{self, Plans};
 
 /// How much faster each step is until one fails.
 const STEP: f64 = 1.6;

@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use crate::cli::probe;
 use crate::engine::{Direction, Group, Pace, Payload};
+use crate::interrupt::Interrupt;
 use crate::outcome::Outcome;
 use crate::process::Ticks;
-use crate::run::{self, Interrupt, Plans, Topology};
+use crate::run::{self, Plans, Topology};
 use crate::{idle, setup, sweep};
 
 /// Datagrams under way in floods.
