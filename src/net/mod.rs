@@ -40,6 +40,7 @@ mod network;
 mod poll;
 mod socket;
 mod sys;
+mod tcp;
 mod train;
 
 pub use driver::{Driver, DriverConfig, Received, SendError, SocketId, Stats};
@@ -48,4 +49,5 @@ pub use network::{Network, TrainOutcome};
 pub use poll::{Waker, Woken};
 pub use socket::{Offload, SocketKind, ends_socket};
 pub use sys::raise_file_limit;
+pub use tcp::{TcpClose, TcpEvent, TcpId, TcpRead};
 pub use train::{Outgoing, Segments, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, Train};

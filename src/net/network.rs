@@ -1,9 +1,12 @@
 //! Sending, as the layers above see it: a driver in production, a simulated network in tests.
 
-use bytes::Bytes;
+use std::io::{self, IoSlice};
+
+use bytes::{Bytes, BytesMut};
 
 use super::driver::{Driver, SendError, SocketId};
 use super::socket::ends_socket;
+use super::tcp::{TcpClose, TcpId, TcpRead};
 use super::train::Outgoing;
 
 /// What became of a run of datagrams for a connected socket.
@@ -15,13 +18,37 @@ pub enum TrainOutcome {
     Dead,
 }
 
-/// Where datagrams leave.
+/// Where datagrams leave, and where the bytes of TCP connections come and go.
 pub trait Network {
     /// Sends one buffer of datagrams on a shared socket. What cannot be sent is lost and counted.
     fn send(&mut self, socket: SocketId, outgoing: &Outgoing<'_>);
 
     /// Sends datagrams to the peer of a connected socket, in order.
     fn send_train(&mut self, socket: SocketId, datagrams: &[Bytes]) -> TrainOutcome;
+
+    /// Appends up to `bytes_max` bytes that the peer sent to `buffer`.
+    ///
+    /// # Errors
+    /// The connection broke (`ConnectionReset` and the like), or the name is stale (`NotFound`).
+    fn read(
+        &mut self,
+        socket: TcpId,
+        buffer: &mut BytesMut,
+        bytes_max: usize,
+    ) -> io::Result<TcpRead>;
+
+    /// Sends as much of `data` as there is room for, and returns how many bytes that was. Less than all of it means
+    /// that there is no more room; [`TcpEvent::Ready`](super::TcpEvent::Ready) follows.
+    ///
+    /// # Errors
+    /// As [`Network::read`].
+    fn write(&mut self, socket: TcpId, data: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Ends our direction (FIN) behind everything written. A stale name is ignored.
+    fn shutdown(&mut self, socket: TcpId);
+
+    /// Closes a connection or a listener. A stale name is ignored.
+    fn close(&mut self, socket: TcpId, how: TcpClose);
 }
 
 impl Network for Driver {
@@ -38,5 +65,26 @@ impl Network for Driver {
                 TrainOutcome::Done
             }
         }
+    }
+
+    fn read(
+        &mut self,
+        socket: TcpId,
+        buffer: &mut BytesMut,
+        bytes_max: usize,
+    ) -> io::Result<TcpRead> {
+        self.tcp_read(socket, buffer, bytes_max)
+    }
+
+    fn write(&mut self, socket: TcpId, data: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.tcp_write(socket, data)
+    }
+
+    fn shutdown(&mut self, socket: TcpId) {
+        self.tcp_shutdown(socket);
+    }
+
+    fn close(&mut self, socket: TcpId, how: TcpClose) {
+        self.tcp_close(socket, how);
     }
 }

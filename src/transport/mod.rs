@@ -5,4 +5,5 @@
 //! certificates and makes the crypto configurations of both directions.
 
 pub mod quic;
+pub mod tcp;
 pub mod tls;

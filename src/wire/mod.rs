@@ -17,6 +17,7 @@
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 pub mod capsule;
+pub mod carrier;
 pub mod datagram;
 pub mod field;
 pub mod proxy_status;

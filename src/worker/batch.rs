@@ -116,7 +116,10 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::net::Outgoing;
+    use crate::net::{TcpClose, TcpId, TcpRead};
     use crate::tunnel::Table;
+    use bytes::BytesMut;
+    use std::io::{self, IoSlice};
 
     #[derive(Default)]
     struct Recorder {
@@ -137,6 +140,18 @@ mod tests {
                 TrainOutcome::Done
             }
         }
+
+        fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+
+        fn write(&mut self, _: TcpId, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+
+        fn shutdown(&mut self, _: TcpId) {}
+
+        fn close(&mut self, _: TcpId, _: TcpClose) {}
     }
 
     #[test]

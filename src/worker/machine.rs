@@ -20,9 +20,10 @@ use crate::error::Refusal;
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::net::steer::Steer;
-use crate::net::{Network, SocketId, Train};
+use crate::net::{Network, SocketId, TcpId, Train};
 use crate::server::Server;
 use crate::transport::quic::{ConnectionId, EndpointId, Hub};
+use crate::transport::tcp;
 use crate::tunnel::{EarlyLimits, Table, TunnelId};
 
 /// What a socket of a worker is for; the driver hands it back with what the socket received.
@@ -60,6 +61,41 @@ impl Tag {
     }
 }
 
+/// What a TCP socket of a worker is for; the driver hands it back with what happened to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpTag {
+    /// The target of a tunnel, or one of the addresses that are tried for it.
+    Target(TunnelId),
+    /// A listener, by its number in the configuration.
+    Listener(u32),
+    /// A connection that carries HTTP/2 or HTTP/1.1.
+    Carrier(tcp::ConnectionId),
+    /// A socket of the program that uses the machine, not of the machine.
+    App(u32),
+}
+
+impl TcpTag {
+    /// As the integer that a driver keeps.
+    pub fn to_bits(self) -> u64 {
+        match self {
+            Self::Target(tunnel) => tunnel.to_bits(),
+            Self::Listener(number) => 1 << 62 | u64::from(number),
+            Self::Carrier(connection) => 2 << 62 | connection.to_bits(),
+            Self::App(number) => 3 << 62 | u64::from(number),
+        }
+    }
+
+    /// The reverse of [`TcpTag::to_bits`].
+    pub fn from_bits(bits: u64) -> Self {
+        match bits >> 62 {
+            0 => Self::Target(TunnelId::from_bits(bits)),
+            1 => Self::Listener(bits as u32),
+            2 => Self::Carrier(tcp::ConnectionId::from_bits(bits)),
+            _ => Self::App(bits as u32),
+        }
+    }
+}
+
 /// Who wants a name resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolve {
@@ -79,6 +115,15 @@ pub trait Outside: Network {
 
     /// Closes a socket.
     fn remove(&mut self, socket: SocketId);
+
+    /// Starts a TCP connection to `target`; `Connected` or `Failed` follows.
+    ///
+    /// # Errors
+    /// What the system says at once: no route, no descriptor left.
+    fn connect_tcp(&mut self, target: SocketAddr, tag: TcpTag) -> io::Result<TcpId>;
+
+    /// Gives a TCP socket another tag, an accepted one its first of its own.
+    fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag);
 
     /// Starts to resolve a name; the answer goes to [`Machine::handle_resolved`]. Returns `false` when there is no room
     /// for another question; then no answer comes.

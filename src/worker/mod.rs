@@ -24,4 +24,4 @@ pub mod run;
 pub mod stats;
 mod turn;
 
-pub use self::machine::{LocalEvent, Machine, MachineLimits, Outside, Resolve, Setup, Tag};
+pub use self::machine::{LocalEvent, Machine, MachineLimits, Outside, Resolve, Setup, Tag, TcpTag};

@@ -5,7 +5,11 @@
 //!   └────────────────────────────────────────────────────────────────┴─► else: spin a while, arm the timer, park
 //! ```
 
+use super::machine::TcpTag;
+use crate::net::{TcpClose, TcpId, TcpRead};
+use bytes::BytesMut;
 use std::io;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -108,6 +112,27 @@ impl Network for World<'_> {
     fn send_train(&mut self, socket: SocketId, datagrams: &[Bytes]) -> TrainOutcome {
         self.driver.send_train(socket, datagrams)
     }
+
+    fn read(
+        &mut self,
+        socket: TcpId,
+        buffer: &mut BytesMut,
+        bytes_max: usize,
+    ) -> io::Result<TcpRead> {
+        Network::read(self.driver, socket, buffer, bytes_max)
+    }
+
+    fn write(&mut self, socket: TcpId, data: &[IoSlice<'_>]) -> io::Result<usize> {
+        Network::write(self.driver, socket, data)
+    }
+
+    fn shutdown(&mut self, socket: TcpId) {
+        Network::shutdown(self.driver, socket);
+    }
+
+    fn close(&mut self, socket: TcpId, how: TcpClose) {
+        Network::close(self.driver, socket, how);
+    }
 }
 
 impl Outside for World<'_> {
@@ -141,6 +166,14 @@ impl Outside for World<'_> {
                 None
             }
         }
+    }
+
+    fn connect_tcp(&mut self, target: SocketAddr, tag: TcpTag) -> io::Result<TcpId> {
+        self.driver.connect_tcp(target, tag.to_bits())
+    }
+
+    fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag) {
+        self.driver.set_tcp_tag(socket, tag.to_bits());
     }
 }
 

@@ -10,8 +10,11 @@
 //! here in a counted turn is named `uncounted_…`: the script stops counting inside, so a figure is the machine's alone.
 //! For the same reason machines never free what is allocated here.
 
+use bauta::net::{TcpClose, TcpId, TcpRead};
+use bauta::worker::TcpTag;
 use std::collections::VecDeque;
 use std::io;
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bauta::net::{
@@ -191,6 +194,18 @@ impl Network for World<'_> {
         }
         TrainOutcome::Done
     }
+
+    fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&mut self, _: TcpId, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn shutdown(&mut self, _: TcpId) {}
+
+    fn close(&mut self, _: TcpId, _: TcpClose) {}
 }
 
 impl Outside for World<'_> {
@@ -209,4 +224,10 @@ impl Outside for World<'_> {
     fn forward(&mut self, _: u32, _: u32, _: Train) -> Option<Train> {
         unreachable!("there is one worker");
     }
+
+    fn connect_tcp(&mut self, _: SocketAddr, _: TcpTag) -> io::Result<TcpId> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_tcp_tag(&mut self, _: TcpId, _: TcpTag) {}
 }

@@ -1,7 +1,10 @@
 //! What a machine sees of the outside: a listener, sockets towards targets, a name server that answers at once.
 
+use crate::net::{TcpClose, TcpId, TcpRead};
+use crate::worker::TcpTag;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
@@ -120,6 +123,18 @@ impl Network for World {
         self.delivered.extend_from_slice(datagrams);
         TrainOutcome::Done
     }
+
+    fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&mut self, _: TcpId, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn shutdown(&mut self, _: TcpId) {}
+
+    fn close(&mut self, _: TcpId, _: TcpClose) {}
 }
 
 impl Outside for World {
@@ -150,4 +165,10 @@ impl Outside for World {
     fn forward(&mut self, worker: u32, _: u32, _: Train) -> Option<Train> {
         panic!("there is no worker {worker}")
     }
+
+    fn connect_tcp(&mut self, _: SocketAddr, _: TcpTag) -> io::Result<TcpId> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_tcp_tag(&mut self, _: TcpId, _: TcpTag) {}
 }

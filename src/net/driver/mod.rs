@@ -21,6 +21,7 @@
 
 mod receive;
 mod send;
+mod tcp;
 #[cfg(test)]
 mod tests;
 

@@ -5,6 +5,8 @@
 //!       └──────── a test may lose them ◄─┘
 //! ```
 
+use crate::net::{TcpClose, TcpId, TcpRead};
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,6 +45,18 @@ impl Network for Wire {
     fn send_train(&mut self, _: SocketId, _: &[Bytes]) -> TrainOutcome {
         unreachable!("a hub has no connected sockets");
     }
+
+    fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&mut self, _: TcpId, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn shutdown(&mut self, _: TcpId) {}
+
+    fn close(&mut self, _: TcpId, _: TcpClose) {}
 }
 
 struct End {

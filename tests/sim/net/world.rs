@@ -1,6 +1,10 @@
 //! The network as one machine sees it: what `worker::run` puts in front of a driver, a resolver and a mailbox.
 
+use bauta::net::{TcpClose, TcpId, TcpRead};
+use bauta::worker::TcpTag;
+use bytes::BytesMut;
 use std::io;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 
 use bauta::net::{
@@ -57,6 +61,18 @@ impl Network for World<'_> {
         }
         TrainOutcome::Done
     }
+
+    fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&mut self, _: TcpId, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn shutdown(&mut self, _: TcpId) {}
+
+    fn close(&mut self, _: TcpId, _: TcpClose) {}
 }
 
 impl Outside for World<'_> {
@@ -105,4 +121,10 @@ impl Outside for World<'_> {
         self.net.wake_at(node, now);
         None
     }
+
+    fn connect_tcp(&mut self, _: SocketAddr, _: TcpTag) -> io::Result<TcpId> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_tcp_tag(&mut self, _: TcpId, _: TcpTag) {}
 }
