@@ -4,6 +4,7 @@
 //! streams, never tunnels, targets or policy. It reads no clock: every entry point takes `now`. `tls` loads
 //! certificates and makes the crypto configurations of both directions.
 
+pub mod carriers;
 pub mod quic;
 pub mod tcp;
 pub mod tls;

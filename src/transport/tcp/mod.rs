@@ -25,3 +25,124 @@ impl ConnectionId {
 /// Names one request stream of a connection: the stream identifier of HTTP/2, or 0 on HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u32);
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::quic::SendOutcome;
+use crate::http::h3::code::Code;
+use crate::http::h3::{GoAway, RecvData, RequestError, SendData};
+use crate::http::request::{RequestHead, ResponseHead};
+use crate::net::{Network, TcpId};
+use crate::wire::carrier::Carrier;
+
+/// Where the bytes of a connection go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteLink {
+    /// A TCP socket.
+    Socket(TcpId),
+    /// A CONNECT-TCP tunnel.
+    Tunnel,
+}
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub enum CloseReason {
+    /// It broke.
+    Lost,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Usable.
+    Connected(Carrier),
+    /// A request.
+    Request {
+        /// Stream.
+        stream: StreamId,
+        /// Head.
+        head: Box<RequestHead>,
+    },
+    /// A response.
+    Response {
+        /// Stream.
+        stream: StreamId,
+        /// Head.
+        head: Box<ResponseHead>,
+    },
+    /// Data.
+    Readable {
+        /// Stream.
+        stream: StreamId,
+    },
+    /// Room.
+    Writable {
+        /// Stream.
+        stream: StreamId,
+    },
+    /// Reset.
+    Reset {
+        /// Stream.
+        stream: StreamId,
+        /// Code.
+        code: Code,
+    },
+    /// More streams.
+    StreamsAvailable,
+    /// No more requests.
+    GoAway,
+    /// Over.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+        /// Streams.
+        bound: Vec<(StreamId, u64)>,
+    },
+}
+
+/// Hub.
+#[derive(Default)]
+pub struct TcpHub {}
+#[allow(missing_docs, unused, clippy::all, reason = "stub")]
+impl TcpHub {
+    pub fn accept(&mut self, now: Instant, socket: TcpId, peer: SocketAddr, tls: &Arc<rustls::ServerConfig>, net: &mut impl Network) -> Option<ConnectionId> { None }
+    pub fn connect(&mut self, now: Instant, link: ByteLink, tls: Arc<rustls::ClientConfig>, server_name: &str) -> Result<ConnectionId, std::io::Error> { Err(std::io::ErrorKind::Unsupported.into()) }
+    pub fn handle_ready(&mut self, id: ConnectionId) {}
+    pub fn handle_failed(&mut self, id: ConnectionId, error: std::io::Error) {}
+    pub fn expire(&mut self, now: Instant) {}
+    pub fn next_timeout(&self) -> Option<Instant> { None }
+    pub fn has_touched(&self) -> bool { false }
+    pub fn next_touched(&mut self) -> Option<ConnectionId> { None }
+    pub fn advance(&mut self, now: Instant, id: ConnectionId, net: &mut impl Network) {}
+    pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> { None }
+    pub fn flush(&mut self, now: Instant, net: &mut impl Network) {}
+    pub fn request(&mut self, id: ConnectionId, head: &RequestHead) -> Result<StreamId, RequestError> { Err(RequestError::GoingAway) }
+    pub fn respond(&mut self, id: ConnectionId, stream: StreamId, head: &ResponseHead, fin: bool) -> bool { false }
+    pub fn recv_data(&mut self, now: Instant, id: ConnectionId, stream: StreamId, bytes_max: usize) -> RecvData { RecvData::Gone }
+    pub fn send_room(&mut self, id: ConnectionId, stream: StreamId) -> usize { 0 }
+    pub fn send_data(&mut self, id: ConnectionId, stream: StreamId, data: Bytes) -> SendData { SendData::Gone }
+    pub fn send_datagram(&mut self, id: ConnectionId, stream: StreamId, payload: &[u8]) -> SendOutcome { SendOutcome::Gone }
+    pub fn is_waiting(&self, id: ConnectionId, stream: StreamId) -> bool { false }
+    pub fn finish(&mut self, id: ConnectionId, stream: StreamId) {}
+    pub fn reset(&mut self, id: ConnectionId, stream: StreamId, code: Code) {}
+    pub fn stop(&mut self, id: ConnectionId, stream: StreamId, code: Code) {}
+    pub fn bind(&mut self, id: ConnectionId, stream: StreamId, owner: u64) {}
+    pub fn unbind(&mut self, id: ConnectionId, stream: StreamId) {}
+    pub fn owner(&self, id: ConnectionId, stream: StreamId) -> Option<u64> { None }
+    pub fn goaway(&mut self, now: Instant, id: ConnectionId, kind: GoAway) {}
+    pub fn close(&mut self, now: Instant, id: ConnectionId, code: Code) {}
+    pub fn close_all(&mut self, now: Instant, net: &mut impl Network) {}
+    pub fn drain(&mut self) {}
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionId> { std::iter::empty() }
+    pub fn is_downstream(&self, id: ConnectionId) -> bool { false }
+    pub fn is_open(&self, id: ConnectionId) -> bool { false }
+    pub fn carrier(&self, id: ConnectionId) -> Option<Carrier> { None }
+    pub fn handle_bytes(&mut self, id: ConnectionId, data: Bytes) {}
+    pub fn handle_end(&mut self, id: ConnectionId, orderly: bool) {}
+    pub fn receive_room(&self, id: ConnectionId) -> usize { 0 }
+    pub fn poll_output(&mut self, id: ConnectionId, bytes_max: usize) -> Option<Bytes> { None }
+}
