@@ -34,7 +34,7 @@ use crate::net::steer::Steer;
 use crate::net::{Received, Train, clock};
 use crate::policy::Policy;
 use crate::policy::resolve::ResolveError;
-use crate::server::Server;
+use crate::server::{Server, Services};
 use crate::transport::quic::options::{Options, endpoint_config};
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
 use crate::transport::tls::{DevCa, quic_server, server_config};
@@ -264,7 +264,11 @@ impl Relay {
             public_only: false,
             ..Policy::default()
         };
-        let templates = vec![PathTemplate::well_known()];
+        let services = Services {
+            udp: vec![PathTemplate::well_known()],
+            tcp: Vec::new(),
+            classic: false,
+        };
         let machine = Machine::new(Setup {
             hub,
             listeners: vec![listener],
@@ -273,7 +277,7 @@ impl Relay {
             route: None,
             server: Server::new(
                 "relay.example",
-                templates,
+                services,
                 Vec::new(),
                 Handler::Direct(policy),
             ),

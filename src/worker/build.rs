@@ -25,7 +25,7 @@ use crate::net::listen::bind_group;
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
 use crate::policy::{Policy, own_addresses};
-use crate::server::Server;
+use crate::server::{Server, Services};
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
 use crate::transport::tls::{
@@ -254,7 +254,12 @@ impl Seed {
             Some(_) => Handler::Chain(self.policy),
             None => Handler::Direct(self.policy),
         };
-        let server = Server::new(&checked.name, self.templates, self.origins, handler);
+        let services = Services {
+            udp: self.templates,
+            tcp: Vec::new(),
+            classic: false,
+        };
+        let server = Server::new(&checked.name, services, self.origins, handler);
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
             hub,

@@ -13,6 +13,7 @@ use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::transport::quic::ConnectionId;
 use crate::tunnel::TunnelId;
+use crate::wire::carrier::Carrier;
 
 impl Machine {
     /// Refuses a tunnel that is not open yet. `response` is what the next hop said, if it was the next hop.
@@ -57,7 +58,7 @@ impl Machine {
         match refusal.reset() {
             Some(code) => self.hub.reset(connection, stream, Code(code.h3)),
             None => {
-                let head = self.server.refusal(refusal, received);
+                let head = self.server.refusal(refusal, received, Carrier::H3);
                 self.hub.respond(connection, stream, &head, true);
             }
         }

@@ -14,9 +14,10 @@ use crate::error::{Abort, Refusal};
 use crate::http::h3::code::Code;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::policy::resolve::Resolution;
-use crate::server::{Plan, accepted, check_accepted};
+use crate::server::{Plan, Protocol, Route, check_accepted};
 use crate::transport::quic::{ConnectionId, Link};
 use crate::tunnel::{Early, Inbound, TunnelId};
+use crate::wire::carrier::Carrier;
 use crate::wire::target::{Host, Target};
 
 impl Machine {
@@ -53,10 +54,18 @@ impl Machine {
         head: &RequestHead,
         out: &mut impl Outside,
     ) -> Result<(), Refusal> {
-        let plan = self.server.plan(head)?;
+        let plan = self.server.plan(head, Carrier::H3)?;
         let downstream = Leg::Stream { connection, stream };
-        match plan {
-            Plan::Direct(target) => {
+        let Plan {
+            protocol: Protocol::Udp,
+            target,
+            route,
+        } = plan
+        else {
+            return Err(Refusal::UnknownProtocol);
+        };
+        match route {
+            Route::Direct => {
                 let host = target.host.clone();
                 if matches!(host, Host::Name(_)) && self.resolves >= self.limits.resolves_max {
                     self.stats.resolves_refused += 1;
@@ -70,7 +79,7 @@ impl Machine {
                     Host::Name(name) => self.resolve(now, id, &name, out),
                 }
             }
-            Plan::Chain { target, via } => {
+            Route::Chain { via } => {
                 let hop = self.route.ok_or(Refusal::Misconfigured)?;
                 let id = self.open_chained(now, downstream, hop, Request { target, via });
                 self.hub.bind(connection, stream, id.to_bits());
@@ -224,7 +233,8 @@ impl Machine {
         self.arm(id, now + self.limits.tunnel_idle);
         match downstream {
             Leg::Stream { connection, stream } => {
-                if !self.hub.respond(connection, stream, &accepted(), false) {
+                let head = self.server.accepted(Protocol::Udp, Carrier::H3);
+                if !self.hub.respond(connection, stream, &head, false) {
                     return self.abort(now, id, Abort::ClientCancelled, out);
                 }
             }
@@ -286,8 +296,8 @@ impl Machine {
         let Some(id) = self.hub.owner(connection, stream).map(TunnelId::from_bits) else {
             return;
         };
-        match check_accepted(&head) {
-            Ok(()) => self.opened(now, id, Leg::Stream { connection, stream }, out),
+        match check_accepted(&head, Protocol::Udp) {
+            Ok(_) => self.opened(now, id, Leg::Stream { connection, stream }, out),
             Err(refusal) => self.refuse(now, id, refusal, Some(head), out),
         }
     }

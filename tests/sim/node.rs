@@ -20,7 +20,7 @@ use bauta::http::request::ResponseHead;
 use bauta::net::steer::Steer;
 use bauta::net::{Network, Outgoing, Received, SocketId};
 use bauta::policy::Policy;
-use bauta::server::Server;
+use bauta::server::{Server, Services};
 use bauta::transport::quic::Hub;
 use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
 use bauta::transport::tls::{
@@ -233,8 +233,12 @@ impl MachineNode {
             Some(_) => Handler::Chain(policy),
             None => Handler::Direct(policy),
         };
-        let templates = vec![PathTemplate::well_known()];
-        let server = Server::new(&settings.checked.name, templates, Vec::new(), handler);
+        let services = Services {
+            udp: vec![PathTemplate::well_known()],
+            tcp: Vec::new(),
+            classic: false,
+        };
+        let server = Server::new(&settings.checked.name, services, Vec::new(), handler);
         let machine = Machine::new(Setup {
             hub,
             listeners,

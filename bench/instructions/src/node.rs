@@ -11,7 +11,7 @@ use bauta::handler::Handler;
 use bauta::net::steer::Steer;
 use bauta::net::{Received, SocketId, Train};
 use bauta::policy::Policy;
-use bauta::server::Server;
+use bauta::server::{Server, Services};
 use bauta::transport::quic::Hub;
 use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
 use bauta::transport::tls::{DevCa, Trust, quic_server, server_config};
@@ -111,14 +111,18 @@ impl Node {
             Some(_) => Handler::Chain(policy),
             None => Handler::Direct(policy),
         };
-        let templates = vec![PathTemplate::well_known()];
+        let services = Services {
+            udp: vec![PathTemplate::well_known()],
+            tcp: Vec::new(),
+            classic: false,
+        };
         let machine = Machine::new(Setup {
             hub,
             listeners,
             dialler,
             pool,
             route: hop,
-            server: Server::new(&checked.name, templates, Vec::new(), handler),
+            server: Server::new(&checked.name, services, Vec::new(), handler),
             steer: (steer, 0),
             limits: machine_limits(&checked),
         });
