@@ -82,6 +82,8 @@ pub(super) struct Tunnel {
     pub(super) upstream: Leg,
     pub(super) state: State,
     pub(super) flow: Flow,
+    /// Whether a local user opened it.
+    pub(super) local: bool,
     /// Whose connection is to live in this tunnel.
     pub(super) nests: Option<DialId>,
     pub(super) last_active: Instant,
