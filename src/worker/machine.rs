@@ -22,7 +22,7 @@ use crate::error::Refusal;
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::net::steer::Steer;
-use crate::net::{Network, SocketId, TcpId, Train};
+use crate::net::{Network, SocketId, TcpEvent, TcpId, Train};
 use crate::server::Server;
 use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
 use crate::transport::quic::{EndpointId, Hub};
@@ -283,6 +283,17 @@ impl Machine {
     /// Makes another route known. See [`Pool::add_route`].
     pub fn add_route(&mut self, hops: impl IntoIterator<Item = Hop>) -> RouteId {
         self.pool.add_route(hops)
+    }
+
+    /// Something happened to a TCP socket of ours.
+    pub fn handle_tcp(
+        &mut self,
+        _now: Instant,
+        _socket: TcpId,
+        _tag: TcpTag,
+        _event: TcpEvent,
+        _out: &mut impl Outside,
+    ) {
     }
 
     /// How many tunnels there are.
