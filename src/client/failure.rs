@@ -18,7 +18,7 @@ impl Failed<'_> {
     pub(super) fn refusal(&self) -> Refusal {
         match self {
             Self::Quic(reason) => refusal_of(reason),
-            Self::Tcp(reason) => reason.refusal(),
+            Self::Tcp(reason) => refusal_of_tcp(reason),
         }
     }
 
@@ -66,6 +66,35 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
             | ConnectionError::LocallyClosed
             | ConnectionError::CidsExhausted,
         )
+        | CloseReason::Local => Refusal::DestinationUnavailable,
+    }
+}
+
+fn refusal_of_tcp(reason: &tcp::CloseReason) -> Refusal {
+    use std::io::ErrorKind;
+    use tcp::{CloseReason, TlsFailure};
+    match reason {
+        CloseReason::Tls(failure) => Refusal::NextHopTls {
+            fault: match failure {
+                TlsFailure::Certificate => TlsFault::Certificate,
+                TlsFailure::Alert { id } => TlsFault::Alert { id: *id },
+                TlsFailure::Protocol => TlsFault::Protocol,
+            },
+        },
+        CloseReason::Misbehaved(_) => Refusal::NextHopProtocol,
+        CloseReason::HandshakeTimeout | CloseReason::Lost(ErrorKind::TimedOut) => {
+            Refusal::ConnectTimeout
+        }
+        CloseReason::Lost(ErrorKind::ConnectionRefused) => Refusal::ConnectionRefused,
+        CloseReason::Lost(ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => {
+            Refusal::Unroutable
+        }
+        CloseReason::Lost(_)
+        | CloseReason::Peer(_)
+        | CloseReason::Truncated
+        | CloseReason::HeadTimeout
+        | CloseReason::IdleTimeout
+        | CloseReason::WriteTimeout
         | CloseReason::Local => Refusal::DestinationUnavailable,
     }
 }

@@ -204,7 +204,10 @@ impl Pool {
     pub fn add_route(&mut self, relays: impl IntoIterator<Item = Hop>) -> RouteId {
         let mut via = None;
         for relay in relays {
-            assert!(!relay.carriers.is_empty(), "a relay is reached on some carrier");
+            assert!(
+                !relay.carriers.is_empty(),
+                "a relay is reached on some carrier"
+            );
             let hops: Vec<_> = relay
                 .carriers
                 .iter()
@@ -247,7 +250,12 @@ impl Pool {
     }
 
     /// The hops of a route in the order in which a tunnel should try them, now and in this network.
-    pub fn choices(&self, now: Instant, route: RouteId, network: Option<IpAddr>) -> Vec<(Carrier, HopId)> {
+    pub fn choices(
+        &self,
+        now: Instant,
+        route: RouteId,
+        network: Option<IpAddr>,
+    ) -> Vec<(Carrier, HopId)> {
         let Route { hops, memory } = &self.routes[route.0 as usize];
         let mut hops = hops.clone();
         if let Some(carrier) = memory.recall(now, network) {
@@ -258,7 +266,13 @@ impl Pool {
     }
 
     /// A tunnel opened on this carrier: the next one tries it first.
-    pub fn remember(&mut self, now: Instant, route: RouteId, network: Option<IpAddr>, carrier: Carrier) {
+    pub fn remember(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        network: Option<IpAddr>,
+        carrier: Carrier,
+    ) {
         let Route { hops, memory } = &mut self.routes[route.0 as usize];
         match hops.first() {
             Some((preferred, _)) if *preferred == carrier => memory.forget(network),
@@ -313,7 +327,11 @@ impl Pool {
             None
         };
         match refusal {
-            Some(refusal) => self.events.push_back(PoolEvent::Failed { tunnel, ticket, refusal }),
+            Some(refusal) => self.events.push_back(PoolEvent::Failed {
+                tunnel,
+                ticket,
+                refusal,
+            }),
             None => {
                 entry.waiting.insert(number, (tunnel, request));
                 self.pump(now, hop, carriers);
@@ -364,7 +382,12 @@ impl Pool {
     }
 
     /// A connection can carry tunnels: on HTTP/2 and HTTP/3 the peer's SETTINGS have arrived.
-    pub fn handle_ready(&mut self, now: Instant, connection: ConnectionId, carriers: &mut Carriers) {
+    pub fn handle_ready(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        carriers: &mut Carriers,
+    ) {
         let Some(hop) = self.hop_of(connection) else {
             return;
         };
@@ -388,14 +411,24 @@ impl Pool {
     }
 
     /// The peer grants more streams.
-    pub fn handle_streams(&mut self, now: Instant, connection: ConnectionId, carriers: &mut Carriers) {
+    pub fn handle_streams(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        carriers: &mut Carriers,
+    ) {
         if let Some(hop) = self.hop_of(connection) {
             self.pump(now, hop, carriers);
         }
     }
 
     /// The peer accepts no more requests on this connection (RFC 9114 §5.2, RFC 9113 §6.8).
-    pub fn handle_goaway(&mut self, now: Instant, connection: ConnectionId, carriers: &mut Carriers) {
+    pub fn handle_goaway(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        carriers: &mut Carriers,
+    ) {
         let Some(hop) = self.hop_of(connection) else {
             return;
         };
@@ -465,9 +498,17 @@ impl Pool {
             let (tunnel, ticket) = (*tunnel, Ticket { hop, number });
             let head = entry.hop.request(request);
             let event = match entry.request(&head, carriers) {
-                Ok(Some(stream)) => PoolEvent::Opened { tunnel, ticket, stream },
+                Ok(Some(stream)) => PoolEvent::Opened {
+                    tunnel,
+                    ticket,
+                    stream,
+                },
                 Ok(None) => break,
-                Err(refusal) => PoolEvent::Failed { tunnel, ticket, refusal },
+                Err(refusal) => PoolEvent::Failed {
+                    tunnel,
+                    ticket,
+                    refusal,
+                },
             };
             self.events.push_back(event);
             entry.waiting.pop_first();
@@ -478,7 +519,9 @@ impl Pool {
         };
         let dials_max = dials_max.min(entry.waiting.len());
         let connections_max = connections_max.saturating_sub(entry.ready.len());
-        let wanted = dials_max.min(connections_max).saturating_sub(entry.dials.len());
+        let wanted = dials_max
+            .min(connections_max)
+            .saturating_sub(entry.dials.len());
         match entry.not_before {
             _ if wanted == 0 => {}
             Some(instant) if now < instant => self.wake_at(instant),

@@ -26,6 +26,9 @@ use quinn_proto::{EndpointConfig, ServerConfig};
 
 use self::client::Client;
 use self::world::{PEERS, World};
+use crate::transport::carriers::Carriers;
+use crate::transport::tcp::{TcpHub, TcpHubLimits};
+use crate::worker::HeadStarts;
 use crate::client::{Pool, PoolLimits};
 use crate::config::{Checked, Environment, parse};
 use crate::handler::Handler;
@@ -251,12 +254,13 @@ impl Relay {
         let pool = Pool::new(
             PoolLimits {
                 connections_per_hop_max: 1,
+                h1_connections_per_hop_max: 1,
                 waiting_per_hop_max: 1,
                 idle: Duration::from_secs(60),
                 backoff_min: Duration::from_millis(250),
                 backoff_max: Duration::from_secs(10),
             },
-            dialler,
+            (dialler, World::DIALLER),
             options(checked),
         );
         let policy = Policy {
@@ -270,7 +274,11 @@ impl Relay {
             classic: false,
         };
         let machine = Machine::new(Setup {
-            hub,
+            carriers: Carriers {
+                quic: hub,
+                tcp: TcpHub::new(TcpHubLimits::default()),
+            },
+            tcp_listeners: Vec::new(),
             listeners: vec![listener],
             dialler: (dialler, World::DIALLER),
             pool,
@@ -291,6 +299,9 @@ impl Relay {
                     bytes_max: 4096,
                 },
                 tunnel_idle: Duration::from_secs(120),
+                tcp_idle: Duration::from_secs(120),
+                tcp_buffer_bytes: 4096,
+                head_starts: HeadStarts::default(),
                 open_timeout: Duration::from_secs(10),
                 drain: Duration::from_secs(30),
             },

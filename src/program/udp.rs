@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::threads::{StartError, Workers, control_runtime, resolver};
-use crate::client::HopId;
+use crate::client::RouteId;
 use crate::config::Checked;
 use crate::error::{Refusal, TlsFault};
 use crate::http::request::ResponseHead;
@@ -111,7 +111,7 @@ struct Flow {
 
 /// The app: flows by address, and by tunnel.
 struct Forwarder {
-    hop: HopId,
+    hop: RouteId,
     target: Target,
     socket: SocketId,
     /// The tunnel that was opened before anybody asked, to see whether it works.
@@ -128,7 +128,7 @@ struct Forwarder {
 
 impl Forwarder {
     fn new(
-        hop: HopId,
+        hop: RouteId,
         target: Target,
         socket: std::net::UdpSocket,
         opened: tokio::sync::mpsc::Sender<Result<(), String>>,
@@ -224,8 +224,8 @@ impl App for Forwarder {
                     flow.send(self.socket, out);
                 }
             }
-            LocalEvent::Refused(tunnel, refusal, response) => {
-                let text = explain(refusal, response.as_deref());
+            LocalEvent::Refused(tunnel, refused) => {
+                let text = explain(&refused);
                 if self.spare == Some(tunnel) {
                     drop(self.opened.try_send(Err(text)));
                 } else {
@@ -233,6 +233,7 @@ impl App for Forwarder {
                 }
                 self.forget(tunnel);
             }
+            LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
             LocalEvent::Closed(tunnel) => self.forget(tunnel),
         }
     }

@@ -67,6 +67,15 @@ impl Carriers {
         }
     }
 
+    /// Whether the peer of a connection was heard after `since`.
+    pub fn heard_since(&self, connection: ConnectionId, since: Instant) -> bool {
+        let heard = match connection {
+            ConnectionId::Quic(id) => self.quic.last_heard(id),
+            ConnectionId::Tcp(id) => self.tcp.last_heard(id),
+        };
+        heard.is_some_and(|heard| heard > since)
+    }
+
     /// Opens a request stream.
     ///
     /// # Errors
@@ -91,12 +100,7 @@ impl Carriers {
     }
 
     /// Reads at most `bytes_max` bytes of a data stream; what was read gives credit to the peer.
-    pub fn recv_data(
-        &mut self,
-        now: Instant,
-        stream: RequestStream,
-        bytes_max: usize,
-    ) -> RecvData {
+    pub fn recv_data(&mut self, now: Instant, stream: RequestStream, bytes_max: usize) -> RecvData {
         match stream {
             RequestStream::Quic(id, stream) => self.quic.recv_data(now, id, stream, bytes_max),
             RequestStream::Tcp(id, stream) => self.tcp.recv_data(now, id, stream, bytes_max),
@@ -214,11 +218,19 @@ impl Carriers {
 
     /// Tells every client that no more requests are accepted.
     pub fn goaway(&mut self, now: Instant, kind: GoAway) {
-        let downstream: Vec<_> = self.quic.connections().filter(|id| self.quic.is_downstream(*id)).collect();
+        let downstream: Vec<_> = self
+            .quic
+            .connections()
+            .filter(|id| self.quic.is_downstream(*id))
+            .collect();
         for id in downstream {
             self.quic.goaway(now, id, kind);
         }
-        let downstream: Vec<_> = self.tcp.connections().filter(|id| self.tcp.is_downstream(*id)).collect();
+        let downstream: Vec<_> = self
+            .tcp
+            .connections()
+            .filter(|id| self.tcp.is_downstream(*id))
+            .collect();
         for id in downstream {
             self.tcp.goaway(now, id, kind);
         }
@@ -232,7 +244,11 @@ impl Carriers {
 
     /// When [`Carriers::expire`] has work at the earliest. May be early, never late.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.quic.next_timeout().into_iter().chain(self.tcp.next_timeout()).min()
+        self.quic
+            .next_timeout()
+            .into_iter()
+            .chain(self.tcp.next_timeout())
+            .min()
     }
 
     /// Whether a connection has something new.

@@ -11,6 +11,7 @@
 //! (RFC 9298), `tcp` on one for TCP; `early` keeps what arrives before the answer. No clock, no socket, no carrier in here.
 
 mod early;
+pub mod eyeballs;
 mod table;
 pub mod tcp;
 mod udp;

@@ -14,8 +14,9 @@ use thiserror::Error;
 
 use super::machine::{Machine, MachineLimits, Setup, Tag};
 use super::mailbox::{Address, Mailbox, mailbox};
+use super::race::HeadStarts;
 use super::run::{App, Question, Worker};
-use crate::client::{Hop, HopId, Pool, PoolLimits};
+use crate::client::{Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
 use crate::config::{self, Checked};
 use crate::error::Refusal;
 use crate::handler::Handler;
@@ -26,13 +27,16 @@ use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
 use crate::policy::{Policy, own_addresses};
 use crate::server::{Server, Services};
+use crate::transport::carriers::Carriers;
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
+use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
 use crate::tunnel::EarlyLimits;
-use crate::wire::template::{PathTemplate, TemplateError};
+use crate::wire::carrier::Carrier;
+use crate::wire::template::{PathTemplate, Template, TemplateError};
 
 /// A connection to a next hop that carried nothing for this long is closed.
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -226,7 +230,7 @@ impl Seed {
     /// What the system refuses.
     pub fn grow<A: App>(
         self,
-        app: impl FnOnce(Option<HopId>, &mut Driver) -> io::Result<A>,
+        app: impl FnOnce(Option<RouteId>, &mut Driver) -> io::Result<A>,
         questions: tokio::sync::mpsc::Sender<Question>,
     ) -> io::Result<Worker<A>> {
         let checked = &*self.checked;
@@ -248,7 +252,11 @@ impl Seed {
         let dialler = hub.add_endpoint(dialler);
         let dialler_socket = dialler_socket(&mut driver)?;
 
-        let mut pool = Pool::new(pool_limits(checked), dialler, self.options);
+        let mut pool = Pool::new(
+            pool_limits(checked),
+            (dialler, dialler_socket),
+            self.options,
+        );
         let hop = (!self.hops.is_empty()).then(|| pool.add_route(self.hops));
         let handler = match hop {
             Some(_) => Handler::Chain(self.policy),
@@ -262,7 +270,11 @@ impl Seed {
         let server = Server::new(&checked.name, services, self.origins, handler);
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
-            hub,
+            carriers: Carriers {
+                quic: hub,
+                tcp: TcpHub::new(TcpHubLimits::default()),
+            },
+            tcp_listeners: Vec::new(),
             listeners,
             dialler: (dialler, dialler_socket),
             pool,
@@ -311,16 +323,24 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
 /// # Errors
 /// When the authorities to trust cannot be read.
 pub fn hops(
-    templates: Vec<crate::wire::template::Template>,
+    templates: Vec<Template>,
     trust: Trust,
     headers: &[(::http::HeaderName, ::http::HeaderValue)],
 ) -> Result<Vec<Hop>, BuildError> {
     let tls = ClientTls::new(trust);
-    let crypto: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
-    let hop = |(index, template)| Hop {
-        template,
-        crypto: Arc::clone(&crypto),
-        crypto_hash: tls.client_hash(),
+    let quic: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
+    let hop_tls = HopTls {
+        quic,
+        h2: client_config(&tls)?,
+        h1: client_config(&tls)?,
+    };
+    let hop = |(index, udp): (usize, Template)| Hop {
+        tcp: udp.clone(),
+        udp,
+        tcp_form: TcpForm::default(),
+        carriers: vec![Carrier::H3],
+        tls: hop_tls.clone(),
+        tls_hash: tls.client_hash(),
         headers: if index == 0 {
             headers.iter().cloned().collect()
         } else {
@@ -394,6 +414,9 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
             bytes_max: checked.limits.early_bytes,
         },
         tunnel_idle: checked.timeouts.tunnel_idle,
+        tcp_idle: Duration::from_secs(7200),
+        tcp_buffer_bytes: 128 * 1024,
+        head_starts: HeadStarts::default(),
         open_timeout: checked.timeouts.open,
         drain: checked.timeouts.drain,
     }
@@ -403,6 +426,7 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
 pub fn pool_limits(checked: &Checked) -> PoolLimits {
     PoolLimits {
         connections_per_hop_max: config::limits::CONNECTIONS_PER_HOP,
+        h1_connections_per_hop_max: checked.limits.tunnels,
         waiting_per_hop_max: checked.limits.tunnels,
         idle: POOL_IDLE,
         backoff_min: BACKOFF.0,

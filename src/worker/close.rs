@@ -26,7 +26,8 @@ impl Machine {
         response: Option<Box<ResponseHead>>,
         out: &mut impl Outside,
     ) {
-        let Some(tunnel) = self.take(now, id, Ending::Reset(Code::H3_REQUEST_CANCELLED.0), out) else {
+        let Some(tunnel) = self.take(now, id, Ending::Reset(Code::H3_REQUEST_CANCELLED.0), out)
+        else {
             return;
         };
         match tunnel.downstream {
@@ -45,11 +46,13 @@ impl Machine {
                     response,
                     attempts,
                 };
-                self.local.push_back(LocalEvent::Refused(id, Box::new(refused)));
+                self.local
+                    .push_back(LocalEvent::Refused(id, Box::new(refused)));
             }
             Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) => {
                 if let Some(dial) = tunnel.nests {
-                    self.pool.handle_unreachable(now, dial, refusal, &mut self.carriers);
+                    self.pool
+                        .handle_unreachable(now, dial, refusal, &mut self.carriers);
                 }
             }
         }
@@ -116,7 +119,8 @@ impl Machine {
             Leg::None => {
                 if let Some(dial) = tunnel.nests {
                     let refusal = Refusal::DestinationUnavailable;
-                    self.pool.handle_unreachable(now, dial, refusal, &mut self.carriers);
+                    self.pool
+                        .handle_unreachable(now, dial, refusal, &mut self.carriers);
                 }
             }
             Leg::Socket(_) => {}
@@ -171,7 +175,8 @@ impl Machine {
             Leg::Stream(stream) => {
                 self.carriers.unbind(stream);
                 self.end_stream(stream, ending);
-                self.pool.release(now, stream.connection(), &mut self.carriers);
+                self.pool
+                    .release(now, stream.connection(), &mut self.carriers);
             }
             Leg::None | Leg::Nested(_) | Leg::Local => {}
         }

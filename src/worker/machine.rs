@@ -26,8 +26,8 @@ use crate::net::{Network, SocketId, TcpEvent, TcpId, Train};
 use crate::server::Server;
 use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
 use crate::transport::quic::{EndpointId, Hub};
-use crate::transport::tcp::TcpHub;
 use crate::transport::tcp;
+use crate::transport::tcp::TcpHub;
 use crate::tunnel::{EarlyLimits, Table, TunnelId};
 use crate::wire::carrier::Carrier;
 
@@ -283,17 +283,6 @@ impl Machine {
     /// Makes another route known. See [`Pool::add_route`].
     pub fn add_route(&mut self, hops: impl IntoIterator<Item = Hop>) -> RouteId {
         self.pool.add_route(hops)
-    }
-
-    /// Something happened to a TCP socket of ours.
-    pub fn handle_tcp(
-        &mut self,
-        _now: Instant,
-        _socket: TcpId,
-        _tag: TcpTag,
-        _event: TcpEvent,
-        _out: &mut impl Outside,
-    ) {
     }
 
     /// How many tunnels there are.

@@ -26,6 +26,8 @@ mod splice;
 pub mod stats;
 mod turn;
 
-pub use self::machine::{LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve, Setup, Tag, TcpTag};
+pub use self::machine::{
+    LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve, Setup, Tag, TcpTag,
+};
 pub use self::race::HeadStarts;
 pub use self::splice::LocalRead;

@@ -102,7 +102,9 @@ impl Machine {
     /// The HTTP version that a stream is on.
     pub(super) fn carrier_of(&self, stream: RequestStream) -> Carrier {
         // A connection that is gone gets no answer, whatever its version.
-        self.carriers.carrier(stream.connection()).unwrap_or(Carrier::H3)
+        self.carriers
+            .carrier(stream.connection())
+            .unwrap_or(Carrier::H3)
     }
 
     /// Answers `Expect: 100-continue` (RFC 9110 §10.1.1).
@@ -326,10 +328,11 @@ impl Machine {
                 self.stats.target_sockets_refused += 1;
                 Err(Refusal::Overloaded)
             } else {
-                out.connect_tcp(address, TcpTag::Target(id)).map_err(|error| {
-                    tracing::debug!(%error, "cannot open a target socket");
-                    socket_refusal(&error)
-                })
+                out.connect_tcp(address, TcpTag::Target(id))
+                    .map_err(|error| {
+                        tracing::debug!(%error, "cannot open a target socket");
+                        socket_refusal(&error)
+                    })
             };
             let Some(connecting) = self.connecting(id) else {
                 return;

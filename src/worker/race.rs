@@ -18,6 +18,7 @@ use ::http::StatusCode;
 
 use super::leg::{Leg, State};
 use super::machine::{Machine, Outside};
+use crate::client::TcpForm;
 use crate::client::{HopId, Request, RouteId, Ticket};
 use crate::error::Refusal;
 use crate::http::h3::code::Code;
@@ -25,7 +26,6 @@ use crate::http::request::ResponseHead;
 use crate::server::{Protocol, check_accepted};
 use crate::transport::carriers::RequestStream;
 use crate::tunnel::{Framing, TunnelId};
-use crate::client::TcpForm;
 use crate::wire::carrier::Carrier;
 
 /// How much earlier one carrier starts than the next.
@@ -171,9 +171,18 @@ impl Machine {
     }
 
     /// The head start of a carrier is over.
-    pub(super) fn handle_head_start_over(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+    pub(super) fn handle_head_start_over(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        out: &mut impl Outside,
+    ) {
         let delay = self.limits.head_starts.first;
-        let Some(Tunnel { state: State::Racing(race), .. }) = self.tunnels.get(id) else {
+        let Some(Tunnel {
+            state: State::Racing(race),
+            ..
+        }) = self.tunnels.get(id)
+        else {
             return;
         };
         let alive = race.attempts.iter().any(|attempt| {
@@ -190,9 +199,17 @@ impl Machine {
     }
 
     /// The pool found a stream; the request is on its way.
-    pub(super) fn handle_pooled(&mut self, now: Instant, id: TunnelId, ticket: Ticket, stream: RequestStream) {
+    pub(super) fn handle_pooled(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        ticket: Ticket,
+        stream: RequestStream,
+    ) {
         let attempt = self.race_mut(id).and_then(|race| {
-            race.attempts.iter_mut().find(|attempt| attempt.ticket == ticket)
+            race.attempts
+                .iter_mut()
+                .find(|attempt| attempt.ticket == ticket)
         });
         match attempt {
             Some(attempt) => {
@@ -202,7 +219,8 @@ impl Machine {
             // Nobody waits any more.
             None => {
                 self.carriers.reset(stream, Code::H3_REQUEST_CANCELLED);
-                self.pool.release(now, stream.connection(), &mut self.carriers);
+                self.pool
+                    .release(now, stream.connection(), &mut self.carriers);
             }
         }
     }
@@ -219,7 +237,11 @@ impl Machine {
         let Some(race) = self.race_mut(id) else {
             return;
         };
-        if let Some(index) = race.attempts.iter().position(|attempt| attempt.ticket == ticket) {
+        if let Some(index) = race
+            .attempts
+            .iter()
+            .position(|attempt| attempt.ticket == ticket)
+        {
             self.attempt_failed(now, id, index, refusal, None, out);
         }
     }
@@ -247,7 +269,8 @@ impl Machine {
             attempt.asked = None;
             let hop = attempt.ticket.hop;
             self.carriers.unbind(stream);
-            self.pool.release(now, stream.connection(), &mut self.carriers);
+            self.pool
+                .release(now, stream.connection(), &mut self.carriers);
             let ticket = self.pool.open(now, hop, id, request, &mut self.carriers);
             if let Some(race) = self.race_mut(id) {
                 race.attempts[index].ticket = ticket;
@@ -293,7 +316,8 @@ impl Machine {
             Some((stream, _)) => {
                 self.carriers.unbind(stream);
                 self.carriers.reset(stream, Code::H3_REQUEST_CANCELLED);
-                self.pool.release(now, stream.connection(), &mut self.carriers);
+                self.pool
+                    .release(now, stream.connection(), &mut self.carriers);
             }
             None => self.pool.cancel(attempt.ticket),
         }

@@ -53,8 +53,7 @@ impl Machine {
         self.stats.upstream_bytes += payload.len() as u64;
         match tunnel.upstream {
             Leg::Socket(socket) => {
-                self.batches
-                    .push(&mut flow.batch, id, socket, payload, out);
+                self.batches.push(&mut flow.batch, id, socket, payload, out);
             }
             Leg::Stream(stream) => {
                 self.carriers.send_datagram(stream, &payload);

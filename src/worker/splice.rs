@@ -22,6 +22,7 @@ use crate::error::Abort;
 use crate::http::h3::{RecvData, SendData};
 use crate::net::{TcpClose, TcpId, TcpRead};
 use crate::transport::carriers::{ConnectionId, RequestStream};
+use crate::transport::tcp::LinkOutput;
 use crate::tunnel::tcp::{Inbound, Outbound, Progress};
 use crate::tunnel::{Framing, TunnelId};
 
@@ -108,7 +109,9 @@ impl Pipe {
     fn take_framed(&mut self, bytes_max: usize) -> Bytes {
         let bare = self.writer.head_len_max() == 0;
         match self.waiting.front_mut() {
-            Some(first) if bare && (self.waiting_bytes == first.len() || first.len() >= bytes_max) => {
+            Some(first)
+                if bare && (self.waiting_bytes == first.len() || first.len() >= bytes_max) =>
+            {
                 let piece = first.split_to(first.len().min(bytes_max));
                 self.advance_taken(piece.len());
                 return piece;
@@ -218,7 +221,13 @@ impl Machine {
     }
 
     /// Moves what can be moved in one direction.
-    pub(super) fn pump(&mut self, now: Instant, id: TunnelId, direction: Direction, out: &mut impl Outside) {
+    pub(super) fn pump(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        direction: Direction,
+        out: &mut impl Outside,
+    ) {
         let mut moved = 0;
         loop {
             let step = self.fill(now, id, direction, out).and_then(|filled| {
@@ -291,13 +300,18 @@ impl Machine {
                 Leg::Stream(stream) => self.read_stream(now, id, direction, stream, room)?,
                 Leg::Tcp(socket) => self.read_socket(id, direction, socket, room, out)?,
                 Leg::Nested(ConnectionId::Tcp(inner)) => {
-                    match self.carriers.tcp.poll_output(inner, room) {
-                        Some(bytes) => {
+                    match self.carriers.tcp.poll_output(now, inner, room) {
+                        LinkOutput::Bytes(bytes) => {
                             let len = bytes.len();
                             self.push(id, direction, bytes);
                             len
                         }
-                        None => 0,
+                        LinkOutput::Blocked => 0,
+                        LinkOutput::Finished => {
+                            self.source_ended(id, direction);
+                            0
+                        }
+                        LinkOutput::Aborted => return Err(Broken(Abort::ClientCancelled)),
                     }
                 }
                 Leg::Local | Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => 0,
@@ -345,14 +359,21 @@ impl Machine {
         match read {
             RecvData::Data(data) => {
                 let len = data.len();
-                let Pipe { reader, waiting, waiting_bytes, .. } = pipe;
+                let Pipe {
+                    reader,
+                    waiting,
+                    waiting_bytes,
+                    ..
+                } = pipe;
                 let progress = reader.handle_data(data, &mut |payload| {
                     *waiting_bytes += payload.len();
                     waiting.push_back(payload);
                 });
                 match progress {
                     Ok(Progress::Open) => {}
-                    Ok(Progress::Ended) if pipe.stage == Stage::Flowing => pipe.stage = Stage::Ending,
+                    Ok(Progress::Ended) if pipe.stage == Stage::Flowing => {
+                        pipe.stage = Stage::Ending
+                    }
                     Ok(Progress::Ended) => {}
                     Err(error) => return Err(self.bad_framing(&error)),
                 }
@@ -473,7 +494,7 @@ impl Machine {
                         break;
                     };
                     let bytes = pipe.take_framed(room);
-                    self.carriers.tcp.handle_bytes(inner, bytes);
+                    self.carriers.tcp.handle_bytes(inner, &bytes);
                 }
                 Leg::Local => {
                     self.announce_readable(id);
@@ -481,7 +502,9 @@ impl Machine {
                 }
                 Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => break,
             }
-            let left = self.pipe(id, direction).map_or(0, |(_, _, pipe)| pipe.waiting_bytes);
+            let left = self
+                .pipe(id, direction)
+                .map_or(0, |(_, _, pipe)| pipe.waiting_bytes);
             drained += before - left;
         }
         Ok(drained)
@@ -546,7 +569,10 @@ impl Machine {
         if !splice.is_done() {
             return;
         }
-        let legs = [(tunnel.downstream, splice.down.writer), (tunnel.upstream, splice.up.writer)];
+        let legs = [
+            (tunnel.downstream, splice.down.writer),
+            (tunnel.upstream, splice.up.writer),
+        ];
         for (leg, writer) in legs {
             match leg {
                 Leg::Stream(stream) if writer.head_len_max() > 0 => self.carriers.finish(stream),
@@ -558,10 +584,13 @@ impl Machine {
     }
 
     fn close_if_over(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        let over = self.tunnels.get(id).is_some_and(|tunnel| match &tunnel.flow {
-            Flow::Tcp(splice) => splice.is_closed(),
-            Flow::Udp(_) => false,
-        });
+        let over = self
+            .tunnels
+            .get(id)
+            .is_some_and(|tunnel| match &tunnel.flow {
+                Flow::Tcp(splice) => splice.is_closed(),
+                Flow::Udp(_) => false,
+            });
         if over {
             self.complete(now, id, out);
         }
@@ -569,10 +598,12 @@ impl Machine {
 
     /// Whether both directions of a TCP tunnel have ended.
     pub(super) fn is_done(&self, id: TunnelId) -> bool {
-        self.tunnels.get(id).is_some_and(|tunnel| match &tunnel.flow {
-            Flow::Tcp(splice) => splice.is_done(),
-            Flow::Udp(_) => false,
-        })
+        self.tunnels
+            .get(id)
+            .is_some_and(|tunnel| match &tunnel.flow {
+                Flow::Tcp(splice) => splice.is_done(),
+                Flow::Udp(_) => false,
+            })
     }
 
     /// Takes a tunnel whose directions have both ended out of the table.
@@ -591,7 +622,8 @@ impl Machine {
             }
         }
         if let Leg::Stream(stream) = tunnel.upstream {
-            self.pool.release(now, stream.connection(), &mut self.carriers);
+            self.pool
+                .release(now, stream.connection(), &mut self.carriers);
         }
         if tunnel.local {
             self.local.push_back(LocalEvent::Closed(id));
@@ -645,7 +677,13 @@ impl Machine {
     }
 
     /// Sends bytes to the target. More than [`Machine::local_room`] is a mistake of the caller, and kept all the same.
-    pub fn write_local(&mut self, now: Instant, id: TunnelId, bytes: Bytes, out: &mut impl Outside) {
+    pub fn write_local(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        bytes: Bytes,
+        out: &mut impl Outside,
+    ) {
         if let Some((Leg::Local, _, pipe)) = self.pipe(id, Direction::Up)
             && pipe.stage == Stage::Flowing
             && !bytes.is_empty()

@@ -5,6 +5,7 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -196,6 +197,18 @@ impl Machine {
             self.abort(now, tunnel, Abort::TargetUnreachable, out);
         }
         self.carriers.flush(now, out);
+        self.pass_nested_output(now, out);
+    }
+
+    /// What nested connections on HTTP/2 and HTTP/1.1 have written leaves through the tunnels that they live in, outer
+    /// ones behind inner ones.
+    fn pass_nested_output(&mut self, now: Instant, out: &mut impl Outside) {
+        while let Some(inner) = self.carriers.tcp.next_output() {
+            if let Some(tunnel) = self.carrier_tunnel(ConnectionId::Tcp(inner)) {
+                self.pump(now, tunnel, Direction::Up, out);
+            }
+            self.carriers.flush(now, out);
+        }
     }
 
     /// Whether a turn has work left that waits for no deadline.
@@ -224,7 +237,8 @@ impl Machine {
                 Event::Connected => {}
                 Event::Closed { reason, bound } => {
                     let streams = bound.into_iter();
-                    let bound = streams.map(|(stream, owner)| (RequestStream::Quic(id, stream), owner));
+                    let bound =
+                        streams.map(|(stream, owner)| (RequestStream::Quic(id, stream), owner));
                     let failed = Failed::Quic(&reason);
                     self.handle_connection_closed(now, ConnectionId::Quic(id), failed, bound, out);
                 }
@@ -274,9 +288,12 @@ impl Machine {
                 self.handle_aborted(now, on(stream), &reason, out);
             }
             h3::Event::StreamsAvailable => {
-                self.pool.handle_streams(now, connection, &mut self.carriers);
+                self.pool
+                    .handle_streams(now, connection, &mut self.carriers);
             }
-            h3::Event::GoAway { .. } => self.pool.handle_goaway(now, connection, &mut self.carriers),
+            h3::Event::GoAway { .. } => {
+                self.pool.handle_goaway(now, connection, &mut self.carriers)
+            }
         }
     }
 
@@ -303,8 +320,10 @@ impl Machine {
             tcp::Event::Readable { stream } => self.readable.push_back(on(stream)),
             tcp::Event::Writable { stream } => self.handle_writable(now, on(stream), out),
             tcp::Event::Reset { stream, code } => self.handle_reset(now, on(stream), code, out),
+            tcp::Event::Malformed => self.stats.requests_malformed += 1,
             tcp::Event::StreamsAvailable => {
-                self.pool.handle_streams(now, connection, &mut self.carriers);
+                self.pool
+                    .handle_streams(now, connection, &mut self.carriers);
             }
             tcp::Event::GoAway => self.pool.handle_goaway(now, connection, &mut self.carriers),
             tcp::Event::Closed { reason, bound } => {
@@ -354,12 +373,27 @@ impl Machine {
     }
 
     /// A client connected.
-    fn accept(&mut self, now: Instant, number: u32, socket: TcpId, peer: SocketAddr, out: &mut impl Outside) {
-        let Some(tls) = self.tcp_listeners.get(number as usize).and_then(Option::as_ref) else {
+    fn accept(
+        &mut self,
+        now: Instant,
+        number: u32,
+        socket: TcpId,
+        peer: SocketAddr,
+        out: &mut impl Outside,
+    ) {
+        let Some(tls) = self
+            .tcp_listeners
+            .get(number as usize)
+            .and_then(Option::as_ref)
+        else {
             return out.close(socket, TcpClose::Abort);
         };
         // A connection that a limit refuses is closed and counted by the hub.
-        if let Some(id) = self.carriers.tcp.accept(now, socket, peer, tls, out) {
+        if let Some(id) = self
+            .carriers
+            .tcp
+            .accept(now, socket, peer, Arc::clone(tls), out)
+        {
             out.set_tcp_tag(socket, TcpTag::Carrier(id));
             self.carriers.tcp.handle_ready(id);
         }
@@ -402,11 +436,20 @@ impl Machine {
     }
 
     /// Starts a TCP connection to a next hop, and TLS behind it.
-    fn dial_tcp(&mut self, now: Instant, dial: DialId, address: SocketAddr, out: &mut impl Outside) {
-        let refusal = match out.connect_tcp(address, TcpTag::Carrier(tcp::ConnectionId::NONE)) {
+    fn dial_tcp(
+        &mut self,
+        now: Instant,
+        dial: DialId,
+        address: SocketAddr,
+        out: &mut impl Outside,
+    ) {
+        let refusal = match out.connect_tcp(address, TcpTag::App(0)) {
             Ok(socket) => {
                 let link = ByteLink::Socket(socket);
-                match self.pool.connect_tcp(now, dial.hop, link, &mut self.carriers) {
+                match self
+                    .pool
+                    .connect_tcp(now, dial.hop, link, &mut self.carriers)
+                {
                     Ok(connection) => {
                         if let ConnectionId::Tcp(id) = connection {
                             out.set_tcp_tag(socket, TcpTag::Carrier(id));
@@ -424,7 +467,8 @@ impl Machine {
                 Refusal::Unroutable
             }
         };
-        self.pool.handle_unreachable(now, dial, refusal, &mut self.carriers);
+        self.pool
+            .handle_unreachable(now, dial, refusal, &mut self.carriers);
     }
 
     fn handle_connection_closed(
@@ -436,7 +480,8 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         tracing::debug!(reason = ?failed, "a connection is over");
-        self.pool.handle_closed(now, id, &failed, &mut self.carriers);
+        self.pool
+            .handle_closed(now, id, &failed, &mut self.carriers);
         if let Some(carrier) = self.nested.remove(&id) {
             self.abort(now, carrier, Abort::ClientClosed, out);
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use bauta::client::{Hop, HopId};
+use bauta::client::{Hop, RouteId};
 use bauta::program::threads::Workers;
 use bauta::wire::target::Target;
 use bauta::worker::build::Plan;
@@ -116,7 +116,7 @@ impl Drop for Opening {
 struct Opener {
     /// One route per connection, until they are known to the machine.
     hops: Vec<Vec<Hop>>,
-    routes: Vec<HopId>,
+    routes: Vec<RouteId>,
     target: Target,
     orders: Receiver<Order>,
     news: Sender<Result<(), String>>,

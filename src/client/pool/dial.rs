@@ -53,7 +53,9 @@ impl Dial {
 
     /// The handshakes beside the one that won.
     pub(super) fn others(self, winner: ConnectionId) -> impl Iterator<Item = ConnectionId> {
-        self.connections.into_iter().filter(move |connection| *connection != winner)
+        self.connections
+            .into_iter()
+            .filter(move |connection| *connection != winner)
     }
 }
 
@@ -63,7 +65,10 @@ impl Pool {
         let number = self.number();
         let dial = DialId { hop, number };
         let entry = &mut self.entries[hop.0 as usize];
-        let asked = entry.dials.iter().any(|dial| matches!(dial.stage, Stage::Resolving { .. }));
+        let asked = entry
+            .dials
+            .iter()
+            .any(|dial| matches!(dial.stage, Stage::Resolving { .. }));
         let stage = match entry.via {
             Some(via) => {
                 let kind = match entry.carrier {
@@ -71,7 +76,12 @@ impl Pool {
                     Carrier::H2 | Carrier::H1 => TunnelKind::TCP,
                 };
                 let target = entry.hop.target();
-                self.events.push_back(PoolEvent::Nest { dial, via, target, kind });
+                self.events.push_back(PoolEvent::Nest {
+                    dial,
+                    via,
+                    target,
+                    kind,
+                });
                 Stage::Tunnelling
             }
             None => {
@@ -117,7 +127,10 @@ impl Pool {
                 let addresses = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
                 dial.addresses = addresses.collect();
                 dial.stage = Stage::Handshaking { next: now };
-                dials.push(DialId { hop, number: dial.number });
+                dials.push(DialId {
+                    hop,
+                    number: dial.number,
+                });
             }
         }
         for dial in dials {
@@ -151,7 +164,9 @@ impl Pool {
             let Some(dial) = self.dial_mut(id) else {
                 return;
             };
-            dial.stage = Stage::Handshaking { next: now + ATTEMPT_DELAY };
+            dial.stage = Stage::Handshaking {
+                next: now + ATTEMPT_DELAY,
+            };
             let Some(address) = dial.addresses.pop_front() else {
                 if dial.connections.is_empty() {
                     let refusal = dial.refusal;
@@ -162,12 +177,15 @@ impl Pool {
             self.wake_at(now + ATTEMPT_DELAY);
             self.entries[id.hop.0 as usize].address = Some(address);
             match carrier {
-                Carrier::H3 => match self.connect_quic(now, id.hop, address, self.link(), carriers) {
+                Carrier::H3 => match self.connect_quic(now, id.hop, address, self.link(), carriers)
+                {
                     Ok(connection) => return self.handle_connecting(id, connection),
                     Err(refusal) => self.note_failure(id, refusal),
                 },
                 Carrier::H2 | Carrier::H1 => {
-                    return self.events.push_back(PoolEvent::Connect { dial: id, address });
+                    return self
+                        .events
+                        .push_back(PoolEvent::Connect { dial: id, address });
                 }
             }
         }
@@ -221,7 +239,13 @@ impl Pool {
     }
 
     /// The answer to [`PoolEvent::Connect`] and [`PoolEvent::Nest`] when there is no way to the hop.
-    pub fn handle_unreachable(&mut self, now: Instant, id: DialId, refusal: Refusal, carriers: &mut Carriers) {
+    pub fn handle_unreachable(
+        &mut self,
+        now: Instant,
+        id: DialId,
+        refusal: Refusal,
+        carriers: &mut Carriers,
+    ) {
         let Some(dial) = self.dial_mut(id) else {
             return;
         };
@@ -279,7 +303,10 @@ impl Pool {
         let mut config = ClientConfig::new(Arc::clone(&entry.hop.tls.quic));
         config.transport_config(transport);
         let name = entry.hop.server_name();
-        match carriers.quic.connect(now, self.dialler.0, config, address, &name, link) {
+        match carriers
+            .quic
+            .connect(now, self.dialler.0, config, address, &name, link)
+        {
             Ok(id) => Ok(ConnectionId::Quic(id)),
             Err(error) => {
                 tracing::warn!(%error, "cannot dial the next hop");
@@ -307,7 +334,10 @@ impl Pool {
         entry.small_path |= reason.is_silence();
         dial.connections.retain(|other| *other != connection);
         dial.refusal = reason.refusal();
-        let id = DialId { hop, number: dial.number };
+        let id = DialId {
+            hop,
+            number: dial.number,
+        };
         self.try_next_address(now, id, carriers);
     }
 
@@ -324,7 +354,10 @@ impl Pool {
                 }
                 Stage::Handshaking { next } if !dial.addresses.is_empty() => {
                     if next <= now {
-                        overdue.push(DialId { hop, number: dial.number });
+                        overdue.push(DialId {
+                            hop,
+                            number: dial.number,
+                        });
                     }
                     next
                 }
@@ -362,11 +395,13 @@ impl Pool {
             return;
         }
         let waiting = std::mem::take(&mut entry.waiting);
-        let failed = waiting.into_iter().map(|(number, (tunnel, _))| PoolEvent::Failed {
-            tunnel,
-            ticket: super::Ticket { hop, number },
-            refusal,
-        });
+        let failed = waiting
+            .into_iter()
+            .map(|(number, (tunnel, _))| PoolEvent::Failed {
+                tunnel,
+                ticket: super::Ticket { hop, number },
+                refusal,
+            });
         self.events.extend(failed);
     }
 }

@@ -42,7 +42,11 @@ impl Memory {
             self.kept.remove(0);
         }
         let until = now + LASTS;
-        self.kept.push(Kept { network, carrier, until });
+        self.kept.push(Kept {
+            network,
+            carrier,
+            until,
+        });
     }
 
     /// The preferred carrier works.
@@ -65,7 +69,11 @@ mod tests {
         assert_eq!(memory.recall(start, home), Some(Carrier::H2));
         assert_eq!(memory.recall(start, away), None);
         memory.keep(start + LASTS / 2, home, Carrier::H2);
-        assert_eq!(memory.recall(start + LASTS, home), None, "it renewed itself");
+        assert_eq!(
+            memory.recall(start + LASTS, home),
+            None,
+            "it renewed itself"
+        );
         memory.keep(start + LASTS, home, Carrier::H1);
         assert_eq!(memory.recall(start + LASTS, home), Some(Carrier::H1));
         memory.forget(home);

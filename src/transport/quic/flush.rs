@@ -59,11 +59,7 @@ impl Hub {
     }
 
     /// Sends packets of a nested connection as datagrams of the tunnel that it lives in.
-    fn send_nested<'a>(
-        &mut self,
-        tunnel: RequestStream,
-        packets: impl Iterator<Item = &'a [u8]>,
-    ) {
+    fn send_nested<'a>(&mut self, tunnel: RequestStream, packets: impl Iterator<Item = &'a [u8]>) {
         match tunnel {
             // After the end of the tunnel nothing may be sent in it (RFC 9297 §2.1).
             RequestStream::Quic(outer, stream) if self.owner(outer, stream).is_none() => {}

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bauta::client::{Hop, HopId};
+use bauta::client::{Hop, RouteId};
 use bauta::net::{Driver, Received, SocketId, SocketKind, clock, listen};
 use bauta::transport::quic::SendOutcome;
 use bauta::tunnel::TunnelId;
@@ -174,7 +174,7 @@ pub(crate) struct Engine {
     published: u64,
     phase: Phase,
     epoch: Instant,
-    routes: Vec<HopId>,
+    routes: Vec<RouteId>,
     target: SocketId,
     target_address: SocketAddr,
     flows: Vec<Flow>,
