@@ -146,6 +146,11 @@ impl ClientConn {
         max.saturating_sub(self.inbound.buffer.len())
     }
 
+    /// Bytes that wait here, in a head that is not complete or for `recv_data`.
+    pub fn buffered_bytes(&self) -> usize {
+        self.inbound.buffer.len()
+    }
+
     /// Takes bytes of the peer off `input`, as many as [`receive_room`](Self::receive_room) says. Without a tunnel to
     /// come they are dropped.
     pub fn handle_bytes(&mut self, input: &mut BytesMut) {

@@ -19,11 +19,15 @@
 
 mod client;
 mod fields;
+#[doc(hidden)]
+pub mod fuzz_entry;
 mod inbound;
 mod request;
 mod response;
 mod scan;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

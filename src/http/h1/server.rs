@@ -109,6 +109,11 @@ impl ServerConn {
         max.saturating_sub(self.inbound.buffer.len())
     }
 
+    /// Bytes that wait here, in a head that is not complete or for `recv_data`.
+    pub fn buffered_bytes(&self) -> usize {
+        self.inbound.buffer.len()
+    }
+
     /// Takes bytes of the peer off `input`, as many as [`receive_room`](Self::receive_room) says. A closed connection
     /// drops them, so that the peer can be read until it closes (RFC 9112 section 9.6).
     pub fn handle_bytes(&mut self, input: &mut BytesMut) {
