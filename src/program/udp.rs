@@ -16,7 +16,6 @@ use super::threads::{StartError, Workers, control_runtime, resolver};
 use crate::client::RouteId;
 use crate::config::Checked;
 use crate::error::{Refusal, TlsFault};
-use crate::http::request::ResponseHead;
 use crate::net::listen::bind_group;
 use crate::net::{Driver, Network, Outgoing, Received, SocketId, SocketKind};
 use crate::transport::tls::Trust;
@@ -27,7 +26,7 @@ use crate::wire::template::Template;
 use crate::worker::build::{Plan, hops};
 use crate::worker::mailbox::Letter;
 use crate::worker::run::{App, World};
-use crate::worker::{LocalEvent, Machine, Tag};
+use crate::worker::{LocalEvent, Machine, Refused, Tag};
 
 /// Most local programs that are served at once.
 const FLOWS_MAX: usize = 4_096;
@@ -283,9 +282,18 @@ impl App for Forwarder {
 }
 
 /// One line that says who refused and why.
-pub fn explain(refusal: Refusal, response: Option<&ResponseHead>) -> String {
-    let Some(response) = response else {
-        return format!("no tunnel: {}", unreachable_relay(refusal));
+pub fn explain(refused: &Refused) -> String {
+    let Some(response) = &refused.response else {
+        // With a choice of carriers each has failed in its own way.
+        let attempts: Vec<_> = refused
+            .attempts
+            .iter()
+            .map(|(carrier, refusal)| format!("{carrier}: {}", unreachable_relay(*refusal)))
+            .collect();
+        return match attempts.len() {
+            0 | 1 => format!("no tunnel: {}", unreachable_relay(refused.refusal)),
+            _ => format!("no tunnel: {}", attempts.join("; ")),
+        };
     };
     // A chain has a member for each relay, in any number of lines (RFC 9209 section 2).
     let members: Vec<_> = response

@@ -294,13 +294,13 @@ impl MachineNode {
                 let again = self.tunnels.entry(id).or_default().opened.replace(now);
                 assert_eq!(again, None, "a tunnel opens once");
             }
-            LocalEvent::Refused(id, refusal, head) => {
+            LocalEvent::Refused(id, refused) => {
                 let again = self
                     .tunnels
                     .entry(id)
                     .or_default()
                     .refused
-                    .replace((refusal, head));
+                    .replace((refused.refusal, refused.response));
                 assert_eq!(again, None, "a tunnel is refused once");
             }
             LocalEvent::Payload(id, payload) => {

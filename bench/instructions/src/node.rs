@@ -55,7 +55,10 @@ impl Events {
                 self.delivered += 1;
                 self.delivered_bytes += payload.len() as u64;
             }
-            LocalEvent::Refused(..) | LocalEvent::Closed(_) => {
+            LocalEvent::Refused(..)
+            | LocalEvent::Closed(_)
+            | LocalEvent::Readable(_)
+            | LocalEvent::Writable(_) => {
                 panic!("tunnels open and stay open: {event:?}");
             }
         }

@@ -152,16 +152,13 @@ impl App for Opener {
                     self.say(Ok(()));
                 }
             }
-            LocalEvent::Refused(_, refusal, response) => {
-                self.say(Err(bauta::program::udp::explain(
-                    refusal,
-                    response.as_deref(),
-                )));
+            LocalEvent::Refused(_, refused) => {
+                self.say(Err(bauta::program::udp::explain(&refused)));
             }
             // Told of those that we close, too.
             LocalEvent::Closed(_) if self.order.is_some_and(|order| order.close) => {}
             LocalEvent::Closed(_) => self.say(Err("the relay ended a tunnel".to_owned())),
-            LocalEvent::Payload(..) => {}
+            LocalEvent::Payload(..) | LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
         }
     }
 

@@ -24,7 +24,7 @@ mod connection;
 mod credit;
 mod flush;
 pub mod options;
-mod outbox;
+
 mod receive;
 mod stats;
 mod streams;
@@ -37,16 +37,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, PathStats, StreamId, VarInt};
+use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, PathStats, VarInt};
 use slab::Slab;
 
 use self::arena::Arena;
 pub use self::connection::{CloseReason, Event, SendOutcome};
 use self::connection::{Connection, End};
-pub use self::outbox::OutboxLimits;
 pub use self::stats::HubStats;
 use super::carriers::RequestStream;
 use super::tcp;
+pub use super::outbox::OutboxLimits;
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::net::{Network, Outgoing, SocketId, TRAIN_BYTES_MAX};

@@ -556,9 +556,10 @@ impl App for Engine {
                     self.greet(now, flow, machine, out);
                 }
             }
-            LocalEvent::Refused(_, refusal, response) => {
-                self.fail(bauta::program::udp::explain(refusal, response.as_deref()));
+            LocalEvent::Refused(_, refused) => {
+                self.fail(bauta::program::udp::explain(&refused));
             }
+            LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
             LocalEvent::Closed(_) => match self.phase {
                 Phase::Grace { .. } | Phase::Over => {}
                 Phase::Opening | Phase::Ready | Phase::Sending { .. } => {
