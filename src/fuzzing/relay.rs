@@ -26,9 +26,6 @@ use quinn_proto::{EndpointConfig, ServerConfig};
 
 use self::client::Client;
 use self::world::{PEERS, World};
-use crate::transport::carriers::Carriers;
-use crate::transport::tcp::{TcpHub, TcpHubLimits};
-use crate::worker::HeadStarts;
 use crate::client::{Pool, PoolLimits};
 use crate::config::{Checked, Environment, parse};
 use crate::handler::Handler;
@@ -38,12 +35,15 @@ use crate::net::{Received, Train, clock};
 use crate::policy::Policy;
 use crate::policy::resolve::ResolveError;
 use crate::server::{Server, Services};
+use crate::transport::carriers::Carriers;
 use crate::transport::quic::options::{Options, endpoint_config};
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
+use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{DevCa, quic_server, server_config};
 use crate::tunnel::EarlyLimits;
 use crate::wire::template::PathTemplate;
 use crate::wire::varint;
+use crate::worker::HeadStarts;
 use crate::worker::{Machine, MachineLimits, Setup, Tag};
 
 /// The most operations of one run.

@@ -29,8 +29,9 @@ impl<A: Copy + PartialEq> Eyeballs<A> {
     /// All addresses in the order of preference; the families are interleaved, the first one's first (RFC 8305 §4).
     pub fn new(addresses: &[SocketAddr]) -> Self {
         let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-        let (mut first, mut second): (VecDeque<_>, VecDeque<_>) =
-            addresses.iter().partition(|address| address.is_ipv6() == first_is_v6);
+        let (mut first, mut second): (VecDeque<_>, VecDeque<_>) = addresses
+            .iter()
+            .partition(|address| address.is_ipv6() == first_is_v6);
         let mut untried = VecDeque::with_capacity(addresses.len());
         while let Some(address) = first.pop_front() {
             untried.push_back(address);
@@ -91,7 +92,12 @@ mod tests {
 
     #[test]
     fn families_take_turns() {
-        let all = addresses(&["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1", "[2001:db8::1]:1"]);
+        let all = addresses(&[
+            "192.0.2.1:1",
+            "192.0.2.2:1",
+            "192.0.2.3:1",
+            "[2001:db8::1]:1",
+        ]);
         let mut eyeballs = Eyeballs::<u8>::new(&all);
         let now = Instant::now();
         let order: Vec<_> = std::iter::from_fn(|| eyeballs.start(now)).collect();

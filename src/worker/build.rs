@@ -5,14 +5,14 @@
 //! then builds its own machine and sockets out of it.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn_proto::{EndpointConfig, ServerConfig, crypto};
 use thiserror::Error;
 
-use super::machine::{Machine, MachineLimits, Setup, Tag};
+use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
 use super::race::HeadStarts;
 use super::run::{App, Question, Worker};
@@ -22,7 +22,7 @@ use crate::error::Refusal;
 use crate::handler::Handler;
 use crate::http::h3;
 use crate::http::request::ResponseHead;
-use crate::net::listen::bind_group;
+use crate::net::listen::{bind_both, bind_group};
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
 use crate::policy::{Policy, own_addresses};
@@ -33,6 +33,7 @@ use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
 use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
+    tcp_client_config, tcp_server_config,
 };
 use crate::tunnel::EarlyLimits;
 use crate::wire::carrier::Carrier;
@@ -79,6 +80,9 @@ pub struct Plan {
     origins: Vec<Box<str>>,
     /// For each listener the sockets of all workers, in order; taken as the workers are built.
     sockets: Vec<Vec<Option<UdpSocket>>>,
+    /// The same for TCP, empty where a listener is not on TCP.
+    tcp_sockets: Vec<Vec<Option<TcpListener>>>,
+    tcp_servers: Vec<Option<Arc<rustls::ServerConfig>>>,
     /// The addresses that are listened on, ports filled in.
     pub addresses: Vec<SocketAddr>,
     mailboxes: Vec<Option<Mailbox>>,
@@ -102,6 +106,8 @@ impl Plan {
             templates: vec![PathTemplate::well_known()],
             origins: Vec::new(),
             sockets: Vec::new(),
+            tcp_sockets: Vec::new(),
+            tcp_servers: Vec::new(),
             addresses: Vec::new(),
             mailboxes: Vec::new(),
             peers: Vec::new(),
@@ -150,8 +156,12 @@ impl Plan {
         let workers = self.steer.workers() as usize;
         // [::] means everybody, as operators expect of it.
         let dual_stack = listener.address.ip().is_unspecified();
-        let group =
-            bind_group(listener.address, workers, dual_stack).map_err(BuildError::Listen)?;
+        let (group, tcp_group) =
+            bind_both(listener.address, workers, dual_stack).map_err(BuildError::Listen)?;
+        self.tcp_servers
+            .push(Some(tcp_server_config(&identity, false)?));
+        self.tcp_sockets
+            .push(tcp_group.into_iter().map(Some).collect());
         let first = group.first().expect("a group has at least one socket");
         self.addresses.push(first.local_addr()?);
         if workers > 1 && self.checked.steering != config::Steering::Mailbox {
@@ -199,6 +209,12 @@ impl Plan {
             templates: self.templates.clone(),
             origins: self.origins.clone(),
             listeners: self.sockets.iter_mut().map(take).collect(),
+            tcp_servers: self.tcp_servers.clone(),
+            tcp_listeners: self
+                .tcp_sockets
+                .iter_mut()
+                .map(|group| group.get_mut(index).and_then(Option::take))
+                .collect(),
             mailbox: self.mailboxes[index].take().expect("asked once"),
             peers: self.peers.clone(),
         }
@@ -218,6 +234,8 @@ pub struct Seed {
     templates: Vec<PathTemplate>,
     origins: Vec<Box<str>>,
     listeners: Vec<UdpSocket>,
+    tcp_servers: Vec<Option<Arc<rustls::ServerConfig>>>,
+    tcp_listeners: Vec<Option<TcpListener>>,
     mailbox: Mailbox,
     peers: Vec<Address>,
 }
@@ -248,6 +266,11 @@ impl Seed {
                 quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server, true, None);
             listeners.push(hub.add_endpoint(endpoint));
         }
+        for (number, listener) in self.tcp_listeners.into_iter().enumerate() {
+            if let Some(listener) = listener {
+                driver.add_tcp_listener(listener, TcpTag::Listener(number as u32).to_bits())?;
+            }
+        }
         let dialler = quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), None, true, None);
         let dialler = hub.add_endpoint(dialler);
         let dialler_socket = dialler_socket(&mut driver)?;
@@ -264,17 +287,16 @@ impl Seed {
         };
         let services = Services {
             udp: self.templates,
-            tcp: Vec::new(),
-            classic: false,
+            ..Services::default()
         };
         let server = Server::new(&checked.name, services, self.origins, handler);
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
             carriers: Carriers {
                 quic: hub,
-                tcp: TcpHub::new(TcpHubLimits::default()),
+                tcp: TcpHub::new(tcp_hub_limits(checked)),
             },
-            tcp_listeners: Vec::new(),
+            tcp_listeners: self.tcp_servers,
             listeners,
             dialler: (dialler, dialler_socket),
             pool,
@@ -331,8 +353,8 @@ pub fn hops(
     let quic: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
     let hop_tls = HopTls {
         quic,
-        h2: client_config(&tls)?,
-        h1: client_config(&tls)?,
+        h2: tcp_client_config(&tls, Carrier::H2)?,
+        h1: tcp_client_config(&tls, Carrier::H1)?,
     };
     let hop = |(index, udp): (usize, Template)| Hop {
         tcp: udp.clone(),
@@ -375,10 +397,24 @@ pub fn hub_limits(checked: &Checked) -> HubLimits {
         retry_handshakes: checked.quic.retry_handshakes,
         handshakes_max: checked.quic.max_pending_handshakes,
         handshake_timeout: checked.timeouts.handshake,
-        outbox: OutboxLimits {
-            datagrams_max: checked.limits.queue_datagrams,
-            bytes_max: checked.limits.queue_bytes,
-        },
+        outbox: outbox_limits(checked),
+    }
+}
+
+/// Bounds of a worker's TCP connections.
+pub fn tcp_hub_limits(checked: &Checked) -> TcpHubLimits {
+    TcpHubLimits {
+        streams_max: checked.limits.tunnels_per_connection,
+        field_section_bytes: u32::try_from(checked.limits.field_section_bytes).unwrap_or(u32::MAX),
+        outbox: outbox_limits(checked),
+        ..TcpHubLimits::default()
+    }
+}
+
+fn outbox_limits(checked: &Checked) -> OutboxLimits {
+    OutboxLimits {
+        datagrams_max: checked.limits.queue_datagrams,
+        bytes_max: checked.limits.queue_bytes,
     }
 }
 

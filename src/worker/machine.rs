@@ -22,7 +22,7 @@ use crate::error::Refusal;
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::net::steer::Steer;
-use crate::net::{Network, SocketId, TcpEvent, TcpId, Train};
+use crate::net::{Network, SocketId, TcpId, Train};
 use crate::server::Server;
 use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
 use crate::transport::quic::{EndpointId, Hub};

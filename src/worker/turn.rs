@@ -349,7 +349,7 @@ impl Machine {
                 self.accept(now, number, socket, peer, out);
             }
             (TcpTag::Carrier(id), TcpEvent::Failed(error)) => {
-                self.carriers.tcp.handle_failed(id, error);
+                self.carriers.tcp.handle_failed(id, &error);
             }
             (TcpTag::Carrier(id), TcpEvent::Connected | TcpEvent::Ready { .. }) => {
                 self.carriers.tcp.handle_ready(id);

@@ -49,7 +49,7 @@ impl Opening {
         let routes = (0..connections).map(|number| {
             // Hops that differ in what stands for their trust never share a connection.
             let apart = hops.iter().cloned().map(|mut hop| {
-                hop.crypto_hash = hop.crypto_hash.wrapping_add(number.into());
+                hop.tls_hash = hop.tls_hash.wrapping_add(number.into());
                 hop
             });
             apart.collect()

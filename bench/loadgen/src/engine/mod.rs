@@ -299,7 +299,7 @@ impl Engine {
                 // Hops that differ in what stands for their trust never share a connection.
                 let apart = hops.iter().cloned().map(|mut hop| {
                     let apart = u64::from(number) << 32 | u64::from(connection);
-                    hop.crypto_hash = hop.crypto_hash.wrapping_add(apart);
+                    hop.tls_hash = hop.tls_hash.wrapping_add(apart);
                     hop
                 });
                 self.routes.push(machine.add_route(apart));
