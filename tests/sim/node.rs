@@ -3,7 +3,7 @@
 //! ```text
 //!   client    no listener, a route of hops, tunnels opened by the test
 //!   relay     a listener; without hops it is an egress (direct), with hops an ingress (chain)
-//!   host      a plain UDP socket: keeps what it gets, and sends it back if told to
+//!   host      a plain UDP socket: keeps what it gets, and sends it back if told to (one of TCP is in `host`)
 //! ```
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use bauta::error::Refusal;
 use bauta::handler::Handler;
 use bauta::http::request::ResponseHead;
 use bauta::net::steer::Steer;
-use bauta::net::{Network, Outgoing, Received, SocketId};
+use bauta::net::{Network, Outgoing, Received, SocketId, TcpId};
 use bauta::policy::Policy;
 use bauta::server::Server;
 use bauta::transport::quic::Hub;
@@ -29,7 +29,7 @@ use bauta::transport::tls::{
 use bauta::tunnel::TunnelId;
 use bauta::wire::template::{PathTemplate, Template};
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits};
-use bauta::worker::{LocalEvent, Machine, Setup, Tag};
+use bauta::worker::{LocalEvent, Machine, Setup, Tag, TcpTag};
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
 use rustls::pki_types::UnixTime;
@@ -168,6 +168,8 @@ impl Local {
 pub(crate) struct MachineNode {
     pub(crate) machine: Machine,
     pub(crate) listener: Option<SocketId>,
+    /// The listener for TCP, at the same port.
+    pub(crate) tcp_listener: Option<TcpId>,
     pub(crate) dialler: SocketId,
     /// Where the machine's route leads.
     pub(crate) hop: Option<HopId>,
@@ -217,6 +219,9 @@ impl MachineNode {
             listeners.push(hub.add_endpoint(endpoint(net, Some(settings.server_config()))));
             net.bind(node, Some(RELAY_PORT), Tag::Listener(0).to_bits())
         });
+        let tcp_listener = role
+            .listens
+            .then(|| net.listen_tcp(node, RELAY_PORT, TcpTag::Listener(0).to_bits()));
         let dialler_endpoint = hub.add_endpoint(endpoint(net, None));
         let dialler = net.bind(node, None, Tag::Dialler.to_bits());
         let mut pool = Pool::new(settings.pool, dialler_endpoint, settings.options());
@@ -248,6 +253,7 @@ impl MachineNode {
         Self {
             machine,
             listener,
+            tcp_listener,
             dialler,
             hop,
             tunnels: BTreeMap::new(),
@@ -263,6 +269,10 @@ impl MachineNode {
         for (socket, tag, received) in inbox.drain(..) {
             let tag = Tag::from_bits(tag);
             machine.handle_received(now, socket, tag, received, &mut net.world(node));
+        }
+        while let Some((socket, tag, event)) = net.poll_tcp(node) {
+            let tag = TcpTag::from_bits(tag);
+            machine.handle_tcp(now, socket, tag, event, &mut net.world(node));
         }
         while let Some(letter) = net.letter(node) {
             let world = &mut net.world(node);

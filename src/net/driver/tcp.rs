@@ -209,7 +209,7 @@ impl Stream {
     /// the peer has sent before, and the kernel tells it again.
     fn fail(&mut self, error: &io::Error) {
         if error.kind() != io::ErrorKind::BrokenPipe {
-            self.broken = self.broken.or(error.raw_os_error());
+            self.broken = self.broken.or_else(|| error.raw_os_error());
         }
     }
 
