@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Instant;
 
 use bauta::net::{Network, TcpClose, TcpEvent, TcpId, TcpRead};
@@ -13,6 +14,8 @@ use crate::net::{Net, NodeId};
 
 /// Bytes of one read.
 const READ_BYTES_MAX: usize = 16 << 10;
+/// Bytes of one write.
+const WRITE_BYTES_MAX: usize = 32 << 10;
 
 /// What a host does with every connection that it has, accepted or dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,14 +172,16 @@ impl Conversation {
             && self.received.len() >= bytes
             && self.end.is_none()
         {
-            self.finish(End::Aborted, TcpClose::Abort, net, node);
+            self.end = Some((net.now, End::Aborted));
         }
-        if let Some((_, End::Broken(_) | End::Aborted)) = self.end {
+        if matches!(self.how(), None | Some(End::Fin)) {
+            self.write(behaviour, net, node);
+        }
+        if let Some(End::Broken(_) | End::Aborted) = self.how() {
             net.world(node).close(self.socket, TcpClose::Abort);
             self.closed = true;
             return;
         }
-        self.write(behaviour, net, node);
         let ends = match behaviour {
             Behaviour::Echo => self.echo.is_empty() && self.end.is_some(),
             Behaviour::Sink { .. } | Behaviour::ResetAfter { .. } => self.end.is_some(),
@@ -189,12 +194,6 @@ impl Conversation {
             net.world(node).close(self.socket, TcpClose::Orderly);
             self.closed = true;
         }
-    }
-
-    fn finish(&mut self, end: End, how: TcpClose, net: &mut Net, node: NodeId) {
-        self.end = Some((net.now, end));
-        self.closed = true;
-        net.world(node).close(self.socket, how);
     }
 
     fn read(&mut self, behaviour: Behaviour, net: &mut Net, node: NodeId) {
@@ -221,9 +220,10 @@ impl Conversation {
     }
 
     fn write(&mut self, behaviour: Behaviour, net: &mut Net, node: NodeId) {
-        if self.ended {
-            return;
-        }
+        while !self.ended && self.write_some(behaviour, net, node) > 0 {}
+    }
+
+    fn write_some(&mut self, behaviour: Behaviour, net: &mut Net, node: NodeId) -> usize {
         let written = match behaviour {
             Behaviour::Echo => {
                 let (front, back) = self.echo.as_slices();
@@ -233,24 +233,32 @@ impl Conversation {
                 written
             }
             Behaviour::Source { bytes } => {
-                let all = stream_bytes(bytes);
-                let slices = [IoSlice::new(&all[self.sent_bytes.min(bytes)..])];
-                net.world(node).write(self.socket, &slices)
+                let end = bytes.min(self.sent_bytes + WRITE_BYTES_MAX);
+                let piece = stream_piece(self.sent_bytes..end);
+                net.world(node).write(self.socket, &[IoSlice::new(&piece)])
             }
             Behaviour::Sink { .. } | Behaviour::ResetAfter { .. } => Ok(0),
         };
         match written {
-            Ok(written) => self.sent_bytes += written,
+            Ok(written) => {
+                self.sent_bytes += written;
+                return written;
+            }
             // A peer that has ended and reads no more is told by the end.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.ended = true,
             Err(error) => self.end = Some((net.now, End::Broken(error.kind()))),
         }
+        0
     }
 }
 
 /// The first `len` bytes of a stream in which a byte that is missing, twice there or in the wrong place shows.
 pub(crate) fn stream_bytes(len: usize) -> Vec<u8> {
-    (0..len as u64)
+    stream_piece(0..len)
+}
+
+fn stream_piece(range: Range<usize>) -> Vec<u8> {
+    (range.start as u64..range.end as u64)
         .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
         .collect()
 }

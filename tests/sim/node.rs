@@ -18,7 +18,7 @@ use bauta::error::Refusal;
 use bauta::handler::Handler;
 use bauta::http::request::ResponseHead;
 use bauta::net::steer::Steer;
-use bauta::net::{Network, Outgoing, Received, SocketId, TcpId};
+use bauta::net::{Network, Outgoing, Received, SocketId};
 use bauta::policy::Policy;
 use bauta::server::Server;
 use bauta::transport::quic::Hub;
@@ -168,8 +168,6 @@ impl Local {
 pub(crate) struct MachineNode {
     pub(crate) machine: Machine,
     pub(crate) listener: Option<SocketId>,
-    /// The listener for TCP, at the same port.
-    pub(crate) tcp_listener: Option<TcpId>,
     pub(crate) dialler: SocketId,
     /// Where the machine's route leads.
     pub(crate) hop: Option<HopId>,
@@ -219,9 +217,9 @@ impl MachineNode {
             listeners.push(hub.add_endpoint(endpoint(net, Some(settings.server_config()))));
             net.bind(node, Some(RELAY_PORT), Tag::Listener(0).to_bits())
         });
-        let tcp_listener = role
-            .listens
-            .then(|| net.listen_tcp(node, RELAY_PORT, TcpTag::Listener(0).to_bits()));
+        if role.listens {
+            net.listen_tcp(node, RELAY_PORT, TcpTag::Listener(0).to_bits());
+        }
         let dialler_endpoint = hub.add_endpoint(endpoint(net, None));
         let dialler = net.bind(node, None, Tag::Dialler.to_bits());
         let mut pool = Pool::new(settings.pool, dialler_endpoint, settings.options());
@@ -253,7 +251,6 @@ impl MachineNode {
         Self {
             machine,
             listener,
-            tcp_listener,
             dialler,
             hop,
             tunnels: BTreeMap::new(),

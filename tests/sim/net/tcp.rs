@@ -464,8 +464,10 @@ impl Net {
         let pause = (first * 2u32.pow(segment.lost)).min(RETRANSMIT_MAX);
         segment.lost += 1;
         if segment.lost > retries {
-            let gives_up = segment.from;
-            segment.to = (gives_up.0, Some(gives_up.1));
+            // Whoever waits for the answer gives up: the sender, but in the case of an acknowledgement its receiver.
+            if !matches!(segment.content, Content::Read(_)) {
+                segment.to = (segment.from.0, Some(segment.from.1));
+            }
             segment.content = Content::Reset(io::ErrorKind::TimedOut);
             self.schedule(self.now + pause, Event::Segment(segment));
         } else {
