@@ -298,8 +298,8 @@ pub(super) fn receive(
     })
 }
 
-/// Receives up to `bytes_max` bytes of a stream behind those that `buffer` holds; makes room for them first. Returns how
-/// many came; none is the end of the stream.
+/// Receives up to `bytes_max` bytes of a stream behind those that `buffer` holds; makes room for them first. Returns
+/// how many came; none is the end of the stream.
 ///
 /// # Errors
 /// `WouldBlock` when there is nothing yet; what broke the connection.
@@ -313,8 +313,8 @@ pub(super) fn receive_stream(
     let spare = buffer.spare_capacity_mut();
     let room = spare.len().min(bytes_max);
     let length = socket.recv_with_flags(&mut spare[..room], libc::MSG_DONTWAIT)?;
-    // SAFETY: recv(2) has written `length` bytes to the spare capacity, which begins at `start`; it returns no more than
-    // it was given room for.
+    // SAFETY: recv(2) has written `length` bytes to the spare capacity, which begins at `start`; it returns no more
+    // than it was given room for.
     unsafe { buffer.set_len(start + length.min(room)) };
     Ok(length)
 }
