@@ -32,8 +32,8 @@ pub fn bind_group(
     Ok(group.into_iter().map(UdpSocket::from).collect())
 }
 
-/// Binds `count` listening TCP sockets to the same address, among which the kernel spreads the connections; otherwise as
-/// [`bind_group`]. An address that only connections of an earlier process still use is free.
+/// Binds `count` listening TCP sockets to the same address, among which the kernel spreads the connections; otherwise
+/// as [`bind_group`]. An address that only connections of an earlier process still use is free.
 ///
 /// Give the sockets to [`Driver::add_tcp_listener`](super::Driver::add_tcp_listener).
 ///

@@ -23,8 +23,8 @@
 //! - Nothing is fragmented (RFC 9298 section 3.1): IPv4 sends DF, IPv6 does not fragment at the source.
 //! - Sockets towards targets are connected and send Not-ECT (RFC 9298 section 6.2).
 //!
-//! Deliberately absent: TLS, buffers for the bytes of TCP connections, retransmission, pacing, and any knowledge of QUIC
-//! beyond the place of a connection ID in a packet (`steer`).
+//! Deliberately absent: TLS, buffers for the bytes of TCP connections, retransmission, pacing, and any knowledge of
+//! QUIC beyond the place of a connection ID in a packet (`steer`).
 
 pub mod clock;
 pub mod listen;

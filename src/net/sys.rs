@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use socket2::{MaybeUninitSlice, MsgHdrMut, SockAddr, Socket};
+use socket2::{MaybeUninitSlice, MsgHdrMut, SockAddr, SockAddrStorage, Socket};
 
 use super::control;
 
@@ -298,8 +298,8 @@ pub(super) fn receive(
     })
 }
 
-/// Receives up to `bytes_max` bytes of a stream behind those that `buffer` holds; makes room for them first. Returns how
-/// many came; none is the end of the stream.
+/// Receives up to `bytes_max` bytes of a stream behind those that `buffer` holds; makes room for them first. Returns
+/// how many came; none is the end of the stream.
 ///
 /// # Errors
 /// `WouldBlock` when there is nothing yet; what broke the connection.
@@ -313,8 +313,8 @@ pub(super) fn receive_stream(
     let spare = buffer.spare_capacity_mut();
     let room = spare.len().min(bytes_max);
     let length = socket.recv_with_flags(&mut spare[..room], libc::MSG_DONTWAIT)?;
-    // SAFETY: recv(2) has written `length` bytes to the spare capacity, which begins at `start`; it returns no more than
-    // it was given room for.
+    // SAFETY: recv(2) has written `length` bytes to the spare capacity, which begins at `start`; it returns no more
+    // than it was given room for.
     unsafe { buffer.set_len(start + length.min(room)) };
     Ok(length)
 }
@@ -324,18 +324,13 @@ pub(super) fn receive_stream(
 /// # Errors
 /// Those of accept(2).
 pub(super) fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
+    let fd = listener.as_raw_fd();
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: the closure gives accept4(2) the storage and its length, both valid for writes, and the kernel sets the
-    // length to that of the address it has written, which the storage has room for.
-    let (accepted, peer) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            check(libc::accept4(
-                listener.as_raw_fd(),
-                storage.cast(),
-                length,
-                flags,
-            ))
-        })
-    }?;
+    let accept4 = |storage: *mut SockAddrStorage, length: *mut libc::socklen_t| {
+        // SAFETY: `try_init` lends the storage and its length for the call, both valid for reads and writes.
+        check(unsafe { libc::accept4(fd, storage.cast(), length, flags) })
+    };
+    // SAFETY: accept4(2) writes an address to the storage, which has room for any, and its length to the length.
+    let (accepted, peer) = unsafe { SockAddr::try_init(accept4) }?;
     Ok((Socket::from(own(accepted)), peer))
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   client    no listener, a route of hops, tunnels opened by the test
 //!   relay     a listener; without hops it is an egress (direct), with hops an ingress (chain)
-//!   host      a plain UDP socket: keeps what it gets, and sends it back if told to
+//!   host      a plain UDP socket: keeps what it gets, and sends it back if told to (one of TCP is in `host`)
 //! ```
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
 use bauta::wire::template::Template;
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
-use bauta::worker::{LocalEvent, Machine, Setup, Tag};
+use bauta::worker::{LocalEvent, Machine, Setup, Tag, TcpTag};
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
 use rustls::pki_types::UnixTime;
@@ -247,6 +247,9 @@ impl MachineNode {
             listeners.push(hub.add_endpoint(endpoint(net, Some(settings.server_config()))));
             net.bind(node, Some(RELAY_PORT), Tag::Listener(0).to_bits())
         });
+        if role.listens {
+            net.listen_tcp(node, RELAY_PORT, TcpTag::Listener(0).to_bits());
+        }
         let dialler_endpoint = hub.add_endpoint(endpoint(net, None));
         let dialler = net.bind(node, None, Tag::Dialler.to_bits());
         let mut pool = Pool::new(
@@ -305,6 +308,10 @@ impl MachineNode {
         for (socket, tag, received) in inbox.drain(..) {
             let tag = Tag::from_bits(tag);
             machine.handle_received(now, socket, tag, received, &mut net.world(node));
+        }
+        while let Some((socket, tag, event)) = net.poll_tcp(node) {
+            let tag = TcpTag::from_bits(tag);
+            machine.handle_tcp(now, socket, tag, event, &mut net.world(node));
         }
         while let Some(letter) = net.letter(node) {
             let world = &mut net.world(node);

@@ -18,29 +18,24 @@
 //!   descriptors.
 //! - A closed socket brings no event, not even one that was collected before.
 
+mod accept;
+mod stream;
+
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use slab::Slab;
 use socket2::Socket;
 
+use self::stream::Stream;
 use super::{Driver, next_generation};
 use crate::net::poll::Readiness;
-use crate::net::tcp::{TcpClose, TcpEvent, TcpId, TcpRead};
-use crate::net::{socket, sys};
+use crate::net::socket;
+use crate::net::tcp::{TcpClose, TcpEvent, TcpId};
 
-/// Accept calls per turn, of all listeners together.
-const ACCEPT_BUDGET: usize = 64;
-/// How long a listener waits for descriptors before it tries again, unless a socket is closed meanwhile.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Time between two warnings about that.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
-/// Slices of one write call; the kernel takes up to 1024.
-const SLICES_MAX: usize = 64;
 /// Marks the tokens of TCP sockets.
 const TOKEN_BIT: u64 = 1 << 63;
 
@@ -93,29 +88,6 @@ enum State {
     Connected(Stream),
 }
 
-/// What is known of a connection.
-#[derive(Default)]
-struct Stream {
-    /// A read may find something.
-    readable: bool,
-    /// A write may find room.
-    writable: bool,
-    /// The peer has ended its direction, or the connection is over.
-    closed: bool,
-    /// The peer has sent urgent data.
-    urgent: bool,
-    /// The error that broke the connection.
-    broken: Option<i32>,
-    /// What the next [`TcpEvent::Ready`] says.
-    news: News,
-}
-
-#[derive(Default)]
-struct News {
-    readable: bool,
-    writable: bool,
-}
-
 impl Sockets {
     pub(super) fn find(&mut self, id: TcpId) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(id.slot as usize)?;
@@ -164,58 +136,6 @@ impl Sockets {
     /// Whether there is something to poll.
     pub(super) fn has_events(&self) -> bool {
         !self.ready.is_empty()
-    }
-
-    /// When the listeners that wait for descriptors try again.
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.resume_at
-    }
-
-    /// Lets the listeners that wait for descriptors try again.
-    pub(super) fn resume(&mut self) {
-        self.resume_at = None;
-        self.ready.extend(self.suspended.drain(..));
-    }
-
-    fn suspend(&mut self, listener: TcpId, error: &io::Error, now: Instant) {
-        self.suspended.push(listener);
-        self.resume_at.get_or_insert(now + ACCEPT_PAUSE);
-        if self.warned_at.is_none_or(|at| at + WARN_INTERVAL <= now) {
-            self.warned_at = Some(now);
-            tracing::warn!(%error, "TCP connections have to wait to be accepted");
-        }
-    }
-}
-
-impl Stream {
-    /// Takes an event in; whether it has news.
-    fn note(&mut self, readiness: Readiness) -> bool {
-        let ends = readiness.closed && !self.closed;
-        self.news.readable |= readiness.readable && (!self.readable || ends);
-        self.news.writable |= readiness.writable && !self.writable;
-        self.readable |= readiness.readable;
-        self.writable |= readiness.writable;
-        self.closed |= readiness.closed;
-        self.urgent |= readiness.urgent;
-        self.news.readable || self.news.writable
-    }
-
-    fn take_news(&mut self) -> Option<TcpEvent> {
-        let News { readable, writable } = std::mem::take(&mut self.news);
-        (readable || writable).then_some(TcpEvent::Ready { readable, writable })
-    }
-
-    /// Remembers what broke the connection. That it takes nothing more (EPIPE) is not a reason to doubt the end that
-    /// the peer has sent before, and the kernel tells it again.
-    fn fail(&mut self, error: &io::Error) {
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            self.broken = self.broken.or(error.raw_os_error());
-        }
-    }
-
-    fn check(&self) -> io::Result<()> {
-        self.broken
-            .map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
     }
 }
 
@@ -295,8 +215,8 @@ impl Driver {
         self.tcp.entries.len()
     }
 
-    /// The next thing that happened to a TCP socket, and the socket's tag at this moment. Poll it once per turn until it
-    /// has nothing more; what is closed in between brings nothing more, so each event may be acted on at once.
+    /// The next thing that happened to a TCP socket, and the socket's tag at this moment. Poll it once per turn until
+    /// it has nothing more; what is closed in between brings nothing more, so each event may be acted on at once.
     pub fn poll_tcp(&mut self, now: Instant) -> Option<(TcpId, u64, TcpEvent)> {
         if self.tcp.resume_at.is_some_and(|at| at <= now) {
             self.tcp.resume();
@@ -328,41 +248,6 @@ impl Driver {
         self.tcp.has_events()
     }
 
-    /// Takes one connection, and leaves the listener in the list where it belongs.
-    fn accept(&mut self, listener: TcpId, tag: u64, now: Instant) -> Option<TcpEvent> {
-        while self.tcp.accept_calls < ACCEPT_BUDGET {
-            self.tcp.accept_calls += 1;
-            let entry = self.tcp.find(listener)?;
-            let accepted = sys::accept(&entry.socket).and_then(|(socket, peer)| {
-                let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
-                let stream = Stream {
-                    writable: true,
-                    ..Stream::default()
-                };
-                let socket = self.insert_tcp(socket, tag, State::Connected(stream))?;
-                Ok((socket, canonical(peer)))
-            });
-            match accepted {
-                Ok((socket, peer)) => {
-                    self.stats.tcp_accepted += 1;
-                    self.tcp.enqueue(listener);
-                    return Some(TcpEvent::Accepted { socket, peer });
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                Err(error) if concerns_one_connection(&error) => self.stats.tcp_accept_failed += 1,
-                Err(error) => {
-                    self.stats.tcp_accept_failed += 1;
-                    self.tcp.find(listener)?.queued = true;
-                    self.tcp.suspend(listener, &error, now);
-                    return None;
-                }
-            }
-        }
-        self.tcp.find(listener)?.queued = true;
-        self.tcp.unfinished.push(listener);
-        None
-    }
-
     fn end_connecting(&mut self, id: TcpId) -> TcpEvent {
         let failure = match self.tcp.find(id) {
             Some(entry) => entry.socket.take_error().unwrap_or_else(Some),
@@ -388,83 +273,6 @@ impl Driver {
         TcpEvent::Connected
     }
 
-    pub(in crate::net) fn tcp_read(
-        &mut self,
-        socket: TcpId,
-        buffer: &mut BytesMut,
-        bytes_max: usize,
-    ) -> io::Result<TcpRead> {
-        debug_assert!(bytes_max > 0, "reading nothing looks like the end");
-        let (socket, stream) = self.tcp.connection(socket)?;
-        if !stream.readable {
-            stream.check()?;
-            return Ok(TcpRead::Blocked);
-        }
-        self.stats.tcp_read_calls += 1;
-        match sys::receive_stream(socket, buffer, bytes_max) {
-            Ok(0) => stream.check().map(|()| TcpRead::End),
-            Ok(length) => {
-                self.stats.tcp_read_bytes += length as u64;
-                stream.readable = length == bytes_max || stream.closed || stream.urgent;
-                Ok(TcpRead::Bytes(length))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                stream.readable = false;
-                Ok(TcpRead::Blocked)
-            }
-            Err(error) => {
-                stream.fail(&error);
-                Err(error)
-            }
-        }
-    }
-
-    pub(in crate::net) fn tcp_write(
-        &mut self,
-        socket: TcpId,
-        data: &[IoSlice<'_>],
-    ) -> io::Result<usize> {
-        let (socket, stream) = self.tcp.connection(socket)?;
-        stream.check()?;
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        let mut written = 0;
-        for slices in data.chunks(SLICES_MAX) {
-            let length: usize = slices.iter().map(|slice| slice.len()).sum();
-            if length == 0 {
-                continue;
-            }
-            if !stream.writable {
-                break;
-            }
-            self.stats.tcp_write_calls += 1;
-            match socket.send_vectored_with_flags(slices, flags) {
-                Ok(sent) => {
-                    written += sent;
-                    self.stats.tcp_written_bytes += sent as u64;
-                    stream.writable = sent == length;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable = false,
-                Err(error) => {
-                    stream.fail(&error);
-                    // What went out before counts; the next call tells the error.
-                    return if written == 0 {
-                        Err(error)
-                    } else {
-                        Ok(written)
-                    };
-                }
-            }
-        }
-        Ok(written)
-    }
-
-    pub(in crate::net) fn tcp_shutdown(&mut self, socket: TcpId) {
-        if let Ok((socket, _)) = self.tcp.connection(socket) {
-            // It fails on a connection that is over, which the next read tells.
-            drop(socket.shutdown(Shutdown::Write));
-        }
-    }
-
     pub(in crate::net) fn tcp_close(&mut self, id: TcpId, how: TcpClose) {
         let Some(entry) = self.tcp.find(id) else {
             return;
@@ -479,28 +287,6 @@ impl Driver {
         drop(self.tcp.entries.remove(id.slot as usize));
         self.tcp.resume();
     }
-}
-
-/// Whether an accept call failed because of the connection that it would have returned (accept(2)). Everything else
-/// concerns the listener, and will be the same at the next call.
-fn concerns_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::ECONNRESET
-                | libc::EINTR
-                | libc::EPERM
-                | libc::EPROTO
-                | libc::ENOPROTOOPT
-                | libc::ENETDOWN
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-        )
-    )
 }
 
 /// A socket of both families names IPv4 addresses in their IPv6 form.
