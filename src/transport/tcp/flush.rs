@@ -100,6 +100,9 @@ impl TcpHub {
         connection.note_written(now, written);
         if connection.end == End::Open {
             connection.note_activity(now);
+            if !connection.inbound.is_empty() && connection.session.borrow().has_room() {
+                self.touch(id.index);
+            }
         }
         Ok(())
     }
@@ -118,11 +121,13 @@ impl TcpHub {
             }
             return;
         };
+        let is_closing = connection.session.borrow().is_closing();
+        if is_closing && !wants_write && !connection.shut && connection.phase != Phase::Gone {
+            connection.shut = true;
+            net.shutdown(socket);
+        }
         match connection.phase {
-            Phase::Closing if !wants_write => {
-                net.shutdown(socket);
-                connection.phase = Phase::Lingering;
-            }
+            Phase::Closing if !wants_write => connection.phase = Phase::Lingering,
             Phase::Aborted => {
                 net.close(socket, TcpClose::Abort);
                 connection.phase = Phase::Gone;

@@ -25,6 +25,7 @@ mod code;
 mod connection;
 mod flush;
 mod gauge;
+mod h1;
 mod h2;
 mod http;
 mod io;
@@ -334,6 +335,7 @@ impl TcpHub {
             | CloseReason::Lost(_)
             | CloseReason::Truncated
             | CloseReason::Tls(_)
+            | CloseReason::Aborted(_)
             | CloseReason::HandshakeTimeout
             | CloseReason::HeadTimeout
             | CloseReason::IdleTimeout

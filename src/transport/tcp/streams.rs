@@ -84,9 +84,8 @@ impl TcpHub {
 
     /// Bytes that [`TcpHub::send_data`] takes now. When it is 0, [`Event::Writable`](super::Event::Writable) follows as
     /// soon as there is room, unless the stream is over.
-    pub fn send_room(&self, id: ConnectionId, stream: StreamId) -> usize {
-        self.get(id)
-            .map_or(0, |connection| connection.http.send_room(stream))
+    pub fn send_room(&mut self, id: ConnectionId, stream: StreamId) -> usize {
+        open(&mut self.connections, id).map_or(0, |connection| connection.http.send_room(stream))
     }
 
     /// Sends data, all of it or nothing: no more than [`TcpHub::send_room`] says.

@@ -23,7 +23,7 @@ use crate::wire::carrier::Carrier;
 const PLAINTEXT_BYTES: usize = 16 * 1024;
 
 /// What a read of decrypted bytes found.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plaintext {
     /// This many bytes were handed over.
     Bytes(usize),
@@ -139,9 +139,14 @@ impl Session {
         self.link_ended && !self.peer_closed
     }
 
-    /// Whether the closure alert of the peer has come.
-    pub(super) fn is_peer_closed(&self) -> bool {
-        self.peer_closed
+    /// Whether there is room to decrypt more.
+    pub(super) fn has_room(&self) -> bool {
+        self.plaintext <= PLAINTEXT_BYTES
+    }
+
+    /// Whether our direction has ended.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
     }
 
     /// Whether decrypted bytes wait.
