@@ -9,9 +9,11 @@
 //!                                   └─► dial once: resolve │ tunnel through the hop before ─► handshake ─► SETTINGS
 //! ```
 
+mod credentials;
 mod failure;
 mod hop;
 mod pool;
 
+pub use self::credentials::{Credentials, CredentialsError};
 pub use self::hop::{Hop, HopKey};
 pub use self::pool::{HopId, Pool, PoolEvent, PoolLimits, Request, Ticket};
