@@ -8,10 +8,10 @@ use quinn_proto::{ConnectionHandle, Dir, SendDatagramError, Side, StreamId};
 use rustc_hash::FxHashMap;
 
 use super::credit;
-use super::outbox::{Outbox, OutboxLimits};
 use super::{EndpointId, HubStats, Link};
 use crate::config::limits::EARLY_CONNECTION_BYTES;
 use crate::http::h3::{self, DatagramMode, DatagramRoute, SendData};
+use crate::transport::outbox::{Outbox, OutboxLimits};
 use crate::wire::{capsule, varint};
 
 /// Most datagrams that one connection holds for request streams it has not seen yet (RFC 9297 §2.1).

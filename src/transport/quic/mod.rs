@@ -24,7 +24,7 @@ mod connection;
 mod credit;
 mod flush;
 pub mod options;
-mod outbox;
+
 mod receive;
 mod stats;
 mod streams;
@@ -43,8 +43,8 @@ use slab::Slab;
 use self::arena::Arena;
 pub use self::connection::{CloseReason, Event, SendOutcome};
 use self::connection::{Connection, End};
-pub use self::outbox::OutboxLimits;
 pub use self::stats::HubStats;
+pub use super::outbox::OutboxLimits;
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::net::{Network, Outgoing, SocketId, TRAIN_BYTES_MAX};
