@@ -240,7 +240,7 @@ fn report(checked: &Checked) -> String {
             .upstream
             .hops
             .iter()
-            .map(|hop| format!("next hop  {hop}")),
+            .map(|hop| format!("next hop  {}", hop.udp)),
     );
     lines.extend(
         checked

@@ -25,7 +25,7 @@ pub struct FileError {
 pub enum FileProblem {
     /// No name where there has to be one, or one with other characters than letters, digits, `.`, `_`, `-` and `@`.
     #[error(
-        "the name in front of the colon is empty or has characters other than letters, digits, \".\", \"_\", \"-\", \"@\""
+        "the name in front of the colon must be letters, digits, \".\", \"_\", \"-\" and \"@\", at least one"
     )]
     Name,
     /// A token that is empty or holds characters that no field value holds.
