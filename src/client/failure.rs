@@ -92,6 +92,7 @@ fn refusal_of_tcp(reason: &tcp::CloseReason) -> Refusal {
         CloseReason::Lost(_)
         | CloseReason::Peer(_)
         | CloseReason::Truncated
+        | CloseReason::Aborted(_)
         | CloseReason::HeadTimeout
         | CloseReason::IdleTimeout
         | CloseReason::WriteTimeout

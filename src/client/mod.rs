@@ -9,10 +9,12 @@
 //!                                    └─► dial: resolve │ tunnel through the hop before ─► handshake ─► SETTINGS
 //! ```
 
+mod credentials;
 mod failure;
 mod hop;
 mod pool;
 
+pub use self::credentials::{Credentials, CredentialsError};
 pub use self::failure::Failed;
 pub use self::hop::{Hop, HopKey, HopTls, Request, TcpForm, TunnelKind};
 pub use self::pool::{DialId, HopId, Pool, PoolEvent, PoolLimits, RouteId, Ticket};

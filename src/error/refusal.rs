@@ -59,6 +59,8 @@ pub enum Refusal {
     Unauthorized,
     /// No or wrong credentials on a classic CONNECT.
     ProxyUnauthorized,
+    /// No or wrong credentials, where the relay does not say which ones it takes.
+    Forbidden,
     /// A rule forbids the target.
     DeniedByRule,
     /// The target's address is in a range that is not public.
@@ -271,6 +273,8 @@ impl Refusal {
             Self::ProxyUnauthorized => Row::new(S::PROXY_AUTHENTICATION_REQUIRED, REQUEST_ERROR, Downstream,
                 "proxy_unauthorized", "proxy credentials are required")
                 .fields(&[("proxy-authenticate", "Bearer")]),
+            Self::Forbidden => Row::new(S::FORBIDDEN, REQUEST_ERROR, Downstream,
+                "forbidden", "the request is not allowed"),
             Self::DeniedByRule => Row::new(S::FORBIDDEN, Some(P::HttpRequestDenied), Downstream,
                 "denied_by_rule", "a rule forbids the target"),
             Self::AddressProhibited { .. } => Row::new(S::FORBIDDEN, Some(P::DestinationIpProhibited), Downstream,

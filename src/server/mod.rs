@@ -1,18 +1,23 @@
 //! The server half of a relay: what a request must look like, and what the answer looks like.
 //!
 //! ```text
+//!   authorize ─► Access │ Refusal
+//!
 //!   CONNECT host:port ──────────────────────────────────────────┐
 //!   path ─► template ─► method ─► :protocol ─► :authority ──────┴─► Via ─► handler ─► Plan │ Refusal
 //! ```
 //!
 //! Every HTTP version asks in the same form: an upgrade of HTTP/1.1 arrives as the extended CONNECT that it stands for.
-//! Sans-IO and without state: the same request always gets the same plan.
+//! Sans-IO. The same request always gets the same plan; only passwords that were right are remembered.
+
+use std::time::Instant;
 
 use ::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::error::Refusal;
 use crate::handler::{Decision, Handler};
 use crate::http::request::{RequestHead, ResponseHead};
+use crate::policy::auth::{Auth, Check, CheckKey, Job, User, Verdict};
 use crate::tunnel::Framing;
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::Revision;
@@ -69,6 +74,21 @@ pub enum Route {
     },
 }
 
+/// Whether a request may be looked at.
+#[derive(Debug)]
+pub enum Access {
+    /// Yes; who it is, if credentials are asked for.
+    Granted(Option<User>),
+    /// Run the job elsewhere and wait for the verdict with this key, which others may wait for too. Without a job it is
+    /// under way already.
+    Verify {
+        /// Names the verdict.
+        key: CheckKey,
+        /// What makes it.
+        job: Option<Job>,
+    },
+}
+
 /// What a relay serves, and under which paths.
 #[derive(Clone, Debug)]
 pub struct Services {
@@ -99,6 +119,7 @@ pub struct Server {
     origins: Vec<Box<str>>,
     handler: Handler,
     alt_svc: Option<HeaderValue>,
+    auth: Option<Auth>,
 }
 
 impl Server {
@@ -117,6 +138,7 @@ impl Server {
             origins,
             handler,
             alt_svc: None,
+            auth: None,
         }
     }
 
@@ -125,6 +147,13 @@ impl Server {
     pub fn with_h3_port(mut self, port: u16) -> Self {
         let value = format!("h3=\":{port}\"; ma={ALT_SVC_MAX_AGE}");
         self.alt_svc = HeaderValue::try_from(value).ok();
+        self
+    }
+
+    /// Lets nobody in but those who have credentials.
+    #[must_use]
+    pub fn with_auth(mut self, auth: Auth) -> Self {
+        self.auth = Some(auth);
         self
     }
 
@@ -158,6 +187,19 @@ impl Server {
             None => refusal.head(&self.pseudonym),
         };
         let mut head = ResponseHead { status, headers };
+        let challenge = match status {
+            StatusCode::UNAUTHORIZED => Some(header::WWW_AUTHENTICATE),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Some(header::PROXY_AUTHENTICATE),
+            _ => None,
+        };
+        // What a next hop asks for is passed on as it is.
+        let is_ours = !matches!(refusal, Refusal::NextHopStatus { .. });
+        if let (Some(name), Some(auth), true) = (challenge, &self.auth, is_ours) {
+            head.headers.remove(&name);
+            for value in auth.challenge_values() {
+                head.headers.append(name.clone(), value);
+            }
+        }
         // 407 speaks for a proxy, which has no origin that the field could be about.
         if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             self.advertise(&mut head, carrier);
@@ -184,6 +226,48 @@ impl Server {
                 head.headers.insert(header::ALT_SVC, value.clone());
             }
             (Some(_), Carrier::H3) | (None, _) => {}
+        }
+    }
+
+    /// Whether a request may be looked at: to be asked before [`plan`](Self::plan), so that a stranger learns nothing
+    /// about policy and costs neither a lookup nor a socket.
+    ///
+    /// A request that asks for no tunnel needs no credentials: its refusal says nothing.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn authorize(&mut self, now: Instant, head: &RequestHead) -> Result<Access, Refusal> {
+        let Some(auth) = self.auth.as_mut().filter(|_| head.is_connect()) else {
+            return Ok(Access::Granted(None));
+        };
+        match auth.check(now, &head.headers) {
+            Check::Granted(user) => Ok(Access::Granted(Some(user))),
+            Check::Verify { key, job } => Ok(Access::Verify { key, job }),
+            Check::Busy => Err(Refusal::Overloaded),
+            Check::Denied | Check::Missing => Err(self.unauthorized(head)),
+        }
+    }
+
+    /// A password was checked: `None` refuses all requests that wait for it, as [`unauthorized`](Self::unauthorized).
+    pub fn handle_verdict(&mut self, now: Instant, verdict: Verdict) -> Option<User> {
+        self.auth.as_mut()?.handle_verdict(now, verdict)
+    }
+
+    /// A password could not be checked. Requests that wait for it are refused as overload.
+    pub fn handle_check_dropped(&mut self, key: CheckKey) {
+        if let Some(auth) = &mut self.auth {
+            auth.handle_dropped(key);
+        }
+    }
+
+    /// The refusal of a request with wrong credentials: 407 where the relay is asked as a proxy, 401 where it is asked
+    /// for a resource of its own.
+    pub fn unauthorized(&self, head: &RequestHead) -> Refusal {
+        let challenges = self.auth.as_ref().is_none_or(Auth::challenges);
+        match (challenges, head.is_extended_connect()) {
+            (false, _) => Refusal::Forbidden,
+            (true, true) => Refusal::Unauthorized,
+            (true, false) => Refusal::ProxyUnauthorized,
         }
     }
 

@@ -1,8 +1,14 @@
 use super::*;
 use crate::policy::Policy;
+use crate::policy::auth::{AuthLimits, AuthOptions, Secrets, password::cheap_hash};
 
 const UDP_PATH: &str = "/.well-known/masque/udp/192.0.2.6/443/";
 const TCP_PATH: &str = "/.well-known/masque/tcp/192.0.2.6/443/";
+
+#[expect(clippy::disallowed_methods, reason = "some instant to count from")]
+fn start() -> Instant {
+    Instant::now()
+}
 
 fn server(origins: &[&str]) -> Server {
     let both = || PathTemplate::parse("/masque{?target_host,target_port}").unwrap();
@@ -272,4 +278,116 @@ fn the_answer_says_how_tcp_is_carried() {
     assert_eq!(check_accepted(&without, raw), Ok(raw));
     let malformed = Err(Refusal::NextHopProtocol);
     assert_eq!(check_accepted(&without, capsules), malformed);
+}
+
+fn guarded(challenge: bool) -> Server {
+    let mut secrets = Secrets::new(&[9; 32]);
+    secrets.add_tokens("alice:abc").unwrap();
+    let hash = cheap_hash("secret");
+    secrets.add_passwords(&format!("bob:{hash}")).unwrap();
+    let options = AuthOptions {
+        challenge,
+        ..AuthOptions::default()
+    };
+    let limits = AuthLimits {
+        checks_max: 1,
+        verified_max: 8,
+        lifetime: std::time::Duration::from_secs(60),
+    };
+    let auth = Auth::new(std::sync::Arc::new(secrets), options, limits);
+    server(&[]).with_auth(auth)
+}
+
+// spec: map-9, map-10, rc-all-c, ctcp-3.3.2-a, 9110-15.5.20-a
+#[test]
+fn strangers_are_asked_for_credentials() {
+    let now = start();
+    let classic = RequestHead::classic_connect("192.0.2.6:443");
+    for (head, status, field) in [
+        (request(UDP_PATH), 401, header::WWW_AUTHENTICATE),
+        (
+            connect_tcp("connect-tcp", true),
+            401,
+            header::WWW_AUTHENTICATE,
+        ),
+        (classic, 407, header::PROXY_AUTHENTICATE),
+    ] {
+        let mut server = guarded(true);
+        let refusal = server.authorize(now, &head).unwrap_err();
+        let answer = server.refusal(refusal, None, Carrier::H2);
+        assert_eq!(answer.status.as_u16(), status);
+        let challenges: Vec<_> = answer.headers.get_all(&field).iter().collect();
+        let basic = "Basic realm=\"bauta\", charset=\"UTF-8\"";
+        assert_eq!(challenges, ["Bearer", basic]);
+
+        let refusal = guarded(false).authorize(now, &head).unwrap_err();
+        let answer = guarded(false).refusal(refusal, None, Carrier::H2);
+        assert_eq!(answer.status, StatusCode::FORBIDDEN);
+        assert!(!answer.headers.contains_key(&field));
+
+        // Either field does, whatever the form of the request.
+        for name in [header::AUTHORIZATION, header::PROXY_AUTHORIZATION] {
+            let mut head = head.clone();
+            let value = HeaderValue::from_static("Bearer abc");
+            head.headers.insert(name, value);
+            match server.authorize(now, &head) {
+                Ok(Access::Granted(Some(user))) => assert_eq!(user.name(), "alice"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // What a next hop asks for is passed on as it is.
+    let received =
+        HeaderMap::from_iter([(header::WWW_AUTHENTICATE, HeaderValue::from_static("Other"))]);
+    let status = StatusCode::UNAUTHORIZED;
+    let refusal = Refusal::NextHopStatus { status };
+    let answer = guarded(true).refusal(refusal, Some(&received), Carrier::H1);
+    assert_eq!(
+        answer.headers.get(header::WWW_AUTHENTICATE).unwrap(),
+        "Other"
+    );
+}
+
+#[test]
+fn passwords_are_checked_elsewhere() {
+    let (mut server, now) = (guarded(true), start());
+    let mut head = RequestHead::classic_connect("192.0.2.6:443");
+    let basic = |pair: &str| {
+        use base64::Engine;
+        let pair = base64::engine::general_purpose::STANDARD.encode(pair);
+        HeaderValue::try_from(format!("Basic {pair}")).unwrap()
+    };
+    let mut ask = |server: &mut Server, pair| {
+        head.headers
+            .insert(header::PROXY_AUTHORIZATION, basic(pair));
+        server.authorize(now, &head)
+    };
+    let Ok(Access::Verify { job: Some(job), .. }) = ask(&mut server, "bob:secret") else {
+        panic!("no job");
+    };
+    // There is room for one.
+    let busy = ask(&mut server, "bob:other").unwrap_err();
+    assert_eq!(busy, Refusal::Overloaded);
+    let user = server.handle_verdict(now, job.run()).unwrap();
+    assert_eq!(user.name(), "bob");
+    let again = ask(&mut server, "bob:secret");
+    assert!(matches!(again, Ok(Access::Granted(Some(_)))));
+    let Ok(Access::Verify {
+        job: Some(job),
+        key,
+    }) = ask(&mut server, "bob:other")
+    else {
+        panic!("no job");
+    };
+    drop(job);
+    server.handle_check_dropped(key);
+    assert!(ask(&mut server, "bob:third").is_ok());
+}
+
+#[test]
+fn without_secrets_everybody_is_welcome() {
+    let access = server(&[]).authorize(start(), &request(UDP_PATH));
+    assert!(matches!(access, Ok(Access::Granted(None))));
+    let access = guarded(true).authorize(start(), &get("/"));
+    assert!(matches!(access, Ok(Access::Granted(None))));
 }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `table` names tunnels so that a stale name finds nothing; `udp` reads what arrives on a CONNECT-UDP request
-//! (RFC 9298), `tcp` on one for TCP; `early` keeps what arrives before the answer. No clock, no socket, no carrier in here.
+//! (RFC 9298), `tcp` on one for TCP; `early` keeps what arrives before the answer. No clock, no socket, no carrier in
+//! here.
 
 mod early;
 pub mod eyeballs;

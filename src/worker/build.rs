@@ -337,7 +337,8 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
         None if upstream.dangerous_insecure => Trust::DangerousAnybody,
         None => Trust::System,
     };
-    hops(upstream.hops.clone(), trust, &upstream.headers)
+    let templates = upstream.hops.iter().map(|hop| hop.udp.clone()).collect();
+    hops(templates, trust, &upstream.headers)
 }
 
 /// The hops of a route, all trusted alike. `headers` go to the first hop, who is the one we have an account with.
@@ -401,20 +402,32 @@ pub fn hub_limits(checked: &Checked) -> HubLimits {
     }
 }
 
-/// Bounds of a worker's TCP connections.
-pub fn tcp_hub_limits(checked: &Checked) -> TcpHubLimits {
-    TcpHubLimits {
-        streams_max: checked.limits.tunnels_per_connection,
-        field_section_bytes: u32::try_from(checked.limits.field_section_bytes).unwrap_or(u32::MAX),
-        outbox: outbox_limits(checked),
-        ..TcpHubLimits::default()
-    }
-}
-
 fn outbox_limits(checked: &Checked) -> OutboxLimits {
     OutboxLimits {
         datagrams_max: checked.limits.queue_datagrams,
         bytes_max: checked.limits.queue_bytes,
+    }
+}
+
+/// Bounds of the connections over TCP of a worker.
+pub fn tcp_hub_limits(checked: &Checked) -> TcpHubLimits {
+    let Checked { limits, tcp, .. } = checked;
+    TcpHubLimits {
+        connections_max: tcp.connections,
+        connections_per_address_max: tcp.connections_per_address,
+        streams_max: limits.tunnels_per_connection,
+        field_section_bytes: u32::try_from(limits.field_section_bytes).unwrap_or(u32::MAX),
+        stream_window: tcp.stream_window,
+        connection_window: tcp.connection_window,
+        pending_bytes_max: tcp.pending_bytes,
+        control_frames_max: tcp.control_frames,
+        pending_resets_max: tcp.pending_resets,
+        handshake_timeout: tcp.handshake_timeout,
+        head_timeout: tcp.head_timeout,
+        idle_timeout: tcp.idle_timeout,
+        write_timeout: tcp.write_timeout,
+        outbox: outbox_limits(checked),
+        ..TcpHubLimits::default()
     }
 }
 

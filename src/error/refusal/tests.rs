@@ -22,6 +22,7 @@ fn all() -> Vec<Refusal> {
         UnknownOrigin,
         Unauthorized,
         ProxyUnauthorized,
+        Forbidden,
         DeniedByRule,
         AddressProhibited { range: "Loopback" },
         DnsTimeout,
@@ -80,6 +81,8 @@ fn spec(refusal: &Refusal) -> (&'static str, u16, &'static str) {
         UnknownOrigin => ("map-8", 421, "http_request_error"),
         Unauthorized => ("map-9", 401, "http_request_error"),
         ProxyUnauthorized => ("map-10", 407, "http_request_error"),
+        // Either of the two without a challenge.
+        Forbidden => ("map-9", 403, "http_request_error"),
         DeniedByRule => ("map-11", 403, "http_request_denied"),
         // The decision of traps.md overrides 502.
         AddressProhibited { .. } => ("map-12", 403, "destination_ip_prohibited"),
