@@ -22,8 +22,8 @@ use crate::transport::tls::Trust;
 use crate::tunnel::TunnelId;
 use crate::wire::proxy_status::PROXY_STATUS;
 use crate::wire::target::Target;
-use crate::wire::template::Template;
-use crate::worker::build::{Plan, hops};
+use crate::wire::template::RelayTemplates;
+use crate::worker::build::{Plan, RouteOptions, hops};
 use crate::worker::mailbox::Letter;
 use crate::worker::run::{App, World};
 use crate::worker::{LocalEvent, Machine, Refused, Tag};
@@ -35,7 +35,7 @@ const FLOWS_MAX: usize = 4_096;
 #[derive(Clone, Debug)]
 pub struct Forward {
     /// Relays, in the order of travel; the second is reached through the first.
-    pub via: Vec<Template>,
+    pub via: Vec<RelayTemplates>,
     /// The local address.
     pub listen: SocketAddr,
     /// Where the datagrams shall go.
@@ -58,7 +58,10 @@ pub fn run(forward: Forward, checked: Checked, out: &mut dyn Write) -> Result<()
     let resolver = resolver(&checked)?;
     let resolves_max = checked.limits.resolves;
     let mut plan = Plan::new(checked, None)?;
-    plan.set_hops(hops(forward.via, forward.trust, &forward.headers)?);
+    plan.set_hops(hops(RouteOptions {
+        headers: forward.headers,
+        ..RouteOptions::new(forward.via, forward.trust)
+    })?);
     let (opened, mut first) = tokio::sync::mpsc::channel(1);
     let target = forward.target;
     let mut threads = Workers::start(&mut plan, "udp", None, move |_, hop, driver| {

@@ -119,7 +119,8 @@ impl Settings {
     }
 
     fn tcp_server_config(&self) -> Arc<rustls::ServerConfig> {
-        let tls = tcp_server_config(&self.identity.identity, false).expect("a working provider");
+        let tls = tcp_server_config(&self.identity.identity, &[Carrier::H2, Carrier::H1], false)
+            .expect("a working provider");
         let mut config = rustls::ServerConfig::clone(&tls);
         config.time_provider = Arc::new(Calendar);
         Arc::new(config)
@@ -164,11 +165,12 @@ pub(crate) fn client_crypto() -> Arc<dyn crypto::ClientConfig> {
 pub(crate) fn hop(name: &str) -> Hop {
     Hop {
         udp: Template::default_for(name).expect("a host name"),
-        tcp: Template::default_tcp_for(name).expect("a host name"),
+        tcp: Some(Template::default_tcp_for(name).expect("a host name")),
         tcp_form: TcpForm::default(),
         carriers: vec![Carrier::H3],
         tls: hop_tls(),
         tls_hash: 1,
+        credentials: None,
         headers: Default::default(),
     }
 }
@@ -244,7 +246,9 @@ impl MachineNode {
         };
         let mut listeners = Vec::new();
         let listener = role.listens.then(|| {
-            listeners.push(hub.add_endpoint(endpoint(net, Some(settings.server_config()))));
+            listeners.push(Some(
+                hub.add_endpoint(endpoint(net, Some(settings.server_config()))),
+            ));
             net.bind(node, Some(RELAY_PORT), Tag::Listener(0).to_bits())
         });
         if role.listens {

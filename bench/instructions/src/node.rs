@@ -19,9 +19,9 @@ use bauta::transport::tcp::TcpHub;
 use bauta::transport::tls::{DevCa, Trust, quic_server, server_config};
 use bauta::tunnel::TunnelId;
 use bauta::wire::target::Target;
-use bauta::wire::template::{PathTemplate, Template};
+use bauta::wire::template::{PathTemplate, RelayTemplates};
 use bauta::worker::build::{
-    h3_config, hops, hub_limits, machine_limits, pool_limits, tcp_hub_limits,
+    RouteOptions, h3_config, hops, hub_limits, machine_limits, pool_limits, tcp_hub_limits,
 };
 use bauta::worker::{LocalEvent, Machine, Setup, Tag};
 use bytes::Bytes;
@@ -106,8 +106,9 @@ impl Node {
         let dialler = (endpoint(None), net.bind(id, Tag::Dialler));
         let mut pool = Pool::new(pool_limits(&checked), dialler, options);
         let hop = next.map(|next| {
-            let template = Template::default_for(&next.to_string()).expect("an address");
-            let route = hops(vec![template], Trust::DangerousAnybody, &[]);
+            let relay =
+                RelayTemplates::from_relay_url(&format!("https://{next}")).expect("an address");
+            let route = hops(RouteOptions::new(vec![relay], Trust::DangerousAnybody));
             pool.add_route(route.expect("nothing is read"))
         });
         let policy = Policy {
