@@ -45,7 +45,7 @@ mod tcp;
 mod train;
 
 pub use driver::{Driver, DriverConfig, Received, SendError, SocketId, Stats};
-pub use interfaces::own_interfaces;
+pub use interfaces::{local_ip_towards, own_interfaces};
 pub use network::{Network, TrainOutcome};
 pub use poll::{Waker, Woken};
 pub use socket::{Offload, SocketKind, ends_socket};

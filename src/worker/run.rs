@@ -6,6 +6,7 @@
 //! ```
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -182,6 +183,10 @@ impl Outside for World<'_> {
 
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag) {
         self.driver.set_tcp_tag(socket, tag.to_bits());
+    }
+
+    fn local_ip_towards(&mut self, peer: SocketAddr) -> Option<IpAddr> {
+        net::local_ip_towards(peer)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The network as one machine sees it: what `worker::run` puts in front of a driver, a resolver and a mailbox.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bauta::net::{
     Network, Outgoing, SocketId, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, TcpClose, TcpId, TcpRead,
@@ -134,5 +134,9 @@ impl Outside for World<'_> {
 
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag) {
         self.net.set_tcp_tag(socket, tag.to_bits());
+    }
+
+    fn local_ip_towards(&mut self, _: SocketAddr) -> Option<IpAddr> {
+        Some(self.net.ip(self.node))
     }
 }
