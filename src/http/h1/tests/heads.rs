@@ -65,6 +65,14 @@ fn heads_that_are_too_large() {
     assert_eq!((input.len(), server.conn.receive_room()), (1, 0));
     assert_answer(server, &HeadFault::TooLong { max }, too_large);
 
+    // Behind a request more than one head fits.
+    let mut server = Server::with(get(""));
+    server.request();
+    server.receive(padded(max + 1));
+    server.respond(&status(404));
+    server.sent();
+    assert_answer(server, &HeadFault::TooLong { max }, too_large);
+
     Server::with(get(&"A: b\r\n".repeat(FIELDS_MAX - 1))).request();
     let many = get(&"A: b\r\n".repeat(FIELDS_MAX));
     assert_answer(Server::with(many), &HeadFault::TooManyFields, too_large);

@@ -158,6 +158,15 @@ fn draining_closes_after_the_answer() {
     assert_eq!(server.respond(&status(503)), Responded::Close);
     assert!(server.sent().ends_with("\r\nconnection: close\r\n\r\n"));
 
+    let mut server = Server::with(get(""));
+    server.conn.drain();
+    server.request();
+    let mut answer = status(426);
+    answer.headers = map(&[("upgrade", "connect-udp")]);
+    assert_eq!(server.respond(&answer), Responded::Close);
+    let fields = "\r\nupgrade: connect-udp\r\nconnection: Upgrade, close\r\n\r\n";
+    assert!(server.sent().ends_with(fields));
+
     let mut server = Server::with(upgrade(""));
     server.request();
     server.conn.drain();
