@@ -547,9 +547,9 @@ impl H2 {
         }
     }
 
-    /// Ends the connection at once, as far as the session has room for what tells the peer.
+    /// Ends the connection at once, as far as the session has room for what tells the peer. What the peer sent before
+    /// can still be read.
     pub(super) fn close(&mut self, code: Code) {
-        self.streams.clear();
         let mut cx = Context::from_waker(&self.waker);
         match std::mem::replace(&mut self.peer, Peer::Gone) {
             Peer::Client(mut connection) => {
@@ -562,8 +562,14 @@ impl H2 {
                 mut connection,
                 ..
             } => {
-                // Without requests h2 says goodbye by itself, resets first.
+                // Without requests and streams h2 says goodbye by itself, resets first.
                 drop(requests);
+                if !self.session.borrow().is_ended() {
+                    for stream in self.streams.values_mut() {
+                        stream.reset(reason_of(code));
+                    }
+                    self.streams.clear();
+                }
                 for _ in 0..2 {
                     if Pin::new(&mut *connection).poll(&mut cx).is_ready() {
                         break;

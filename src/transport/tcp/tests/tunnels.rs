@@ -302,11 +302,17 @@ fn a_server_that_goes_away_lets_open_tunnels_end() {
     world.run();
     let (data, end) = world.server.read_all(world.now, server_id, server_stream);
     assert_eq!((&data[..], end), (&b"still open"[..], RecvData::Finished));
+    let data = Bytes::from_static(b"and the answer");
+    world.server.hub.send_data(server_id, server_stream, data);
     world.server.hub.finish(server_id, server_stream);
+    world.client.reads = Some((Vec::new(), RecvData::Blocked));
     world.run();
-    let (_, end) = world.client.read_all(world.now, id, stream);
-    assert_eq!(end, RecvData::Finished);
-    world.run();
+    // The end of the connection came in the same turn.
+    let (data, end) = world.client.reads.take().unwrap();
+    assert_eq!(
+        (&data[..], end),
+        (&b"and the answer"[..], RecvData::Finished)
+    );
     assert_eq!(world.server.closed(), CloseReason::Peer(Code::H3_NO_ERROR));
     world.run();
     assert_eq!(world.server.hub.connection_count(), 0);

@@ -129,6 +129,8 @@ impl Write for Sink<'_> {
 pub(super) struct Side {
     pub(super) hub: TcpHub,
     pub(super) events: VecDeque<(ConnectionId, Event)>,
+    /// What was read as soon as an event said so, if wanted.
+    pub(super) reads: Option<(Vec<u8>, RecvData)>,
 }
 
 impl Side {
@@ -136,6 +138,20 @@ impl Side {
         Self {
             hub: TcpHub::new(limits),
             events: VecDeque::new(),
+            reads: None,
+        }
+    }
+
+    fn collect(&mut self, now: Instant) {
+        while let Some((id, event)) = self.hub.poll_event() {
+            if let Event::Readable { stream } = &event
+                && let Some((mut all, _)) = self.reads.take()
+            {
+                let (data, end) = self.read_all(now, id, *stream);
+                all.extend(data);
+                self.reads = Some((all, end));
+            }
+            self.events.push_back((id, event));
         }
     }
 
@@ -147,14 +163,10 @@ impl Side {
         self.hub.expire(now);
         while let Some(id) = self.hub.next_touched() {
             self.hub.advance(now, id, net);
-            while let Some(event) = self.hub.poll_event() {
-                self.events.push_back(event);
-            }
+            self.collect(now);
         }
         self.hub.flush(now, net);
-        while let Some(event) = self.hub.poll_event() {
-            self.events.push_back(event);
-        }
+        self.collect(now);
         self.hub.flush(now, net);
     }
 
