@@ -56,8 +56,9 @@ pub(super) struct Options {
     pub(super) pending_resets_max: usize,
 }
 
+/// Who is at the other end, and how far we are with it.
 enum Peer {
-    Accepting(h2::server::Handshake<Io, Chunk>),
+    Accepting(Box<h2::server::Handshake<Io, Chunk>>),
     Connecting(client::Handshake),
     Client(Box<h2::server::Connection<Io, Chunk>>),
     Server {
@@ -91,7 +92,7 @@ impl H2 {
     /// Serves the client at the other end of the session.
     pub(super) fn server(options: &Options, session: Rc<RefCell<Session>>) -> Self {
         let handshake = server::handshake(options, Io(Rc::clone(&session)));
-        Self::new(Peer::Accepting(handshake), session)
+        Self::new(Peer::Accepting(Box::new(handshake)), session)
     }
 
     /// Asks the server at the other end of the session.
@@ -132,7 +133,14 @@ impl H2 {
         self.flush_staged();
         loop {
             self.notes.take_connection();
-            self.poll_connection(events)?;
+            let polled = self.poll_connection(events);
+            if polled
+                .as_ref()
+                .is_err_and(|end| !matches!(end, CloseReason::Peer(_)))
+            {
+                return polled;
+            }
+            // What came before an end in order is told before it.
             while let Some(noted) = self.notes.pop() {
                 self.look_at(noted, events);
             }
@@ -147,6 +155,7 @@ impl H2 {
                 }
             }
             self.note_peer(events);
+            polled?;
             if self.notes.is_empty() {
                 return Ok(());
             }
@@ -166,7 +175,7 @@ impl H2 {
         let mut cx = Context::from_waker(&waker);
         loop {
             match &mut self.peer {
-                Peer::Accepting(handshake) => match Pin::new(handshake).poll(&mut cx) {
+                Peer::Accepting(handshake) => match Pin::new(&mut **handshake).poll(&mut cx) {
                     Poll::Ready(Ok(connection)) => {
                         self.peer = Peer::Client(Box::new(connection));
                         events.push_back(Event::Connected(Carrier::H2));
