@@ -83,6 +83,7 @@ impl TcpHub {
             return RecvData::Gone;
         }
         let read = connection.http.recv_data(stream, bytes_max);
+        self.stats.tcp_streams_stalled += connection.http.take_stalled();
         self.mark_dirty(id.index);
         read
     }

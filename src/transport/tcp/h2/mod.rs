@@ -86,6 +86,8 @@ pub(super) struct H2 {
     /// Streams with capsules of this turn.
     staged: BTreeSet<u32>,
     goaway_told: bool,
+    /// Windows of streams that were full when their owner came to read.
+    stalled: u64,
 }
 
 impl H2 {
@@ -112,12 +114,18 @@ impl H2 {
             roomy: Roomy::default(),
             staged: BTreeSet::new(),
             goaway_told: false,
+            stalled: 0,
         }
     }
 
     /// Streams that are not over.
     pub(super) fn open_streams(&self) -> usize {
         self.streams.len()
+    }
+
+    /// Windows of streams that were full, since this was asked last.
+    pub(super) fn take_stalled(&mut self) -> u64 {
+        std::mem::take(&mut self.stalled)
     }
 
     /// Whether a poll has something to do besides what the session got.
@@ -468,6 +476,7 @@ impl H2 {
             return RecvData::Gone;
         };
         let read = stream.recv_data(bytes_max);
+        self.stalled += u64::from(stream.take_stalled());
         match read {
             RecvData::Reset(Code::H3_MESSAGE_ERROR) => self.reset(id, Code::H3_MESSAGE_ERROR),
             RecvData::Reset(_) => {

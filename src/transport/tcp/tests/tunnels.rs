@@ -13,10 +13,6 @@ use crate::transport::tls::{ClientTls, Trust, tcp_client_config};
 use crate::wire::capsule::{CapsuleEvent, CapsuleReader};
 use crate::wire::carrier::Carrier;
 
-fn no_timeouts() -> TcpHubLimits {
-    TcpHubLimits::default()
-}
-
 // spec: 8441-3-d, 8441-3-e, 8441-4-b, 9113-8.5-a, 9113-8.5-d
 #[test]
 fn a_tunnel_carries_data_both_ways_and_ends_in_each_direction() {
@@ -155,6 +151,7 @@ fn who_does_not_read_stops_the_sender_and_only_that_stream() {
         world.run();
     }
     assert_eq!(read, sent);
+    assert!(world.server.hub.stats.tcp_streams_stalled > 0);
     let writable = world
         .client
         .events
@@ -268,7 +265,7 @@ fn stopping_discards_and_gives_the_credit_back() {
 fn requests_beyond_the_peers_bound_wait_for_a_stream() {
     let mut world = World::with(TcpHubLimits {
         streams_max: 2,
-        ..no_timeouts()
+        ..TcpHubLimits::default()
     });
     let id = world.connect(Carrier::H2);
     let (first, ..) = world.tunnel(id);
@@ -316,6 +313,40 @@ fn a_server_that_goes_away_lets_open_tunnels_end() {
     assert_eq!(world.server.closed(), CloseReason::Peer(Code::H3_NO_ERROR));
     world.run();
     assert_eq!(world.server.hub.connection_count(), 0);
+}
+
+// spec: 9113-6.8-a, 9113-8.7-a
+#[test]
+fn requests_that_a_server_did_not_process_may_be_retried() {
+    let mut world = World::new();
+    let id = world.connect(Carrier::H2);
+    let (near, far) = world.net.pair();
+    world.server.hub.drain();
+    assert!(world.accept(far, "192.0.2.1:1").is_none());
+    assert!(world.net.end(near).reset);
+    let server_id = world.server.hub.connections().next().unwrap();
+    world.server.hub.goaway(world.now, server_id, GoAway::Soft);
+    // The request crosses the GOAWAY.
+    let stream = world.client.hub.request(id, &extended()).unwrap();
+    world.run();
+    let mut ends = world
+        .client
+        .events
+        .iter()
+        .filter_map(|(_, event)| match event {
+            Event::Reset { stream, code } => Some((*stream, *code)),
+            _ => None,
+        });
+    let asked = world
+        .server
+        .events
+        .iter()
+        .any(|(_, event)| matches!(event, Event::Request { .. }));
+    if asked {
+        assert_eq!(ends.next(), None);
+    } else {
+        assert_eq!(ends.next(), Some((stream, Code::H3_REQUEST_REJECTED)));
+    }
 }
 
 #[test]
