@@ -378,8 +378,11 @@ impl H1 {
         if !self.open {
             return;
         }
-        if self.room() == Some(0) && self.out.is_empty() {
-            // No answer was given, or none came.
+        let is_answered = match &self.role {
+            Role::Server(server) => server.is_tunnel(),
+            Role::Client(client) => client.is_tunnel() || client.is_closed(),
+        };
+        if !is_answered {
             self.reset(Code::H3_REQUEST_CANCELLED);
         } else {
             self.finished = true;

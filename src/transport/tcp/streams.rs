@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::connection::End;
 use super::{ConnectionId, StreamId, TcpHub, live, open};
 use crate::http::h3::code::Code;
 use crate::http::h3::{RecvData, RequestError, SendData};
@@ -74,10 +75,15 @@ impl TcpHub {
         stream: StreamId,
         bytes_max: usize,
     ) -> RecvData {
-        let Some(connection) = open(&mut self.connections, id) else {
+        // Also behind the end, until its event is polled: what came before it is not lost.
+        let Some(connection) = live(&mut self.connections, id) else {
             return RecvData::Gone;
         };
+        if connection.end == End::Polled {
+            return RecvData::Gone;
+        }
         let read = connection.http.recv_data(stream, bytes_max);
+        self.stats.tcp_streams_stalled += connection.http.take_stalled();
         self.mark_dirty(id.index);
         read
     }
