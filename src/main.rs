@@ -22,6 +22,7 @@ use bauta::program::udp::{self, Forward};
 use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
+use bauta::worker::secrets::{self, SecretsError};
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, DemoArgs, PasswdArgs, RelayArgs, UdpArgs};
@@ -49,6 +50,9 @@ fn run_relay(arguments: &RelayArgs) -> ExitCode {
         Err(error) => return fail(USAGE, &error),
     };
     if let Err(error) = load_certificates(&checked) {
+        return fail(USAGE, &error.to_string());
+    }
+    if let Err(error) = load_secrets(&checked) {
         return fail(USAGE, &error.to_string());
     }
     if arguments.check {
@@ -222,6 +226,15 @@ fn load_certificates(checked: &Checked) -> Result<(), TlsError> {
     Ok(())
 }
 
+/// Reads all files with secrets that the configuration names.
+fn load_secrets(checked: &Checked) -> Result<(), SecretsError> {
+    if let Some(files) = &checked.auth {
+        secrets::load(files)?;
+    }
+    secrets::load_credentials(checked)?;
+    Ok(())
+}
+
 /// What `--check` prints: what the relay would do, what is questionable, and the most memory it can use.
 fn report(checked: &Checked) -> String {
     let mut lines = vec!["configuration is good".to_owned()];
@@ -230,9 +243,11 @@ fn report(checked: &Checked) -> String {
             Some(certificate) => certificate.chain.display().to_string(),
             None => "made at start, for development".to_owned(),
         };
+        let carriers: Vec<_> = listener.carriers.iter().map(ToString::to_string).collect();
         lines.push(format!(
-            "listen    {} (certificate: {certificate})",
-            listener.address
+            "listen    {} {} (certificate: {certificate})",
+            listener.address,
+            carriers.join(" ")
         ));
     }
     lines.extend(

@@ -9,12 +9,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::header;
 use quinn_proto::{EndpointConfig, ServerConfig, crypto};
 use thiserror::Error;
 
 use super::machine::{Machine, MachineLimits, Setup, Tag};
 use super::mailbox::{Address, Mailbox, mailbox};
 use super::run::{App, Question, Worker};
+use super::secrets::{self, SecretsError};
 use crate::client::{Hop, HopId, Pool, PoolLimits};
 use crate::config::{self, Checked};
 use crate::error::Refusal;
@@ -24,6 +26,7 @@ use crate::http::request::ResponseHead;
 use crate::net::listen::bind_group;
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
+use crate::policy::auth::Secrets;
 use crate::policy::{Policy, own_addresses};
 use crate::server::{Server, Services};
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
@@ -52,6 +55,9 @@ pub enum BuildError {
     /// A URI template cannot be used.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// Secrets cannot be used.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// A rule of the policy cannot be used.
     #[error(transparent)]
     Rule(#[from] crate::policy::RuleError),
@@ -72,6 +78,7 @@ pub struct Plan {
     options: Options,
     hops: Vec<Hop>,
     policy: Policy,
+    secrets: Option<Arc<Secrets>>,
     templates: Vec<PathTemplate>,
     origins: Vec<Box<str>>,
     /// For each listener the sockets of all workers, in order; taken as the workers are built.
@@ -96,6 +103,10 @@ impl Plan {
             steer: Steer::new(random::words()?, workers as u32),
             hops: upstream_hops(&checked)?,
             policy: Policy::default(),
+            secrets: match &checked.auth {
+                Some(files) => Some(Arc::new(secrets::load(files)?)),
+                None => None,
+            },
             templates: vec![PathTemplate::well_known()],
             origins: Vec::new(),
             sockets: Vec::new(),
@@ -193,6 +204,7 @@ impl Plan {
             options: self.options.clone(),
             hops: self.hops.clone(),
             policy: self.policy.clone(),
+            secrets: self.secrets.clone(),
             templates: self.templates.clone(),
             origins: self.origins.clone(),
             listeners: self.sockets.iter_mut().map(take).collect(),
@@ -212,6 +224,7 @@ pub struct Seed {
     options: Options,
     hops: Vec<Hop>,
     policy: Policy,
+    secrets: Option<Arc<Secrets>>,
     templates: Vec<PathTemplate>,
     origins: Vec<Box<str>>,
     listeners: Vec<UdpSocket>,
@@ -260,7 +273,10 @@ impl Seed {
             tcp: Vec::new(),
             classic: false,
         };
-        let server = Server::new(&checked.name, services, self.origins, handler);
+        let mut server = Server::new(&checked.name, services, self.origins, handler);
+        if let (Some(secrets), Some(files)) = (self.secrets, &checked.auth) {
+            server = server.with_auth(secrets::auth(secrets, files, checked));
+        }
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
             hub,
@@ -305,7 +321,11 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
         None => Trust::System,
     };
     let templates = upstream.hops.iter().map(|hop| hop.udp.clone()).collect();
-    hops(templates, trust, &upstream.headers)
+    let mut headers = upstream.headers.clone();
+    if let Some(credentials) = secrets::load_credentials(checked)? {
+        headers.push((header::AUTHORIZATION, credentials.value().clone()));
+    }
+    hops(templates, trust, &headers)
 }
 
 /// The hops of a route, all trusted alike. `headers` go to the first hop, who is the one we have an account with.

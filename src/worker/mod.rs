@@ -21,6 +21,7 @@ pub mod mailbox;
 mod open;
 mod relay;
 pub mod run;
+pub mod secrets;
 pub mod stats;
 mod turn;
 

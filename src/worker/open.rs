@@ -14,7 +14,7 @@ use crate::error::{Abort, Refusal};
 use crate::http::h3::code::Code;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::policy::resolve::Resolution;
-use crate::server::{Plan, Protocol, Route, check_accepted};
+use crate::server::{Access, Plan, Protocol, Route, check_accepted};
 use crate::transport::quic::{ConnectionId, Link};
 use crate::tunnel::{Early, Inbound, TunnelId};
 use crate::wire::carrier::Carrier;
@@ -54,6 +54,15 @@ impl Machine {
         head: &RequestHead,
         out: &mut impl Outside,
     ) -> Result<(), Refusal> {
+        match self.server.authorize(now, head)? {
+            Access::Granted(_) => {}
+            // Passwords need a thread that checks them, which a worker does not have.
+            Access::Verify { key, job } => {
+                drop(job);
+                self.server.handle_check_dropped(key);
+                return Err(Refusal::Overloaded);
+            }
+        }
         let plan = self.server.plan(head, Carrier::H3)?;
         let downstream = Leg::Stream { connection, stream };
         let Plan {
