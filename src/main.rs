@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use ::http::header::AUTHORIZATION;
 use bauta::config::{self, Bytes, Checked, Environment, LogLevel, MemoryTerm, worst_case_memory};
 use bauta::net;
 use bauta::policy::Rule;
@@ -110,12 +111,17 @@ fn run_udp(arguments: &UdpArgs) -> ExitCode {
     {
         return fail(USAGE, &error.to_string());
     }
+    let mut headers = arguments.header.clone();
+    let is_given = headers.iter().any(|(name, _)| *name == AUTHORIZATION);
+    if let (Some(credentials), false) = (&arguments.credentials, is_given) {
+        headers.push((AUTHORIZATION, credentials.value().clone()));
+    }
     let forward = Forward {
         via: arguments.via.clone(),
         listen: arguments.listen,
         target: arguments.target.clone(),
         trust,
-        headers: arguments.header.clone(),
+        headers,
     };
     // The defaults of a relay fit a client, which listens for no QUIC and has one worker.
     let mut environment = Environment::new("", NonZeroUsize::MIN, pseudonym());
