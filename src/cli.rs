@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use ::http::{HeaderName, HeaderValue};
 use bauta::config::{Io, parse_header};
+use bauta::policy::auth::is_user_name;
 use bauta::wire::target::Target;
 use bauta::wire::template::Template;
 use clap::{Args, Parser, Subcommand, value_parser};
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Forward a local UDP port to a target through one relay or two
     Udp(UdpArgs),
+    /// Hash a password from standard input for the password file of a relay
+    Passwd(PasswdArgs),
 }
 
 /// `bauta relay`.
@@ -157,6 +160,21 @@ Examples:
       --listen 127.0.0.1:4000 --target echo.example:7 --header 'proxy-authorization: Bearer TOKEN'
   bauta udp --via https://127.0.0.1:4433 --ca dev-ca.pem --listen 127.0.0.1:5353 --target 192.0.2.53:53";
 
+/// `bauta passwd`.
+#[derive(Debug, Args)]
+#[command(after_help = PASSWD_HELP)]
+pub(crate) struct PasswdArgs {
+    /// Name that clients give with the password: letters, digits, ".", "_", "-" and "@"
+    #[arg(long, value_name = "NAME", value_parser = user)]
+    pub(crate) user: String,
+}
+
+const PASSWD_HELP: &str = "\
+Prints the line for the file that [auth] passwords names. The password is the first line of standard input.
+
+Examples:
+  bauta passwd --user alice >> passwords";
+
 impl Cli {
     /// Reads the arguments of the process; prints help or what is wrong, and ends the process, when there is nothing
     /// to run.
@@ -178,7 +196,7 @@ impl Cli {
                 "--via was given {} times, at most {VIA_MAX} hops are possible",
                 udp.via.len()
             )),
-            Command::Relay(_) | Command::Demo(_) | Command::Udp(_) => Ok(self),
+            Command::Relay(_) | Command::Demo(_) | Command::Udp(_) | Command::Passwd(_) => Ok(self),
         }
     }
 }
@@ -189,6 +207,15 @@ fn io(text: &str) -> Result<Io, String> {
         "uring" => Ok(Io::Uring),
         "epoll" => Ok(Io::Epoll),
         _ => Err("must be auto, uring or epoll".to_owned()),
+    }
+}
+
+fn user(text: &str) -> Result<String, String> {
+    match is_user_name(text) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("must be letters, digits, \".\", \"_\", \"-\" and \"@\", at least one".to_owned())
+        }
     }
 }
 
@@ -234,10 +261,11 @@ mod tests {
     #[test]
     fn examples_of_the_help_parse() {
         let mut examples = 0;
-        for help in [AFTER_HELP, RELAY_HELP, DEMO_HELP, UDP_HELP] {
+        for help in [AFTER_HELP, RELAY_HELP, DEMO_HELP, UDP_HELP, PASSWD_HELP] {
             let joined = help
                 .replace("\\\n      ", "")
-                .replace("'proxy-authorization: Bearer TOKEN'", "a:b");
+                .replace("'proxy-authorization: Bearer TOKEN'", "a:b")
+                .replace(" >> passwords", "");
             for line in joined
                 .lines()
                 .filter_map(|line| line.trim_start().strip_prefix("bauta "))
@@ -252,7 +280,7 @@ mod tests {
                 examples += 1;
             }
         }
-        assert_eq!(examples, 12);
+        assert_eq!(examples, 13);
     }
 
     #[test]
@@ -282,6 +310,8 @@ mod tests {
             ("bauta demo --io ring", "must be auto, uring or epoll"),
             ("bauta demo --nested --hops 1", "--nested needs --hops 2"),
             ("bauta relay", "--config <FILE>"),
+            ("bauta passwd", "--user <NAME>"),
+            ("bauta passwd --user a:b", "must be letters"),
             ("bauta relay --config a --listen 127.0.0.1:1", "--dev"),
             (
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a:0",

@@ -5,7 +5,7 @@
 mod cli;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use bauta::config::{self, Bytes, Checked, Environment, LogLevel, MemoryTerm, worst_case_memory};
+use bauta::net;
 use bauta::policy::Rule;
+use bauta::policy::auth::{SALT_LEN, hash_password};
 use bauta::program::demo::{self, Demo};
 use bauta::program::relay;
 use bauta::program::udp::{self, Forward};
@@ -22,18 +24,21 @@ use bauta::transport::tls::{
 };
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command, DemoArgs, RelayArgs, UdpArgs};
+use cli::{Cli, Command, DemoArgs, PasswdArgs, RelayArgs, UdpArgs};
 
 /// Something failed while running.
 const FAILURE: u8 = 1;
 /// Arguments or configuration are wrong; clap uses the same code.
 const USAGE: u8 = 2;
+/// Bytes of a password line that are read: more than a relay takes.
+const PASSWORD_BYTES_MAX: u64 = 1024;
 
 fn main() -> ExitCode {
     match Cli::from_process().command {
         Command::Relay(arguments) => run_relay(&arguments),
         Command::Demo(arguments) => run_demo(&arguments),
         Command::Udp(arguments) => run_udp(&arguments),
+        Command::Passwd(arguments) => run_passwd(&arguments),
     }
 }
 
@@ -122,6 +127,38 @@ fn run_udp(arguments: &UdpArgs) -> ExitCode {
     }
 }
 
+/// `bauta passwd`: nothing of the password is printed or kept.
+fn run_passwd(arguments: &PasswdArgs) -> ExitCode {
+    let mut line = String::new();
+    if io::stdin().is_terminal() {
+        eprintln!("password (it is shown as you type):");
+    }
+    if let Err(error) = io::stdin()
+        .lock()
+        .take(PASSWORD_BYTES_MAX)
+        .read_line(&mut line)
+    {
+        return fail(FAILURE, &error.to_string());
+    }
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return fail(USAGE, "no password on standard input");
+    }
+    let mut salt = [0; SALT_LEN];
+    match net::random::words() {
+        Ok(words) => {
+            for (bytes, word) in salt.chunks_exact_mut(4).zip(words) {
+                bytes.copy_from_slice(&word.to_ne_bytes());
+            }
+        }
+        Err(error) => return fail(FAILURE, &error.to_string()),
+    }
+    match hash_password(password.as_bytes(), &salt) {
+        Ok(hash) => print(&format!("{}:{hash}\n", arguments.user)),
+        Err(error) => fail(FAILURE, &error.to_string()),
+    }
+}
+
 /// Lets log lines of `level` and above out, to standard error; the variable RUST_LOG says otherwise. Colours are for
 /// terminals.
 fn log_to_stderr(level: LogLevel) {
@@ -203,7 +240,7 @@ fn report(checked: &Checked) -> String {
             .upstream
             .hops
             .iter()
-            .map(|hop| format!("next hop  {hop}")),
+            .map(|hop| format!("next hop  {}", hop.udp)),
     );
     lines.extend(
         checked

@@ -1,73 +1,201 @@
 //! One relay as its client sees it: where it is, how it is trusted, what every request to it carries.
 
-use ::http::{HeaderMap, HeaderValue, header};
-use quinn_proto::crypto;
 use std::sync::Arc;
 
-use crate::http::request::RequestHead;
+use ::http::{HeaderMap, HeaderName, HeaderValue, header};
+use quinn_proto::crypto;
+
+use super::credentials::Credentials;
+use crate::http::request::{RequestHead, ResponseHead};
+use crate::wire::carrier::Carrier;
+use crate::wire::codepoints::Revision;
 use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE};
 use crate::wire::target::{Host, Target};
 use crate::wire::template::Template;
 
-/// A relay to reach by HTTP/3.
+/// A relay to reach.
 #[derive(Clone)]
 pub struct Hop {
-    /// Where requests go and how targets are written into their path.
-    pub template: Template,
+    /// Where CONNECT-UDP requests go and how targets are written into their path.
+    pub udp: Template,
+    /// The same for templated CONNECT-TCP; without, TCP tunnels are asked for by classic CONNECT.
+    pub tcp: Option<Template>,
+    /// How TCP tunnels are asked for, unless their user says it.
+    pub tcp_form: TcpForm,
+    /// HTTP versions to try, in the order of preference.
+    pub carriers: Vec<Carrier>,
     /// TLS as it is used towards this relay.
-    pub crypto: Arc<dyn crypto::ClientConfig>,
-    /// Stands for every option of `crypto`: two hops with different trust never share a connection.
-    pub crypto_hash: u64,
-    /// Fields added to every request, credentials for example.
+    pub tls: HopTls,
+    /// Stands for every option of `tls`: two hops with different trust never share a connection.
+    pub tls_hash: u64,
+    /// Who we are, if the relay asks.
+    pub credentials: Option<Credentials>,
+    /// Fields added to every request.
     pub headers: HeaderMap,
 }
 
+/// The TLS configurations of the carriers, which differ in ALPN.
+#[derive(Clone)]
+pub struct HopTls {
+    /// For HTTP/3.
+    pub quic: Arc<dyn crypto::ClientConfig>,
+    /// For HTTP/2.
+    pub h2: Arc<rustls::ClientConfig>,
+    /// For HTTP/1.1.
+    pub h1: Arc<rustls::ClientConfig>,
+}
+
 /// What makes two hops the same connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HopKey {
     host: Host,
     port: u16,
-    carrier: &'static str,
-    crypto_hash: u64,
+    tls_hash: u64,
+}
+
+/// What a tunnel asks of a next hop.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What the tunnel shall reach.
+    pub target: Target,
+    /// What it carries.
+    pub kind: TunnelKind,
+    /// The Via field to send, when we relay somebody else's request (RFC 9110 §7.6.3).
+    pub via: Option<HeaderValue>,
+    /// What the relay asked for when it refused the request without.
+    pub asked: HeaderMap,
+}
+
+impl Request {
+    /// A request of our own.
+    pub fn new(target: Target, kind: TunnelKind) -> Self {
+        Self {
+            target,
+            kind,
+            via: None,
+            asked: HeaderMap::new(),
+        }
+    }
+}
+
+/// What a tunnel carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// UDP payloads (RFC 9298).
+    Udp,
+    /// The bytes of a TCP connection, asked for in this form; in that of the hop if `None`.
+    Tcp(Option<TcpForm>),
+}
+
+/// How a TCP tunnel is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpForm {
+    /// CONNECT with the target as authority (RFC 9110 §9.3.6).
+    Classic,
+    /// Templated, the bytes as they are.
+    Raw,
+    /// Templated, in DATA and FINAL_DATA capsules.
+    #[default]
+    Capsules,
+}
+
+impl TunnelKind {
+    /// A TCP tunnel in the form that suits the relay.
+    pub const TCP: Self = Self::Tcp(None);
 }
 
 impl Hop {
     /// The key that pools connections to this relay.
     pub fn key(&self) -> HopKey {
         HopKey {
-            host: self.template.host().clone(),
-            port: self.template.port(),
-            carrier: "h3",
-            crypto_hash: self.crypto_hash,
+            host: self.udp.host().clone(),
+            port: self.udp.port(),
+            tls_hash: self.tls_hash,
         }
+    }
+
+    /// Whether requests to both relays look the same.
+    pub fn asks_like(&self, other: &Self) -> bool {
+        let form = |hop: &Self| (hop.udp.clone(), hop.tcp.clone(), hop.tcp_form);
+        form(self) == form(other)
+            && self.headers == other.headers
+            && self.credentials == other.credentials
     }
 
     /// The relay itself as a target, for the hop before it.
     pub fn target(&self) -> Target {
         Target {
-            host: self.template.host().clone(),
-            port: self.template.port(),
+            host: self.udp.host().clone(),
+            port: self.udp.port(),
         }
     }
 
     /// The name or address that the relay's certificate must carry, and that is dialled.
     pub fn server_name(&self) -> Box<str> {
-        match self.template.host() {
+        match self.udp.host() {
             Host::Name(name) => name.clone(),
             Host::Ip(address) => address.to_string().into(),
         }
     }
 
-    /// The head of a CONNECT-UDP request for `target` (RFC 9298 §3.4).
-    pub fn request(&self, target: &Target, via: Option<&HeaderValue>) -> RequestHead {
-        let path = self.template.expand_path(target);
-        let authority = self.template.authority();
-        let mut head = RequestHead::extended_connect("connect-udp", "https", authority, path);
+    /// The form in which a tunnel of this kind is asked for; `None` for UDP.
+    pub fn form(&self, kind: TunnelKind) -> Option<TcpForm> {
+        match kind {
+            TunnelKind::Udp => None,
+            TunnelKind::Tcp(_) if self.tcp.is_none() => Some(TcpForm::Classic),
+            TunnelKind::Tcp(form) => Some(form.unwrap_or(self.tcp_form)),
+        }
+    }
+
+    /// The head of a request (RFC 9298 §3.4, RFC 9110 §9.3.6, draft-ietf-httpbis-connect-tcp §3.2).
+    pub fn request(&self, request: &Request) -> RequestHead {
+        let target = &request.target;
+        let templated = |template: &Template, token| {
+            let (authority, path) = (template.authority(), template.expand_path(target));
+            RequestHead::extended_connect(token, "https", authority, path)
+        };
+        let form = self.form(request.kind);
+        let mut head = match (form, &self.tcp) {
+            (None, _) => templated(&self.udp, "connect-udp"),
+            (Some(TcpForm::Raw | TcpForm::Capsules), Some(tcp)) => {
+                templated(tcp, self.revision().token)
+            }
+            (Some(_), _) => RequestHead::classic_connect(target.to_string()),
+        };
         head.headers = self.headers.clone();
-        head.headers.insert(CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE);
-        if let Some(via) = via {
+        if matches!(form, None | Some(TcpForm::Capsules)) {
+            head.headers.insert(CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE);
+        }
+        if let Some(credentials) = &self.credentials {
+            credentials.add_to(&mut head);
+        }
+        head.headers.extend(request.asked.clone());
+        if let Some(via) = &request.via {
             head.headers.insert(header::VIA, via.clone());
         }
         head
+    }
+
+    /// Whether a refused request is worth repeating with the credentials that the relay asks for, which it has then.
+    pub fn can_answer(&self, request: &mut Request, response: &ResponseHead) -> bool {
+        let Some(credentials) = &self.credentials else {
+            return false;
+        };
+        let before = self.request(request);
+        let mut after = before.clone();
+        let answered = credentials.answer(&mut after, response);
+        let added = |name: &&HeaderName| !before.headers.contains_key(*name);
+        let names: Vec<_> = after.headers.keys().filter(added).cloned().collect();
+        for name in names {
+            if let Some(value) = after.headers.remove(&name) {
+                request.asked.insert(name, value);
+            }
+        }
+        answered
+    }
+
+    /// The revision of connect-tcp that this relay is spoken to in.
+    pub fn revision(&self) -> &'static Revision {
+        Revision::newest()
     }
 }

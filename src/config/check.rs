@@ -3,6 +3,9 @@
 //! Every problem is reported and replaced by something harmless, so that the check always reaches its end; the result
 //! is handed out only when there was no problem.
 
+mod auth;
+mod tcp;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -15,7 +18,8 @@ use super::checked::{
 use super::duration::Period;
 use super::limits::{self, Limit};
 use super::{Environment, Problems, parse_header, relay};
-use crate::wire::template::{PathTemplate, Template};
+use crate::wire::carrier::Carrier;
+use crate::wire::template::{PathTemplate, RelayTemplates, Template, TemplateError};
 
 /// Longest spin: a hundred times what a wake-up takes.
 const SPIN_US_MAX: i64 = 1_000;
@@ -62,8 +66,10 @@ pub(super) fn check(
         listen,
         upstream,
         policy,
+        auth,
         dns,
         quic,
+        tcp,
         limits,
         timeouts,
     } = file;
@@ -73,8 +79,10 @@ pub(super) fn check(
     let listen = checker.listeners(listen);
     let upstream = checker.upstream(upstream);
     let policy = checker.policy(policy);
+    let auth = checker.auth(auth);
     let dns = checker.dns(dns);
     let quic = checker.quic(quic);
+    let tcp = checker.tcp(tcp);
     let limits = checker.limits(limits);
     let timeouts = checker.timeouts(timeouts);
     checker.relations(&dns, &quic, &timeouts);
@@ -91,8 +99,10 @@ pub(super) fn check(
         listen,
         upstream,
         policy,
+        auth,
         dns,
         quic,
+        tcp,
         limits,
         timeouts,
         warnings: checker.warnings,
@@ -134,12 +144,24 @@ impl Checker<'_> {
                 );
             }
             let certificate = self.certificate(&key, entry.certificate, entry.key);
-            let templates = self.templates(&key, &entry.templates);
+            let carriers = self.carriers(&key, entry.carriers);
+            let templates = self.templates(
+                &format!("{key}.templates"),
+                PathTemplate::well_known(),
+                &entry.templates,
+            );
+            let tcp_templates = self.templates(
+                &format!("{key}.tcp_templates"),
+                PathTemplate::well_known_tcp(),
+                &entry.tcp_templates,
+            );
             let origins = self.origins(&key, entry.origins);
             listeners.push(Listener {
                 address,
+                carriers,
                 certificate,
                 templates,
+                tcp_templates,
                 origins,
             });
         }
@@ -147,8 +169,10 @@ impl Checker<'_> {
             Some(address) if listeners.is_empty() => {
                 listeners.push(Listener {
                     address,
+                    carriers: Carrier::ALL.to_vec(),
                     certificate: None,
                     templates: vec![PathTemplate::well_known()],
+                    tcp_templates: vec![PathTemplate::well_known_tcp()],
                     origins: Vec::new(),
                 });
             }
@@ -223,7 +247,12 @@ impl Checker<'_> {
     }
 
     /// The default template is served whatever else is: clients configured with host and port look for it.
-    fn templates(&mut self, at: &str, texts: &[String]) -> Vec<PathTemplate> {
+    fn templates(
+        &mut self,
+        key: &str,
+        default: PathTemplate,
+        texts: &[String],
+    ) -> Vec<PathTemplate> {
         let parse = |text: &str| {
             if text.starts_with('/') {
                 PathTemplate::parse(text)
@@ -231,17 +260,14 @@ impl Checker<'_> {
                 Template::parse(text)?.path_template()
             }
         };
-        let mut templates = vec![PathTemplate::well_known()];
+        let mut templates = vec![default];
         for (index, text) in texts.iter().enumerate() {
             match parse(text) {
                 Ok(template) if templates.contains(&template) => {}
                 Ok(template) => templates.push(template),
                 Err(error) => {
-                    self.problems.value(
-                        format!("{at}.templates[{index}]"),
-                        quoted(text),
-                        error.to_string(),
-                    );
+                    self.problems
+                        .value(format!("{key}[{index}]"), quoted(text), error.to_string());
                 }
             }
         }
@@ -270,6 +296,9 @@ impl Checker<'_> {
     fn upstream(&mut self, upstream: relay::Upstream) -> Upstream {
         let relay::Upstream {
             urls,
+            tcp_urls,
+            carriers,
+            credentials,
             ca,
             dangerous_insecure,
             headers,
@@ -282,17 +311,13 @@ impl Checker<'_> {
         }
         let mut hops = Vec::with_capacity(urls.len());
         for (index, url) in urls.iter().enumerate() {
-            match Template::from_authority_or_template(url) {
+            match RelayTemplates::from_relay_url(url) {
                 Ok(hop) => hops.push(hop),
-                Err(error) => {
-                    self.problems.value(
-                        format!("upstream.urls[{index}]"),
-                        quoted(url),
-                        error.to_string(),
-                    );
-                }
+                Err(error) => self.template_problem("upstream.urls", index, url, error),
             }
         }
+        self.tcp_hops(&mut hops, &tcp_urls, urls.len());
+        let carriers = self.carriers("upstream", carriers);
         if ca.is_some() && dangerous_insecure {
             let message = "true: accepts any certificate, so upstream.ca would have no effect; remove one of them";
             self.problems.key("upstream.dangerous_insecure", message);
@@ -315,14 +340,49 @@ impl Checker<'_> {
         let ca = ca.map(|path| self.path(&path));
         Upstream {
             hops,
+            carriers,
+            credentials: credentials.map(|path| self.path(&path)),
             ca,
             dangerous_insecure,
             headers: fields,
         }
     }
 
+    /// Puts the templates for TCP next to those for UDP, one for each hop or none at all.
+    fn tcp_hops(&mut self, hops: &mut [RelayTemplates], urls: &[String], wanted: usize) {
+        if !urls.is_empty() && urls.len() != wanted {
+            let message = format!("{} templates, must be as many as upstream.urls", urls.len());
+            self.problems.key("upstream.tcp_urls", message);
+        }
+        for (index, url) in urls.iter().enumerate() {
+            let hop = hops.get_mut(index);
+            match Template::parse(url) {
+                Ok(tcp) if hop.as_ref().is_some_and(|hop| !same_relay(&hop.udp, &tcp)) => {
+                    let message = "must be at the host and port of upstream.urls";
+                    self.problems.value(
+                        format!("upstream.tcp_urls[{index}]"),
+                        quoted(url),
+                        message,
+                    );
+                }
+                Ok(tcp) => {
+                    if let Some(hop) = hop {
+                        hop.tcp = Some(tcp);
+                    }
+                }
+                Err(error) => self.template_problem("upstream.tcp_urls", index, url, error),
+            }
+        }
+    }
+
+    fn template_problem(&mut self, key: &str, index: usize, url: &str, error: TemplateError) {
+        self.problems
+            .value(format!("{key}[{index}]"), quoted(url), error.to_string());
+    }
+
     fn policy(&mut self, policy: relay::Policy) -> PolicyText {
         let relay::Policy {
+            services,
             public_only,
             allow,
             deny,
@@ -335,6 +395,11 @@ impl Checker<'_> {
                 }
             }
         }
+        if services.is_empty() {
+            let message =
+                "must name at least one of \"connect-udp\", \"connect-tcp\" and \"connect\"";
+            self.problems.key("policy.services", message);
+        }
         if !public_only {
             self.warnings.push(
                 "policy.public_only: false opens the networks of this machine to every client, but for policy.deny"
@@ -342,6 +407,7 @@ impl Checker<'_> {
             );
         }
         PolicyText {
+            services,
             public_only,
             allow,
             deny,
@@ -437,6 +503,10 @@ impl Checker<'_> {
             )),
             mailbox: count(self.limit(&limits::MAILBOX, file.mailbox)),
             resolves: count(self.limit(&limits::RESOLVES, file.resolves)),
+            password_checks: count(self.limit(&limits::PASSWORD_CHECKS, file.password_checks)),
+            verified_passwords: count(
+                self.limit(&limits::VERIFIED_PASSWORDS, file.verified_passwords),
+            ),
         }
     }
 
@@ -553,6 +623,11 @@ impl Checker<'_> {
         }
         value.0.clamp(*range.start(), *range.end())
     }
+}
+
+/// One connection carries both services of a relay.
+fn same_relay(one: &Template, other: &Template) -> bool {
+    (one.host(), one.port()) == (other.host(), other.port())
 }
 
 fn quoted(text: impl ToString) -> String {

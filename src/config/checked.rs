@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
 
-use crate::wire::template::{PathTemplate, Template};
+use crate::wire::carrier::Carrier;
+use crate::wire::template::{PathTemplate, RelayTemplates};
 
-use super::{Congestion, Io, LogLevel, Offload, Steering};
+use super::{Congestion, Io, LogLevel, Offload, Service, Steering};
 
 /// A relay's whole configuration. Immutable, shared by all workers, swapped whole.
 #[derive(Clone, Debug)]
@@ -39,10 +40,14 @@ pub struct Checked {
     pub upstream: Upstream,
     /// What tunnels may reach.
     pub policy: PolicyText,
+    /// Who may use the relay; everybody if `None`.
+    pub auth: Option<AuthFiles>,
     /// How names become addresses.
     pub dns: Dns,
     /// QUIC, downstream and upstream.
     pub quic: Quic,
+    /// HTTP/2 and HTTP/1.1, downstream and upstream.
+    pub tcp: Tcp,
     /// What peers can use up.
     pub limits: Limits,
     /// How long the relay waits for others.
@@ -54,12 +59,16 @@ pub struct Checked {
 /// One listening address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// UDP address; port 0 takes a free one.
+    /// UDP and TCP address; port 0 takes a free one.
     pub address: SocketAddr,
+    /// What is spoken there, in the order of preference, at least one.
+    pub carriers: Vec<Carrier>,
     /// Certificate and key; `None` only in development mode, where the relay makes its own.
     pub certificate: Option<Certificate>,
-    /// Templates of the request paths that are served; the default one is always the first (RFC 9298 §2).
+    /// Templates of the request paths for UDP; the default one is always the first (RFC 9298 §2).
     pub templates: Vec<PathTemplate>,
+    /// The same for TCP.
+    pub tcp_templates: Vec<PathTemplate>,
     /// Accepted values of `:authority`, in lower case; empty accepts any.
     pub origins: Vec<String>,
 }
@@ -77,7 +86,11 @@ pub struct Certificate {
 #[derive(Clone, Debug, Default)]
 pub struct Upstream {
     /// Hops in the order in which a datagram towards the target passes them.
-    pub hops: Vec<Template>,
+    pub hops: Vec<RelayTemplates>,
+    /// What may be spoken with them, in the order of preference. Empty, as `hops` is, only by default.
+    pub carriers: Vec<Carrier>,
+    /// The file with the credentials for the first hop, in the form of `--credentials`.
+    pub credentials: Option<PathBuf>,
     /// Certificate authorities to trust in place of the system's, PEM.
     pub ca: Option<PathBuf>,
     /// Accept any certificate: only for tests, anybody on the path can read and change everything.
@@ -89,12 +102,31 @@ pub struct Upstream {
 /// The rules of `[policy]` as text; `policy` gives them a meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyText {
+    /// The forms of tunnel that are served.
+    pub services: Vec<Service>,
     /// Refuse targets outside the public address space unless a rule allows them.
     pub public_only: bool,
     /// Rules that allow.
     pub allow: Vec<String>,
     /// Rules that deny; they win over `allow`.
     pub deny: Vec<String>,
+}
+
+/// Where the secrets of clients are, and how clients are asked for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthFiles {
+    /// Static tokens, one per line.
+    pub tokens: Option<PathBuf>,
+    /// Users with hashes of their passwords, one per line.
+    pub passwords: Option<PathBuf>,
+    /// A field to look for credentials in, besides Authorization and Proxy-Authorization.
+    pub header: Option<HeaderName>,
+    /// The realm of the challenge for a password.
+    pub realm: String,
+    /// Whether refusals are 401 and 407 with challenges, or plain 403.
+    pub challenge: bool,
+    /// How long a password that was right is not checked again.
+    pub remember: Duration,
 }
 
 /// Name servers.
@@ -141,6 +173,33 @@ pub struct Quic {
     pub max_pending_handshakes: usize,
 }
 
+/// Parameters of connections with HTTP/2 and HTTP/1.1; [`super::limits`] has the reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Downstream connections per worker.
+    pub connections: usize,
+    /// Those of one client address, or network of 64 bits.
+    pub connections_per_address: usize,
+    /// For the handshakes of TLS and HTTP/2.
+    pub handshake_timeout: Duration,
+    /// From the first byte of a request head to its last.
+    pub head_timeout: Duration,
+    /// Of a connection without a request.
+    pub idle_timeout: Duration,
+    /// In which a peer takes at least a part of what waits for it.
+    pub write_timeout: Duration,
+    /// Flow control credit per stream, bytes.
+    pub stream_window: u32,
+    /// Flow control credit per connection, bytes.
+    pub connection_window: u32,
+    /// Encrypted bytes of a connection that wait for TCP.
+    pub pending_bytes: usize,
+    /// Control frames beyond those that data and time pay for.
+    pub control_frames: u32,
+    /// Requests that a client may reset before they were looked at.
+    pub pending_resets: usize,
+}
+
 /// Bounds on what peers can use up; [`super::limits`] has the reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -166,6 +225,10 @@ pub struct Limits {
     pub mailbox: usize,
     /// Names being resolved at once per worker.
     pub resolves: usize,
+    /// Passwords waiting for their check at once per worker.
+    pub password_checks: usize,
+    /// Passwords remembered as right per worker.
+    pub verified_passwords: usize,
 }
 
 /// How long the relay waits for others.

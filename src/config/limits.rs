@@ -45,6 +45,8 @@ pub const ALL: &[&Limit] = &[
     &FIELD_SECTION_BYTES,
     &MAILBOX,
     &RESOLVES,
+    &PASSWORD_CHECKS,
+    &VERIFIED_PASSWORDS,
     &PENDING_HANDSHAKES,
     &RETRY_HANDSHAKES,
     &DATAGRAM_SEND_BUFFER,
@@ -163,6 +165,26 @@ pub const RESOLVES: Limit = Limit {
     max: 65_536,
     metric: "resolves_refused",
     reason: "a request is refused with 503; a slow name server must not collect requests without bound",
+};
+
+/// Passwords waiting for their check at once per worker.
+pub const PASSWORD_CHECKS: Limit = Limit {
+    key: "limits.password_checks",
+    default: 32,
+    min: 1,
+    max: 4_096,
+    metric: "password_checks_refused",
+    reason: "a request is refused with 503; at 30 ms each one thread needs a second for them",
+};
+
+/// Passwords remembered as right per worker.
+pub const VERIFIED_PASSWORDS: Limit = Limit {
+    key: "limits.verified_passwords",
+    default: 1_024,
+    min: 0,
+    max: 1_000_000,
+    metric: "verified_passwords_evicted",
+    reason: "the one that expires first is forgotten, and checked again when it comes back; 0 remembers none",
 };
 
 /// Handshakes in progress per worker.

@@ -24,6 +24,15 @@ const TRAIN_BYTES: u64 = 64 * 1024;
 /// One request waiting for addresses: the name and who asked (estimate).
 const RESOLVE_BYTES: u64 = 1024;
 
+/// State of one connection over TCP without what it holds of HTTP and TLS: rustls, h2, tables (estimate).
+const TCP_CONNECTION_BYTES: u64 = 48 * 1024;
+/// One password that waits for its check: name, password and the digest (the longest pair is 1 KiB).
+const PASSWORD_CHECK_BYTES: u64 = 2 * 1024;
+/// What Argon2 may use for one check, of which one runs at a time.
+const PASSWORD_HASH_BYTES: u64 = 64 * 1024 * 1024;
+/// One password remembered as right: its digest and the user.
+const VERIFIED_PASSWORD_BYTES: u64 = 256;
+
 /// One summand of the worst-case memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryTerm {
@@ -79,10 +88,18 @@ impl fmt::Display for Bytes {
 
 /// The summands of the worst case; their sum is what `--check` prints last.
 pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
-    let Checked { limits, quic, .. } = config;
+    let Checked {
+        limits,
+        quic,
+        tcp,
+        auth,
+        ..
+    } = config;
     let workers = size(config.workers.get());
     let upstream = workers * size(config.upstream.hops.len() * CONNECTIONS_PER_HOP);
     let connections = workers * size(limits.connections) + upstream;
+    let tcp_connections = workers * size(tcp.connections) + upstream;
+    let has_passwords = auth.as_ref().is_some_and(|auth| auth.passwords.is_some());
     let tunnels = workers * size(limits.tunnels);
     let term = |user, count, bytes_each| MemoryTerm {
         user,
@@ -120,6 +137,13 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
             "connections: early datagrams",
             connections,
             size(EARLY_CONNECTION_BYTES),
+        ),
+        term("TCP: state", tcp_connections, TCP_CONNECTION_BYTES),
+        term("TCP: records out", tcp_connections, size(tcp.pending_bytes)),
+        term(
+            "TCP: streams in",
+            tcp_connections,
+            u64::from(tcp.connection_window),
         ),
         term(
             "handshakes: first packets",
@@ -166,6 +190,21 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
             "names being resolved",
             workers * size(limits.resolves),
             RESOLVE_BYTES,
+        ),
+        term(
+            "passwords: to be checked",
+            workers * size(limits.password_checks),
+            PASSWORD_CHECK_BYTES,
+        ),
+        term(
+            "passwords: being hashed",
+            u64::from(has_passwords),
+            PASSWORD_HASH_BYTES,
+        ),
+        term(
+            "passwords: remembered",
+            workers * size(limits.verified_passwords),
+            VERIFIED_PASSWORD_BYTES,
         ),
     ]
 }

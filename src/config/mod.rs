@@ -35,11 +35,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Certificate, Checked, Dns, Limits, Listener, PolicyText, Quic, Timeouts, Upstream,
+    AuthFiles, Certificate, Checked, Dns, Limits, Listener, PolicyText, Quic, Tcp, Timeouts,
+    Upstream,
 };
 pub use header::{HeaderError, parse_header};
 pub use memory::{Bytes, MemoryTerm, worst_case_memory};
-pub use relay::{Congestion, Io, LogLevel, Offload, Steering};
+pub use relay::{Congestion, Io, LogLevel, Offload, Service, Steering};
 
 /// Says what is wrong with a piece of text whose meaning belongs to another layer.
 pub type Judge = fn(&str) -> Result<(), String>;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Table;
@@ -64,6 +65,23 @@ pub enum Congestion {
     NewReno,
 }
 
+/// A form of tunnel that clients can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Service {
+    /// UDP (RFC 9298).
+    ConnectUdp,
+    /// TCP under a template (draft-ietf-httpbis-connect-tcp).
+    ConnectTcp,
+    /// TCP by the CONNECT method (RFC 9110 section 9.3.6).
+    Connect,
+}
+
+impl Service {
+    /// All of them, which is the default.
+    pub const ALL: [Self; 3] = [Self::ConnectUdp, Self::ConnectTcp, Self::Connect];
+}
+
 /// Least severity of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -104,8 +122,10 @@ pub(super) struct File {
     pub(super) listen: Vec<Listen>,
     pub(super) upstream: Upstream,
     pub(super) policy: Policy,
+    pub(super) auth: Auth,
     pub(super) dns: Dns,
     pub(super) quic: Quic,
+    pub(super) tcp: Tcp,
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
 }
@@ -118,8 +138,10 @@ impl File {
             listen: document.sections("listen"),
             upstream: document.section("upstream"),
             policy: document.section("policy"),
+            auth: document.section("auth"),
             dns: document.section("dns"),
             quic: document.section("quic"),
+            tcp: document.section("tcp"),
             limits: document.section("limits"),
             timeouts: document.section("timeouts"),
             process: document.rest(),
@@ -149,7 +171,9 @@ pub(super) struct Listen {
     pub(super) address: Option<String>,
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
+    pub(super) carriers: Option<Vec<String>>,
     pub(super) templates: Vec<String>,
+    pub(super) tcp_templates: Vec<String>,
     pub(super) origins: Vec<String>,
 }
 
@@ -158,6 +182,9 @@ pub(super) struct Listen {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Upstream {
     pub(super) urls: Vec<String>,
+    pub(super) tcp_urls: Vec<String>,
+    pub(super) carriers: Option<Vec<String>>,
+    pub(super) credentials: Option<PathBuf>,
     pub(super) ca: Option<PathBuf>,
     pub(super) dangerous_insecure: bool,
     pub(super) headers: BTreeMap<String, String>,
@@ -167,6 +194,7 @@ pub(super) struct Upstream {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Policy {
+    pub(super) services: Vec<Service>,
     pub(super) public_only: bool,
     pub(super) allow: Vec<String>,
     pub(super) deny: Vec<String>,
@@ -175,9 +203,75 @@ pub(super) struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            services: Service::ALL.to_vec(),
             public_only: true,
             allow: Vec::new(),
             deny: Vec::new(),
+        }
+    }
+}
+
+/// `[auth]`: who may use the relay.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Auth {
+    pub(super) tokens: Option<PathBuf>,
+    pub(super) passwords: Option<PathBuf>,
+    pub(super) header: Option<String>,
+    pub(super) realm: Option<String>,
+    pub(super) challenge: Option<bool>,
+    pub(super) remember: Period,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            tokens: None,
+            passwords: None,
+            header: None,
+            realm: None,
+            challenge: None,
+            // Long enough that the check, some tens of milliseconds, does not count.
+            remember: Period::from_secs(600),
+        }
+    }
+}
+
+/// `[tcp]`: HTTP/2 and HTTP/1.1, both directions.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Tcp {
+    pub(super) connections: i64,
+    pub(super) connections_per_address: i64,
+    pub(super) handshake_timeout: Period,
+    pub(super) head_timeout: Period,
+    pub(super) idle_timeout: Period,
+    pub(super) write_timeout: Period,
+    pub(super) stream_window: i64,
+    pub(super) connection_window: i64,
+    pub(super) pending_bytes: i64,
+    pub(super) control_frames: i64,
+    pub(super) pending_resets: i64,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        let period = |limit: &limits::Limit| {
+            let milliseconds = u64::try_from(limit.default).unwrap_or_default();
+            Period(Duration::from_millis(milliseconds))
+        };
+        Self {
+            connections: limits::TCP_CONNECTIONS.default,
+            connections_per_address: limits::TCP_CONNECTIONS_PER_ADDRESS.default,
+            handshake_timeout: period(&limits::TCP_HANDSHAKE_TIMEOUT),
+            head_timeout: period(&limits::TCP_HEAD_TIMEOUT),
+            idle_timeout: period(&limits::TCP_IDLE_TIMEOUT),
+            write_timeout: period(&limits::TCP_WRITE_TIMEOUT),
+            stream_window: limits::TCP_STREAM_WINDOW.default,
+            connection_window: limits::TCP_CONNECTION_WINDOW.default,
+            pending_bytes: limits::TCP_PENDING_BYTES.default,
+            control_frames: limits::TCP_CONTROL_FRAMES.default,
+            pending_resets: limits::TCP_PENDING_RESETS.default,
         }
     }
 }
@@ -263,6 +357,8 @@ pub(super) struct Limits {
     pub(super) field_section_bytes: i64,
     pub(super) mailbox: i64,
     pub(super) resolves: i64,
+    pub(super) password_checks: i64,
+    pub(super) verified_passwords: i64,
 }
 
 impl Default for Limits {
@@ -279,6 +375,8 @@ impl Default for Limits {
             field_section_bytes: limits::FIELD_SECTION_BYTES.default,
             mailbox: limits::MAILBOX.default,
             resolves: limits::RESOLVES.default,
+            password_checks: limits::PASSWORD_CHECKS.default,
+            verified_passwords: limits::VERIFIED_PASSWORDS.default,
         }
     }
 }

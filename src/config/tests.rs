@@ -127,7 +127,7 @@ fn every_key_is_read() {
         (Offload::Off, Offload::Off, LogLevel::Debug)
     );
     assert_eq!(config.listen[0].origins, ["relay.example:8443"]);
-    assert_eq!(config.upstream.hops[0].authority(), "egress.example");
+    assert_eq!(config.upstream.hops[0].udp.authority(), "egress.example");
     assert_eq!(
         config.upstream.ca.as_deref(),
         Some(Path::new("/etc/bauta/ca.pem"))

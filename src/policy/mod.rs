@@ -9,9 +9,11 @@
 //! **Invariants.** The address that was judged is the address that is connected to: there is no second lookup
 //! (RFC 9298 section 7). A deny rule beats every allow rule. Nothing opens the relay's own listeners.
 //!
-//! Pure: no clock, no socket, no resolver. It does not know who is asking; credentials are judged before.
+//! Pure: no clock, no socket, no resolver. What a tunnel may reach does not depend on who is asking; `auth` judges
+//! credentials before.
 
 pub mod address;
+pub mod auth;
 pub mod resolve;
 pub mod rules;
 

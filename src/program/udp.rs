@@ -13,21 +13,20 @@ use rustc_hash::FxHashMap;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::threads::{StartError, Workers, control_runtime, resolver};
-use crate::client::HopId;
+use crate::client::RouteId;
 use crate::config::Checked;
 use crate::error::{Refusal, TlsFault};
-use crate::http::request::ResponseHead;
 use crate::net::listen::bind_group;
 use crate::net::{Driver, Network, Outgoing, Received, SocketId, SocketKind};
 use crate::transport::tls::Trust;
 use crate::tunnel::TunnelId;
 use crate::wire::proxy_status::PROXY_STATUS;
 use crate::wire::target::Target;
-use crate::wire::template::Template;
-use crate::worker::build::{Plan, hops};
+use crate::wire::template::RelayTemplates;
+use crate::worker::build::{Plan, RouteOptions, hops};
 use crate::worker::mailbox::Letter;
 use crate::worker::run::{App, World};
-use crate::worker::{LocalEvent, Machine, Tag};
+use crate::worker::{LocalEvent, Machine, Refused, Tag};
 
 /// Most local programs that are served at once.
 const FLOWS_MAX: usize = 4_096;
@@ -36,7 +35,7 @@ const FLOWS_MAX: usize = 4_096;
 #[derive(Clone, Debug)]
 pub struct Forward {
     /// Relays, in the order of travel; the second is reached through the first.
-    pub via: Vec<Template>,
+    pub via: Vec<RelayTemplates>,
     /// The local address.
     pub listen: SocketAddr,
     /// Where the datagrams shall go.
@@ -59,7 +58,10 @@ pub fn run(forward: Forward, checked: Checked, out: &mut dyn Write) -> Result<()
     let resolver = resolver(&checked)?;
     let resolves_max = checked.limits.resolves;
     let mut plan = Plan::new(checked, None)?;
-    plan.set_hops(hops(forward.via, forward.trust, &forward.headers)?);
+    plan.set_hops(hops(RouteOptions {
+        headers: forward.headers,
+        ..RouteOptions::new(forward.via, forward.trust)
+    })?);
     let (opened, mut first) = tokio::sync::mpsc::channel(1);
     let target = forward.target;
     let mut threads = Workers::start(&mut plan, "udp", None, move |_, hop, driver| {
@@ -111,7 +113,7 @@ struct Flow {
 
 /// The app: flows by address, and by tunnel.
 struct Forwarder {
-    hop: HopId,
+    hop: RouteId,
     target: Target,
     socket: SocketId,
     /// The tunnel that was opened before anybody asked, to see whether it works.
@@ -128,7 +130,7 @@ struct Forwarder {
 
 impl Forwarder {
     fn new(
-        hop: HopId,
+        hop: RouteId,
         target: Target,
         socket: std::net::UdpSocket,
         opened: tokio::sync::mpsc::Sender<Result<(), String>>,
@@ -224,8 +226,8 @@ impl App for Forwarder {
                     flow.send(self.socket, out);
                 }
             }
-            LocalEvent::Refused(tunnel, refusal, response) => {
-                let text = explain(refusal, response.as_deref());
+            LocalEvent::Refused(tunnel, refused) => {
+                let text = explain(&refused);
                 if self.spare == Some(tunnel) {
                     drop(self.opened.try_send(Err(text)));
                 } else {
@@ -233,6 +235,7 @@ impl App for Forwarder {
                 }
                 self.forget(tunnel);
             }
+            LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
             LocalEvent::Closed(tunnel) => self.forget(tunnel),
         }
     }
@@ -282,9 +285,18 @@ impl App for Forwarder {
 }
 
 /// One line that says who refused and why.
-pub fn explain(refusal: Refusal, response: Option<&ResponseHead>) -> String {
-    let Some(response) = response else {
-        return format!("no tunnel: {}", unreachable_relay(refusal));
+pub fn explain(refused: &Refused) -> String {
+    let Some(response) = &refused.response else {
+        // With a choice of carriers each has failed in its own way.
+        let attempts: Vec<_> = refused
+            .attempts
+            .iter()
+            .map(|(carrier, refusal)| format!("{carrier}: {}", unreachable_relay(*refusal)))
+            .collect();
+        return match attempts.len() {
+            0 | 1 => format!("no tunnel: {}", unreachable_relay(refused.refusal)),
+            _ => format!("no tunnel: {}", attempts.join("; ")),
+        };
     };
     // A chain has a member for each relay, in any number of lines (RFC 9209 section 2).
     let members: Vec<_> = response

@@ -4,6 +4,7 @@
 //! streams, never tunnels, targets or policy. `tcp` does the same for HTTP/2 and HTTP/1.1 over TLS. Neither reads a
 //! clock: every entry point takes `now`. `tls` loads certificates and makes the crypto configurations of all.
 
+pub mod carriers;
 mod outbox;
 pub mod quic;
 pub mod tcp;

@@ -162,6 +162,18 @@ pub enum Trust {
     DangerousAnybody,
 }
 
+impl Trust {
+    /// What `--ca` and `--insecure`, or the keys of a configuration, ask for.
+    #[must_use]
+    pub fn from_options(ca: Option<PathBuf>, insecure: bool) -> Self {
+        match ca {
+            Some(path) => Self::File(path),
+            None if insecure => Self::DangerousAnybody,
+            None => Self::System,
+        }
+    }
+}
+
 /// What decides about the TLS side of an upstream connection.
 ///
 /// Two connections may be shared only when these are equal; [`ClientTls::client_hash`] is the short form of that.
@@ -216,7 +228,7 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The TLS side of a TCP listener: HTTP/2 before HTTP/1.1, and otherwise as [`server_config`]. Tickets go out, so that
+/// The TLS side of a TCP listener that speaks `carriers`, in the order of preference, and otherwise as [`server_config`]. Tickets go out, so that
 /// a client that comes back saves a signature of ours; they are encrypted with keys that live as long as the process
 /// and change every six hours.
 ///
@@ -224,10 +236,11 @@ pub fn server_config(
 /// As [`server_config`], and when the system has no random bytes.
 pub fn tcp_server_config(
     identity: &Identity,
+    carriers: &[Carrier],
     dangerous_key_log: bool,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let mut config = rustls::ServerConfig::clone(&*server_config(identity, dangerous_key_log)?);
-    config.alpn_protocols = [Carrier::H2, Carrier::H1].map(alpn).to_vec();
+    config.alpn_protocols = carriers.iter().copied().map(alpn).collect();
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))

@@ -5,34 +5,43 @@
 //! then builds its own machine and sockets out of it.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn_proto::{EndpointConfig, ServerConfig, crypto};
 use thiserror::Error;
 
-use super::machine::{Machine, MachineLimits, Setup, Tag};
+use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
+use super::race::HeadStarts;
 use super::run::{App, Question, Worker};
-use crate::client::{Hop, HopId, Pool, PoolLimits};
+use crate::client::{
+    Credentials, CredentialsError, Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm,
+};
 use crate::config::{self, Checked};
 use crate::error::Refusal;
 use crate::handler::Handler;
 use crate::http::h3;
 use crate::http::request::ResponseHead;
-use crate::net::listen::bind_group;
+use crate::net::listen::{bind_both, bind_group, bind_tcp_group};
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
+use crate::policy::auth::{Auth, AuthLimits, AuthOptions, FileError, Secrets};
 use crate::policy::{Policy, own_addresses};
-use crate::server::Server;
+use crate::server::{Server, Services};
+use crate::transport::carriers::Carriers;
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
+use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
+    tcp_client_config, tcp_server_config,
 };
 use crate::tunnel::EarlyLimits;
-use crate::wire::template::{PathTemplate, TemplateError};
+use crate::wire::carrier::Carrier;
+use crate::wire::template::{RelayTemplates, TemplateError};
 
 /// A connection to a next hop that carried nothing for this long is closed.
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -54,6 +63,17 @@ pub enum BuildError {
     /// A rule of the policy cannot be used.
     #[error(transparent)]
     Rule(#[from] crate::policy::RuleError),
+    /// A file with secrets cannot be read, or has a line that makes no sense. The line is never part of the text.
+    #[error("{}: {reason}", path.display())]
+    Secrets {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The credentials for the next hop cannot be used.
+    #[error("upstream.credentials: {0}")]
+    Credentials(#[from] CredentialsError),
     /// The kernel refuses to steer packets and the configuration insists.
     #[error("steering = \"kernel\": the kernel refuses the program: {0}")]
     Steering(#[source] io::Error),
@@ -66,15 +86,21 @@ pub enum BuildError {
 pub struct Plan {
     checked: Arc<Checked>,
     endpoint: EndpointConfig,
-    servers: Vec<Arc<ServerConfig>>,
+    servers: Vec<Option<Arc<ServerConfig>>>,
     steer: Steer,
     options: Options,
     hops: Vec<Hop>,
     policy: Policy,
-    templates: Vec<PathTemplate>,
+    services: Services,
+    secrets: Option<Arc<Secrets>>,
+    /// Where HTTP/3 is served, for those who come by TCP.
+    h3_port: Option<u16>,
     origins: Vec<Box<str>>,
     /// For each listener the sockets of all workers, in order; taken as the workers are built.
     sockets: Vec<Vec<Option<UdpSocket>>>,
+    /// The same for TCP, empty where a listener is not on TCP.
+    tcp_sockets: Vec<Vec<Option<TcpListener>>>,
+    tcp_servers: Vec<Option<Arc<rustls::ServerConfig>>>,
     /// The addresses that are listened on, ports filled in.
     pub addresses: Vec<SocketAddr>,
     mailboxes: Vec<Option<Mailbox>>,
@@ -95,9 +121,17 @@ impl Plan {
             steer: Steer::new(random::words()?, workers as u32),
             hops: upstream_hops(&checked)?,
             policy: Policy::default(),
-            templates: vec![PathTemplate::well_known()],
+            services: Services {
+                udp: Vec::new(),
+                tcp: Vec::new(),
+                classic: false,
+            },
+            secrets: None,
+            h3_port: None,
             origins: Vec::new(),
             sockets: Vec::new(),
+            tcp_sockets: Vec::new(),
+            tcp_servers: Vec::new(),
             addresses: Vec::new(),
             mailboxes: Vec::new(),
             peers: Vec::new(),
@@ -109,6 +143,7 @@ impl Plan {
             plan.add_listener(listener, development)?;
         }
         plan.policy = policy(&checked, &plan.addresses)?;
+        plan.secrets = secrets(&checked)?;
         for _ in 0..workers {
             let (address, mailbox) = mailbox(checked.limits.mailbox);
             plan.peers.push(address);
@@ -136,32 +171,74 @@ impl Plan {
         let mut server = ServerConfig::with_crypto(crypto);
         server.transport_config(self.options.server_transport());
         server.incoming_buffer_size(config::limits::HANDSHAKE_BUFFER_BYTES);
-        self.servers.push(Arc::new(server));
-        for template in &listener.templates {
-            self.templates.push(template.clone());
+        let server = Arc::new(server);
+        let services = &self.checked.policy.services;
+        let serves = |service| services.contains(&service);
+        if serves(config::Service::ConnectUdp) {
+            self.services.udp.extend(listener.templates.iter().cloned());
         }
+        if serves(config::Service::ConnectTcp) {
+            self.services
+                .tcp
+                .extend(listener.tcp_templates.iter().cloned());
+        }
+        self.services.classic = serves(config::Service::Connect);
         self.origins
             .extend(listener.origins.iter().map(|origin| origin.as_str().into()));
 
         let workers = self.steer.workers() as usize;
         // [::] means everybody, as operators expect of it.
         let dual_stack = listener.address.ip().is_unspecified();
-        let group =
-            bind_group(listener.address, workers, dual_stack).map_err(BuildError::Listen)?;
-        let first = group.first().expect("a group has at least one socket");
-        self.addresses.push(first.local_addr()?);
-        if workers > 1 && self.checked.steering != config::Steering::Mailbox {
-            match steer::attach(first, &self.steer.program()) {
-                Ok(()) => {}
-                Err(error) if self.checked.steering == config::Steering::Kernel => {
-                    return Err(BuildError::Steering(error));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "no steering by the kernel; strays travel by mailbox");
-                }
-            }
+        let on_quic = listener.carriers.contains(&Carrier::H3);
+        let tcp_carriers: Vec<_> = listener
+            .carriers
+            .iter()
+            .copied()
+            .filter(|carrier| *carrier != Carrier::H3)
+            .collect();
+        let (datagrams, streams) = match (on_quic, tcp_carriers.is_empty()) {
+            (true, false) => bind_both(listener.address, workers, dual_stack),
+            (true, true) => bind_group(listener.address, workers, dual_stack)
+                .map(|datagrams| (datagrams, Vec::new())),
+            (false, _) => bind_tcp_group(listener.address, workers, dual_stack)
+                .map(|streams| (Vec::new(), streams)),
         }
-        self.sockets.push(group.into_iter().map(Some).collect());
+        .map_err(BuildError::Listen)?;
+        let address = match (datagrams.first(), streams.first()) {
+            (Some(first), _) => first.local_addr()?,
+            (None, Some(first)) => first.local_addr()?,
+            (None, None) => unreachable!("check() wants a carrier for each listener"),
+        };
+        self.addresses.push(address);
+        if let Some(first) = datagrams.first() {
+            self.steer(first, workers)?;
+            self.h3_port = self.h3_port.or(Some(address.port()));
+        }
+        self.servers.push(on_quic.then_some(server));
+        self.sockets.push(datagrams.into_iter().map(Some).collect());
+        self.tcp_servers.push(match tcp_carriers.is_empty() {
+            true => None,
+            false => Some(tcp_server_config(&identity, &tcp_carriers, false)?),
+        });
+        self.tcp_sockets
+            .push(streams.into_iter().map(Some).collect());
+        Ok(())
+    }
+
+    /// Has the kernel bring packets to the worker of their connection.
+    fn steer(&self, first: &UdpSocket, workers: usize) -> Result<(), BuildError> {
+        if workers == 1 || self.checked.steering == config::Steering::Mailbox {
+            return Ok(());
+        }
+        match steer::attach(first, &self.steer.program()) {
+            Err(error) if self.checked.steering == config::Steering::Kernel => {
+                return Err(BuildError::Steering(error));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no steering by the kernel; strays travel by mailbox");
+            }
+            Ok(()) => {}
+        }
         Ok(())
     }
 
@@ -181,8 +258,6 @@ impl Plan {
     /// When the same worker is asked for twice.
     pub fn seed(&mut self, worker: u32) -> Seed {
         let index = worker as usize;
-        let take =
-            |sockets: &mut Vec<Option<UdpSocket>>| sockets[index].take().expect("asked once");
         Seed {
             worker,
             checked: Arc::clone(&self.checked),
@@ -192,9 +267,21 @@ impl Plan {
             options: self.options.clone(),
             hops: self.hops.clone(),
             policy: self.policy.clone(),
-            templates: self.templates.clone(),
+            services: self.services.clone(),
+            secrets: self.secrets.clone(),
+            h3_port: self.h3_port,
             origins: self.origins.clone(),
-            listeners: self.sockets.iter_mut().map(take).collect(),
+            listeners: self
+                .sockets
+                .iter_mut()
+                .map(|group| group.get_mut(index).and_then(Option::take))
+                .collect(),
+            tcp_servers: self.tcp_servers.clone(),
+            tcp_listeners: self
+                .tcp_sockets
+                .iter_mut()
+                .map(|group| group.get_mut(index).and_then(Option::take))
+                .collect(),
             mailbox: self.mailboxes[index].take().expect("asked once"),
             peers: self.peers.clone(),
         }
@@ -206,14 +293,19 @@ pub struct Seed {
     worker: u32,
     checked: Arc<Checked>,
     endpoint: Arc<EndpointConfig>,
-    servers: Vec<Arc<ServerConfig>>,
+    servers: Vec<Option<Arc<ServerConfig>>>,
     steer: Steer,
     options: Options,
     hops: Vec<Hop>,
     policy: Policy,
-    templates: Vec<PathTemplate>,
+    services: Services,
+    secrets: Option<Arc<Secrets>>,
+    /// Where HTTP/3 is served, for those who come by TCP.
+    h3_port: Option<u16>,
     origins: Vec<Box<str>>,
-    listeners: Vec<UdpSocket>,
+    listeners: Vec<Option<UdpSocket>>,
+    tcp_servers: Vec<Option<Arc<rustls::ServerConfig>>>,
+    tcp_listeners: Vec<Option<TcpListener>>,
     mailbox: Mailbox,
     peers: Vec<Address>,
 }
@@ -226,7 +318,7 @@ impl Seed {
     /// What the system refuses.
     pub fn grow<A: App>(
         self,
-        app: impl FnOnce(Option<HopId>, &mut Driver) -> io::Result<A>,
+        app: impl FnOnce(Option<RouteId>, &mut Driver) -> io::Result<A>,
         questions: tokio::sync::mpsc::Sender<Question>,
     ) -> io::Result<Worker<A>> {
         let checked = &*self.checked;
@@ -237,27 +329,54 @@ impl Seed {
         let mut sockets = Vec::new();
         for (number, (socket, server)) in self.listeners.into_iter().zip(&self.servers).enumerate()
         {
+            let Some(socket) = socket else {
+                sockets.push(None);
+                listeners.push(None);
+                continue;
+            };
             let tag = Tag::Listener(number as u32);
-            sockets.push(driver.add(socket, SocketKind::Shared, tag.to_bits())?);
-            let server = Some(Arc::clone(server));
+            sockets.push(Some(driver.add(
+                socket,
+                SocketKind::Shared,
+                tag.to_bits(),
+            )?));
             let endpoint =
-                quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server, true, None);
-            listeners.push(hub.add_endpoint(endpoint));
+                quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server.clone(), true, None);
+            listeners.push(Some(hub.add_endpoint(endpoint)));
+        }
+        for (number, listener) in self.tcp_listeners.into_iter().enumerate() {
+            if let Some(listener) = listener {
+                driver.add_tcp_listener(listener, TcpTag::Listener(number as u32).to_bits())?;
+            }
         }
         let dialler = quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), None, true, None);
         let dialler = hub.add_endpoint(dialler);
         let dialler_socket = dialler_socket(&mut driver)?;
 
-        let mut pool = Pool::new(pool_limits(checked), dialler, self.options);
+        let mut pool = Pool::new(
+            pool_limits(checked),
+            (dialler, dialler_socket),
+            self.options,
+        );
         let hop = (!self.hops.is_empty()).then(|| pool.add_route(self.hops));
         let handler = match hop {
             Some(_) => Handler::Chain(self.policy),
             None => Handler::Direct(self.policy),
         };
-        let server = Server::new(&checked.name, self.templates, self.origins, handler);
+        let mut server = Server::new(&checked.name, self.services, self.origins, handler);
+        if let Some(port) = self.h3_port {
+            server = server.with_h3_port(port);
+        }
+        if let Some(auth) = self.secrets.and_then(|secrets| auth(checked, secrets)) {
+            server = server.with_auth(auth);
+        }
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
-            hub,
+            carriers: Carriers {
+                quic: hub,
+                tcp: TcpHub::new(tcp_hub_limits(checked)),
+            },
+            tcp_listeners: self.tcp_servers,
             listeners,
             dialler: (dialler, dialler_socket),
             pool,
@@ -293,36 +412,136 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
     if upstream.hops.is_empty() {
         return Ok(Vec::new());
     }
-    let trust = match &upstream.ca {
-        Some(path) => Trust::File(path.clone()),
-        None if upstream.dangerous_insecure => Trust::DangerousAnybody,
-        None => Trust::System,
+    let trust = Trust::from_options(upstream.ca.clone(), upstream.dangerous_insecure);
+    let credentials = match &upstream.credentials {
+        Some(path) => Some(Credentials::parse(
+            &format!("@{}", path.display()),
+            |path| std::fs::read_to_string(path),
+        )?),
+        None => None,
     };
-    hops(upstream.hops.clone(), trust, &upstream.headers)
+    hops(RouteOptions {
+        relays: upstream.hops.clone(),
+        carriers: upstream.carriers.clone(),
+        tcp_form: TcpForm::default(),
+        trust,
+        headers: upstream.headers.clone(),
+        credentials,
+    })
 }
 
-/// The hops of a route, all trusted alike. `headers` go to the first hop, who is the one we have an account with.
+/// The way to a relay through others, all trusted and spoken to alike.
+#[derive(Clone, Debug)]
+pub struct RouteOptions {
+    /// Relays in the order of travel, each with the templates of its requests.
+    pub relays: Vec<RelayTemplates>,
+    /// HTTP versions to try, in the order of preference; all if empty.
+    pub carriers: Vec<Carrier>,
+    /// How TCP tunnels are asked for.
+    pub tcp_form: TcpForm,
+    /// Whom to believe.
+    pub trust: Trust,
+    /// Fields for every request to the first relay, who is the one we have an account with.
+    pub headers: Vec<(::http::HeaderName, ::http::HeaderValue)>,
+    /// Credentials for the first relay.
+    pub credentials: Option<Credentials>,
+}
+
+impl RouteOptions {
+    /// A route with the defaults of everything else.
+    pub fn new(relays: Vec<RelayTemplates>, trust: Trust) -> Self {
+        Self {
+            relays,
+            carriers: Carrier::ALL.to_vec(),
+            tcp_form: TcpForm::default(),
+            trust,
+            headers: Vec::new(),
+            credentials: None,
+        }
+    }
+}
+
+/// The hops of a route.
 ///
 /// # Errors
 /// When the authorities to trust cannot be read.
-pub fn hops(
-    templates: Vec<crate::wire::template::Template>,
-    trust: Trust,
-    headers: &[(::http::HeaderName, ::http::HeaderValue)],
-) -> Result<Vec<Hop>, BuildError> {
-    let tls = ClientTls::new(trust);
-    let crypto: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
-    let hop = |(index, template)| Hop {
-        template,
-        crypto: Arc::clone(&crypto),
-        crypto_hash: tls.client_hash(),
-        headers: if index == 0 {
-            headers.iter().cloned().collect()
-        } else {
-            Default::default()
-        },
+pub fn hops(route: RouteOptions) -> Result<Vec<Hop>, BuildError> {
+    let tls = ClientTls::new(route.trust);
+    let quic: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
+    let hop_tls = HopTls {
+        quic,
+        h2: tcp_client_config(&tls, Carrier::H2)?,
+        h1: tcp_client_config(&tls, Carrier::H1)?,
     };
-    Ok(templates.into_iter().enumerate().map(hop).collect())
+    let carriers = match route.carriers.is_empty() {
+        true => Carrier::ALL.to_vec(),
+        false => route.carriers,
+    };
+    let hop = |(index, relay): (usize, RelayTemplates)| {
+        let (headers, credentials) = match index {
+            0 => (
+                route.headers.iter().cloned().collect(),
+                route.credentials.clone(),
+            ),
+            _ => Default::default(),
+        };
+        Hop {
+            udp: relay.udp,
+            tcp: relay.tcp,
+            tcp_form: route.tcp_form,
+            carriers: carriers.clone(),
+            tls: hop_tls.clone(),
+            tls_hash: tls.client_hash(),
+            credentials,
+            headers,
+        }
+    };
+    Ok(route.relays.into_iter().enumerate().map(hop).collect())
+}
+
+/// The secrets of clients, if the relay asks for any.
+fn secrets(checked: &Checked) -> Result<Option<Arc<Secrets>>, BuildError> {
+    let Some(files) = &checked.auth else {
+        return Ok(None);
+    };
+    let mut secrets = Secrets::new(&random::bytes()?);
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|error| BuildError::Secrets {
+            path: path.clone(),
+            reason: error.to_string(),
+        })
+    };
+    let wrong = |path: &PathBuf, error: FileError| BuildError::Secrets {
+        path: path.clone(),
+        reason: error.to_string(),
+    };
+    if let Some(path) = &files.tokens {
+        secrets
+            .add_tokens(&read(path)?)
+            .map_err(|error| wrong(path, error))?;
+    }
+    if let Some(path) = &files.passwords {
+        secrets
+            .add_passwords(&read(path)?)
+            .map_err(|error| wrong(path, error))?;
+    }
+    Ok(Some(Arc::new(secrets)))
+}
+
+/// What a worker asks of those who want a tunnel.
+fn auth(checked: &Checked, secrets: Arc<Secrets>) -> Option<Auth> {
+    let files = checked.auth.as_ref()?;
+    let options = AuthOptions {
+        header: files.header.clone(),
+        challenge: files.challenge,
+        realm: files.realm.as_str().into(),
+    };
+    let limits = AuthLimits {
+        checks_max: checked.limits.password_checks,
+        verified_max: checked.limits.verified_passwords,
+        lifetime: files.remember,
+    };
+    Some(Auth::new(secrets, options, limits))
 }
 
 fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {
@@ -350,10 +569,36 @@ pub fn hub_limits(checked: &Checked) -> HubLimits {
         retry_handshakes: checked.quic.retry_handshakes,
         handshakes_max: checked.quic.max_pending_handshakes,
         handshake_timeout: checked.timeouts.handshake,
-        outbox: OutboxLimits {
-            datagrams_max: checked.limits.queue_datagrams,
-            bytes_max: checked.limits.queue_bytes,
-        },
+        outbox: outbox_limits(checked),
+    }
+}
+
+fn outbox_limits(checked: &Checked) -> OutboxLimits {
+    OutboxLimits {
+        datagrams_max: checked.limits.queue_datagrams,
+        bytes_max: checked.limits.queue_bytes,
+    }
+}
+
+/// Bounds of the connections over TCP of a worker.
+pub fn tcp_hub_limits(checked: &Checked) -> TcpHubLimits {
+    let Checked { limits, tcp, .. } = checked;
+    TcpHubLimits {
+        connections_max: tcp.connections,
+        connections_per_address_max: tcp.connections_per_address,
+        streams_max: limits.tunnels_per_connection,
+        field_section_bytes: u32::try_from(limits.field_section_bytes).unwrap_or(u32::MAX),
+        stream_window: tcp.stream_window,
+        connection_window: tcp.connection_window,
+        pending_bytes_max: tcp.pending_bytes,
+        control_frames_max: tcp.control_frames,
+        pending_resets_max: tcp.pending_resets,
+        handshake_timeout: tcp.handshake_timeout,
+        head_timeout: tcp.head_timeout,
+        idle_timeout: tcp.idle_timeout,
+        write_timeout: tcp.write_timeout,
+        outbox: outbox_limits(checked),
+        ..TcpHubLimits::default()
     }
 }
 
@@ -389,6 +634,9 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
             bytes_max: checked.limits.early_bytes,
         },
         tunnel_idle: checked.timeouts.tunnel_idle,
+        tcp_idle: Duration::from_secs(7200),
+        tcp_buffer_bytes: 128 * 1024,
+        head_starts: HeadStarts::default(),
         open_timeout: checked.timeouts.open,
         drain: checked.timeouts.drain,
     }
@@ -398,6 +646,7 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
 pub fn pool_limits(checked: &Checked) -> PoolLimits {
     PoolLimits {
         connections_per_hop_max: config::limits::CONNECTIONS_PER_HOP,
+        h1_connections_per_hop_max: checked.limits.tunnels,
         waiting_per_hop_max: checked.limits.tunnels,
         idle: POOL_IDLE,
         backoff_min: BACKOFF.0,

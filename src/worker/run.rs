@@ -5,24 +5,23 @@
 //!   └────────────────────────────────────────────────────────────────┴─► else: spin a while, arm the timer, park
 //! ```
 
-use super::machine::TcpTag;
-use crate::net::{TcpClose, TcpId, TcpRead};
-use bytes::BytesMut;
-use std::io;
-use std::io::IoSlice;
+use crate::policy::auth::Job;
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
-use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
+use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
 use super::mailbox::{Address, Letter, Mailbox, PostError};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
 use crate::net::{
-    self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, Woken, clock,
+    self, Driver, Network, Outgoing, Received, SocketId, TcpClose, TcpEvent, TcpId, TcpRead, Train,
+    TrainOutcome, Woken, clock,
 };
 use crate::transport::quic::HubStats;
 
@@ -31,15 +30,27 @@ const LETTERS_PER_TURN: usize = 256;
 /// Busy turns between two looks at the descriptors of other tasks.
 const TURNS_PER_YIELD: u32 = 8;
 
-/// A name that a worker wants resolved.
+/// What a worker wants to know from the control thread.
 #[derive(Debug)]
 pub struct Question {
     /// Which worker asks.
     pub worker: u32,
-    /// Who in it.
-    pub asker: Resolve,
-    /// The name.
-    pub name: Box<str>,
+    /// What.
+    pub ask: Ask,
+}
+
+/// The kinds of questions.
+#[derive(Debug)]
+pub enum Ask {
+    /// The addresses of a name.
+    Addresses {
+        /// Who wants them.
+        asker: Resolve,
+        /// The name.
+        name: Box<str>,
+    },
+    /// Whether a password is right.
+    Verdict(Job),
 }
 
 /// A program that uses a worker's machine for tunnels of its own.
@@ -59,6 +70,17 @@ pub trait App {
         _now: Instant,
         _socket: (SocketId, u32),
         _received: Received,
+        _machine: &mut Machine,
+        _out: &mut World<'_>,
+    ) {
+    }
+
+    /// Something happened to a TCP socket of ours, tagged [`TcpTag::App`].
+    fn handle_tcp(
+        &mut self,
+        _now: Instant,
+        _socket: (TcpId, u32),
+        _event: TcpEvent,
         _machine: &mut Machine,
         _out: &mut World<'_>,
     ) {
@@ -147,8 +169,10 @@ impl Outside for World<'_> {
     fn resolve(&mut self, name: &str, asker: Resolve) -> bool {
         let question = Question {
             worker: self.worker,
-            asker,
-            name: name.into(),
+            ask: Ask::Addresses {
+                asker,
+                name: name.into(),
+            },
         };
         self.questions.try_send(question).is_ok()
     }
@@ -175,6 +199,18 @@ impl Outside for World<'_> {
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag) {
         self.driver.set_tcp_tag(socket, tag.to_bits());
     }
+
+    fn local_ip_towards(&mut self, peer: SocketAddr) -> Option<IpAddr> {
+        net::local_ip_towards(peer)
+    }
+
+    fn verify(&mut self, job: Job) -> bool {
+        let question = Question {
+            worker: self.worker,
+            ask: Ask::Verdict(job),
+        };
+        self.questions.try_send(question).is_ok()
+    }
 }
 
 /// Everything that a worker thread owns.
@@ -185,8 +221,8 @@ pub struct Worker<A> {
     pub machine: Machine,
     /// Sockets.
     pub driver: Driver,
-    /// The socket of each listener, for strays.
-    pub listeners: Vec<SocketId>,
+    /// The UDP socket of each listener, for strays.
+    pub listeners: Vec<Option<SocketId>>,
     /// Tunnels of our own.
     pub app: A,
     /// Letters.
@@ -231,13 +267,15 @@ impl<A: App> Worker<A> {
                 inbox.push((socket, Tag::from_bits(tag), received));
             });
             let now = clock::now();
-            if !inbox.is_empty() {
+            if !inbox.is_empty() || self.driver.has_tcp_events() {
                 last_input = now;
             }
             // Every turn reads the mailbox until it is empty, so it does not matter what woke the worker.
             match self.turn(now, &mut inbox, &io) {
                 Next::End => return Ok((self.report(io), self.app)),
-                Next::Wait if !more && now >= last_input + self.spin => {
+                Next::Wait
+                    if !more && !self.driver.has_tcp_events() && now >= last_input + self.spin =>
+                {
                     let _woken = self.park().await?;
                 }
                 Next::Wait | Next::GoOn => {
@@ -279,6 +317,17 @@ impl<A: App> Worker<A> {
                 }
                 Tag::Listener(_) | Tag::Dialler | Tag::Target(_) => {
                     machine.handle_received(now, socket, tag, received, &mut world);
+                }
+            }
+        }
+        // The tag is that of this moment, and what was closed a moment ago brings nothing more.
+        while let Some((socket, tag, event)) = world.driver.poll_tcp(now) {
+            match TcpTag::from_bits(tag) {
+                TcpTag::App(number) => {
+                    app.handle_tcp(now, (socket, number), event, machine, &mut world);
+                }
+                tag @ (TcpTag::Target(_) | TcpTag::Listener(_) | TcpTag::Carrier(_)) => {
+                    machine.handle_tcp(now, socket, tag, event, &mut world);
                 }
             }
         }
@@ -358,7 +407,7 @@ fn read_letters(
     now: Instant,
     mailbox: &Mailbox,
     machine: &mut Machine,
-    listeners: &[SocketId],
+    listeners: &[Option<SocketId>],
     asked: &mut Vec<Sender<Report>>,
     world: &mut World<'_>,
 ) -> Read {
@@ -366,13 +415,14 @@ fn read_letters(
         match mailbox.take() {
             None => return Read::All,
             Some(Letter::Stray { listener, train }) => {
-                if let Some(&socket) = listeners.get(listener as usize) {
+                if let Some(&Some(socket)) = listeners.get(listener as usize) {
                     machine.handle_stray(now, listener, socket, *train, world);
                 }
             }
             Some(Letter::Resolved { asker, resolution }) => {
                 machine.handle_resolved(now, asker, resolution, world);
             }
+            Some(Letter::Verdict(verdict)) => machine.handle_verdict(now, verdict, world),
             Some(Letter::Report(asker)) => asked.push(asker),
             Some(Letter::Drain) => machine.drain(now),
             Some(Letter::Stop) => {

@@ -9,10 +9,13 @@
 //! Everything random comes from one seed. Several sockets may share an address, as with SO_REUSEPORT; a hash of the
 //! sender's address picks one, as a kernel without a steering program does.
 //!
+//! TCP is in `tcp`; the link delays both, and shares its rate among them.
+//!
 //! Does not fragment, does not corrupt: UDP checksums drop what is damaged, and that is loss.
 
 mod link;
 mod socket;
+mod tcp;
 mod world;
 
 use std::cmp::Ordering;
@@ -21,13 +24,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bauta::net::{Received, SocketId, Train};
+use bauta::net::{Received, SocketId, TcpId, Train};
 use bauta::policy::resolve::Resolution;
 use bauta::worker::Resolve;
 use bytes::Bytes;
 
-pub(crate) use self::link::{Link, Rng};
+pub(crate) use self::link::{Link, Rng, UdpCut};
 use self::socket::{Packet, Socket};
+use self::tcp::Tcp;
 pub(crate) use self::world::World;
 
 /// Names a node of the simulation.
@@ -46,6 +50,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 pub(crate) struct Log {
     /// Targets of [`Outside::connect`], in order.
     pub(crate) connected: Vec<SocketAddr>,
+    /// Targets of [`Outside::connect_tcp`], in order.
+    pub(crate) connected_tcp: Vec<SocketAddr>,
     /// Names of [`Outside::resolve`], in order.
     pub(crate) resolved: Vec<String>,
     /// Addresses that packets came from or went to.
@@ -56,6 +62,7 @@ pub(crate) struct Log {
 struct Port {
     ip: IpAddr,
     ready: VecDeque<SocketId>,
+    tcp_ready: VecDeque<TcpId>,
     letters: VecDeque<Letter>,
     /// The workers of the same process, this one included.
     workers: Vec<NodeId>,
@@ -78,6 +85,9 @@ pub(crate) enum Letter {
 #[derive(Debug)]
 enum Event {
     Arrive(Packet),
+    /// The same of TCP, and one that was lost and is sent again.
+    Segment(tcp::Segment),
+    Resend(tcp::Segment),
     /// An ICMP error about what this socket sent.
     Unreachable(SocketId),
     Resolved {
@@ -126,6 +136,8 @@ pub(crate) struct NetStats {
     pub(crate) too_large: u64,
     pub(crate) no_room: u64,
     pub(crate) nobody: u64,
+    /// Stopped by an [`UdpCut`].
+    pub(crate) cut: u64,
     pub(crate) strays: u64,
 }
 
@@ -140,8 +152,14 @@ pub(crate) struct Net {
     pub(crate) link: Link,
     /// How long a name server takes.
     pub(crate) dns_delay: Duration,
-    /// A digest of every datagram sent: in which order, when, from where to where.
+    /// A digest of everything sent: in which order, when, from where to where.
     pub(crate) digest: u64,
+    /// TCP.
+    pub(crate) tcp: Tcp,
+    /// Between which addresses UDP stops, in order.
+    udp_cuts: HashMap<(IpAddr, IpAddr), UdpCut>,
+    /// Packets of each flow, its ends in order.
+    flows: HashMap<(SocketAddr, SocketAddr), u64>,
     links: HashMap<(IpAddr, IpAddr), Link>,
     busy_until: HashMap<(IpAddr, IpAddr), Instant>,
     names: HashMap<String, Resolution>,
@@ -167,6 +185,9 @@ impl Net {
             link: Link::default(),
             dns_delay: Duration::from_millis(10),
             digest: 0,
+            tcp: Tcp::default(),
+            udp_cuts: HashMap::new(),
+            flows: HashMap::new(),
             links: HashMap::new(),
             busy_until: HashMap::new(),
             names: HashMap::new(),
@@ -192,6 +213,7 @@ impl Net {
         self.ports.push(Port {
             ip,
             ready: VecDeque::new(),
+            tcp_ready: VecDeque::new(),
             letters: VecDeque::new(),
             workers: vec![node],
             log: Log::default(),
@@ -263,6 +285,15 @@ impl Net {
         self.links.insert((self.ip(from), self.ip(to)), link);
     }
 
+    /// Makes the path between two nodes stop carrying UDP, in both directions; `None` undoes it.
+    pub(crate) fn cut_udp(&mut self, a: NodeId, b: NodeId, cut: Option<UdpCut>) {
+        let path = in_order(self.ip(a), self.ip(b));
+        match cut {
+            Some(cut) => self.udp_cuts.insert(path, cut),
+            None => self.udp_cuts.remove(&path),
+        };
+    }
+
     /// What the name servers know.
     pub(crate) fn set_name(&mut self, name: &str, resolution: Resolution) {
         self.names.insert(name.to_owned(), resolution);
@@ -321,6 +352,12 @@ impl Net {
                         woken(node);
                     }
                 }
+                Event::Segment(segment) => {
+                    if let Some(node) = self.arrive_tcp(segment) {
+                        woken(node);
+                    }
+                }
+                Event::Resend(segment) => self.transmit_tcp(segment),
                 Event::Unreachable(id) => {
                     if let Some(socket) = self.sockets.get_mut(&id) {
                         socket.error = Some(io::Error::from_raw_os_error(libc::ECONNREFUSED));
@@ -390,13 +427,66 @@ impl Net {
             .then_some(id)
     }
 
+    fn link_between(&self, from: IpAddr, to: IpAddr) -> Link {
+        self.links.get(&(from, to)).copied().unwrap_or(self.link)
+    }
+
+    /// A random part of the delay.
+    fn jitter(&mut self, link: &Link) -> Duration {
+        if link.jitter.is_zero() {
+            return Duration::ZERO;
+        }
+        Duration::from_nanos(self.rng.below(link.jitter.as_nanos() as u64))
+    }
+
+    /// When the last of `len` bytes leaves, unless more than `queue` of waiting is before them.
+    fn take_rate(
+        &mut self,
+        from: IpAddr,
+        to: IpAddr,
+        len: usize,
+        queue: Duration,
+    ) -> Option<Instant> {
+        let now = self.now;
+        let Some(rate) = self.link_between(from, to).rate else {
+            return Some(now);
+        };
+        let busy_until = self.busy_until.entry((from, to)).or_insert(now);
+        let free = now.max(*busy_until);
+        if free - now > queue {
+            return None;
+        }
+        *busy_until = free + Duration::from_secs_f64(len as f64 / rate as f64);
+        Some(*busy_until)
+    }
+
+    fn note_sent(&mut self, from: SocketAddr, to: SocketAddr) {
+        let ports = u64::from(from.port()) << 16 | u64::from(to.port());
+        let at = self.elapsed().as_nanos() as u64;
+        self.digest = Rng::new(self.digest ^ at ^ ports.rotate_left(32)).next();
+    }
+
+    fn is_udp_cut(&mut self, from: SocketAddr, to: SocketAddr) -> bool {
+        match self.udp_cuts.get(&in_order(from.ip(), to.ip())) {
+            None => false,
+            Some(UdpCut::At(from)) => *from <= self.now,
+            Some(UdpCut::AfterPackets(count)) => {
+                let sent = self.flows.entry(in_order(from, to)).or_default();
+                *sent += 1;
+                *sent > *count
+            }
+        }
+    }
+
     fn transmit(&mut self, sender: Option<SocketId>, packet: Packet) {
         let (from, to, len) = (packet.from.ip(), packet.to.ip(), packet.data.len());
         self.stats.sent += 1;
-        let ports = u64::from(packet.from.port()) << 16 | u64::from(packet.to.port());
-        let at = self.elapsed().as_nanos() as u64;
-        self.digest = Rng::new(self.digest ^ at ^ ports.rotate_left(32)).next();
-        let link = self.links.get(&(from, to)).copied().unwrap_or(self.link);
+        self.note_sent(packet.from, packet.to);
+        if self.is_udp_cut(packet.from, packet.to) {
+            self.stats.cut += 1;
+            return;
+        }
+        let link = self.link_between(from, to);
         if len > link.mtu {
             self.stats.too_large += 1;
             return;
@@ -405,21 +495,10 @@ impl Net {
             self.stats.lost += 1;
             return;
         }
-        let mut leaves = self.now;
-        if let Some(rate) = link.rate {
-            let free = self
-                .busy_until
-                .get(&(from, to))
-                .copied()
-                .unwrap_or(self.now)
-                .max(self.now);
-            if free - self.now > link.queue {
-                self.stats.lost += 1;
-                return;
-            }
-            leaves = free + Duration::from_secs_f64(len as f64 / rate as f64);
-            self.busy_until.insert((from, to), leaves);
-        }
+        let Some(leaves) = self.take_rate(from, to, len, link.queue) else {
+            self.stats.lost += 1;
+            return;
+        };
         if self.refusing.contains(&packet.to)
             && let Some(sender) = sender
         {
@@ -429,10 +508,7 @@ impl Net {
         let copies = 1 + usize::from(self.rng.chance(link.duplicate));
         self.stats.duplicated += copies as u64 - 1;
         for _ in 0..copies {
-            let mut due = leaves + link.delay;
-            if !link.jitter.is_zero() {
-                due += Duration::from_nanos(self.rng.below(link.jitter.as_nanos() as u64));
-            }
+            let mut due = leaves + link.delay + self.jitter(&link);
             if self.rng.chance(link.reorder) {
                 due += link.delay;
             }
@@ -514,11 +590,16 @@ impl Net {
     /// Whether something waits for a node.
     pub(crate) fn has_work(&self, node: NodeId) -> bool {
         let port = &self.ports[node.0];
-        !port.ready.is_empty() || !port.letters.is_empty()
+        !port.ready.is_empty() || !port.tcp_ready.is_empty() || !port.letters.is_empty()
     }
 
     /// The network as `node` sees it.
     pub(crate) fn world(&mut self, node: NodeId) -> World<'_> {
         World { net: self, node }
     }
+}
+
+/// The same path, whichever direction it is asked for.
+fn in_order<T: Ord>(a: T, b: T) -> (T, T) {
+    if a <= b { (a, b) } else { (b, a) }
 }

@@ -15,6 +15,7 @@ use bauta::tunnel::TunnelId;
 use bauta::worker::stats::Stats;
 use bytes::Bytes;
 
+use crate::host::{Behaviour, Conversation, TcpHost};
 use crate::net::{Net, NodeId};
 use crate::node::{self, Host, Local, MachineNode, RELAY_PORT, Role, Settings};
 use crate::raw::Raw;
@@ -25,6 +26,7 @@ const TURNS_AT_ONCE_MAX: usize = 20_000;
 enum Kind {
     Machine(Box<MachineNode>),
     Host(Host),
+    TcpHost(TcpHost),
     Raw(Box<Raw>),
 }
 
@@ -194,6 +196,14 @@ impl Sim {
         self.push(id, Kind::Host(host))
     }
 
+    /// A target for TCP. Its name is in the DNS.
+    pub(crate) fn tcp_host(&mut self, name: &str, port: u16, behaviour: Behaviour) -> NodeId {
+        let id = self.place([203, 0, 113]);
+        self.net.set_name(name, Ok(vec![self.net.ip(id)]));
+        let host = TcpHost::new(&mut self.net, id, port, behaviour);
+        self.push(id, Kind::TcpHost(host))
+    }
+
     /// A QUIC client in the hands of the test.
     pub(crate) fn raw_client(&mut self) -> NodeId {
         let id = self.place([198, 51, 100]);
@@ -208,7 +218,7 @@ impl Sim {
     pub(crate) fn node(&self, id: NodeId) -> &MachineNode {
         match &self.nodes[id.0].kind {
             Kind::Machine(machine) => machine,
-            Kind::Host(_) | Kind::Raw(_) => panic!("{id:?} is no machine"),
+            Kind::Host(_) | Kind::TcpHost(_) | Kind::Raw(_) => panic!("{id:?} is no machine"),
         }
     }
 
@@ -227,7 +237,33 @@ impl Sim {
     pub(crate) fn target(&self, id: NodeId) -> &Host {
         match &self.nodes[id.0].kind {
             Kind::Host(host) => host,
-            Kind::Machine(_) | Kind::Raw(_) => panic!("{id:?} is no host"),
+            Kind::Machine(_) | Kind::TcpHost(_) | Kind::Raw(_) => panic!("{id:?} is no host"),
+        }
+    }
+
+    pub(crate) fn tcp_target(&self, id: NodeId) -> &TcpHost {
+        match &self.nodes[id.0].kind {
+            Kind::TcpHost(host) => host,
+            Kind::Machine(_) | Kind::Host(_) | Kind::Raw(_) => panic!("{id:?} is no TCP host"),
+        }
+    }
+
+    /// A connection of a TCP host, by its number.
+    pub(crate) fn conversation(&self, id: NodeId, number: usize) -> &Conversation {
+        &self.tcp_target(id).conversations[number]
+    }
+
+    /// Lets the test act on a TCP host between turns.
+    pub(crate) fn act_on_tcp<T>(
+        &mut self,
+        id: NodeId,
+        act: impl FnOnce(&mut TcpHost, &mut Net) -> T,
+    ) -> T {
+        let node = &mut self.nodes[id.0];
+        node.busy = true;
+        match &mut node.kind {
+            Kind::TcpHost(host) => act(host, &mut self.net),
+            Kind::Machine(_) | Kind::Host(_) | Kind::Raw(_) => panic!("{id:?} is no TCP host"),
         }
     }
 
@@ -235,7 +271,9 @@ impl Sim {
         self.nodes[id.0].busy = true;
         match &mut self.nodes[id.0].kind {
             Kind::Raw(raw) => raw,
-            Kind::Machine(_) | Kind::Host(_) => panic!("{id:?} is no raw client"),
+            Kind::Machine(_) | Kind::Host(_) | Kind::TcpHost(_) => {
+                panic!("{id:?} is no raw client")
+            }
         }
     }
 
@@ -245,7 +283,7 @@ impl Sim {
         node.busy = true;
         match &mut node.kind {
             Kind::Machine(machine) => act(machine, &mut self.net),
-            Kind::Host(_) | Kind::Raw(_) => panic!("{id:?} is no machine"),
+            Kind::Host(_) | Kind::TcpHost(_) | Kind::Raw(_) => panic!("{id:?} is no machine"),
         }
     }
 
@@ -382,7 +420,7 @@ impl Node {
         match &self.kind {
             Kind::Machine(machine) => machine.machine.next_timeout(),
             Kind::Raw(raw) => raw.next_timeout(),
-            Kind::Host(_) => None,
+            Kind::Host(_) | Kind::TcpHost(_) => None,
         }
     }
 
@@ -390,6 +428,7 @@ impl Node {
         let more = match &mut self.kind {
             Kind::Machine(machine) => machine.turn(net, id),
             Kind::Host(host) => host.turn(net, id),
+            Kind::TcpHost(host) => host.turn(net, id),
             Kind::Raw(raw) => raw.turn(net, id),
         };
         self.busy = more || net.has_work(id);

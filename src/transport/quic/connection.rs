@@ -84,6 +84,8 @@ pub(super) struct Connection {
     /// Set until the handshake ended, one way or the other.
     pub(super) handshake_deadline: Option<Instant>,
     pub(super) end: End,
+    /// When the peer was last heard.
+    pub(super) heard: Option<Instant>,
     /// The deadline that the hub's heap holds for us.
     pub(super) timer: Option<Instant>,
     pub(super) touched: bool,
@@ -118,6 +120,7 @@ impl Connection {
             link,
             generation,
             handshake_deadline: Some(handshake_deadline),
+            heard: None,
             end: End::Open,
             timer: None,
             touched: false,

@@ -191,6 +191,10 @@ pub(super) struct Connection {
     pub(super) readable: bool,
     /// How the link of a nested connection ended; whether in order.
     pub(super) link_end: Option<bool>,
+    /// The socket could not be connected.
+    pub(super) link_error: Option<io::ErrorKind>,
+    /// When the peer was last heard.
+    pub(super) heard: Option<Instant>,
     pub(super) end: End,
     pub(super) phase: Phase,
     /// Set until the handshake ended, one way or the other.
@@ -238,6 +242,8 @@ impl Connection {
             end: End::Open,
             phase: Phase::Up,
             handshake_deadline: Some(handshake_deadline),
+            link_error: None,
+            heard: None,
             idle_since: None,
             head_since: None,
             blocked_since: None,

@@ -309,6 +309,11 @@ impl TcpHub {
             .is_some_and(|connection| connection.end == End::Open)
     }
 
+    /// When the peer of a connection was last heard.
+    pub fn last_heard(&self, id: ConnectionId) -> Option<Instant> {
+        self.get(id)?.heard
+    }
+
     /// Whether a client opened this connection to us.
     pub fn is_downstream(&self, id: ConnectionId) -> bool {
         self.get(id)

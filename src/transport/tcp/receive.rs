@@ -29,6 +29,14 @@ impl TcpHub {
         }
     }
 
+    /// The socket of a connection could not be connected, and is gone.
+    pub fn handle_failed(&mut self, id: ConnectionId, error: &io::Error) {
+        if let Some(connection) = live(&mut self.connections, id) {
+            connection.link_error = Some(error.kind());
+        }
+        self.handle_ready(id);
+    }
+
     /// Takes in bytes of a tunnel that carries the connection; no more than [`TcpHub::receive_room`] says.
     pub fn handle_bytes(&mut self, id: ConnectionId, bytes: &Bytes) {
         if let Some(connection) = live(&mut self.connections, id) {
@@ -242,6 +250,9 @@ impl Receiver<'_> {
         let mut budget = READ_BYTES_PER_TURN;
         let mut input = std::mem::take(&mut self.connection.inbound);
         loop {
+            if !input.is_empty() {
+                self.connection.heard = Some(self.now);
+            }
             let fed = self.feed(&mut input);
             if !input.is_empty() {
                 self.connection.inbound = input;
@@ -280,6 +291,9 @@ impl Receiver<'_> {
         };
         if !connection.readable {
             return Ok(0);
+        }
+        if let Some(kind) = connection.link_error {
+            return Err(CloseReason::Lost(kind));
         }
         match net.read(socket, scratch, bytes_max) {
             Ok(TcpRead::Bytes(read)) => {

@@ -1,6 +1,6 @@
 //! What a link does to datagrams, and the randomness that decides which.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// SplitMix64: small, and good enough to lose packets with.
 #[derive(Clone, Debug)]
@@ -36,6 +36,15 @@ impl Rng {
             .for_each(|chunk| chunk.copy_from_slice(&self.next().to_le_bytes()));
         seed
     }
+}
+
+/// When a path stops carrying UDP, as some networks do; TCP goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum UdpCut {
+    /// From this time on.
+    At(Instant),
+    /// After so many packets of a flow, both directions counted together.
+    AfterPackets(u64),
 }
 
 /// One direction between two addresses.

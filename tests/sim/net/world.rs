@@ -1,18 +1,16 @@
 //! The network as one machine sees it: what `worker::run` puts in front of a driver, a resolver and a mailbox.
 
-use bauta::net::{TcpClose, TcpId, TcpRead};
-use bauta::worker::TcpTag;
-use bytes::BytesMut;
-use std::io;
-use std::io::IoSlice;
-use std::net::SocketAddr;
+use bauta::policy::auth::Job;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
 
 use bauta::net::{
-    Network, Outgoing, SocketId, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, Train, TrainOutcome,
+    Network, Outgoing, SocketId, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, TcpClose, TcpId, TcpRead,
+    Train, TrainOutcome,
 };
 use bauta::policy::resolve::ResolveError;
-use bauta::worker::{Outside, Resolve, Tag};
-use bytes::Bytes;
+use bauta::worker::{Outside, Resolve, Tag, TcpTag};
+use bytes::{Bytes, BytesMut};
 
 use super::{Event, Letter, Net, NodeId};
 
@@ -62,17 +60,26 @@ impl Network for World<'_> {
         TrainOutcome::Done
     }
 
-    fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
-        Err(io::ErrorKind::NotFound.into())
+    fn read(
+        &mut self,
+        socket: TcpId,
+        buffer: &mut BytesMut,
+        bytes_max: usize,
+    ) -> io::Result<TcpRead> {
+        self.net.read_tcp(socket, buffer, bytes_max)
     }
 
-    fn write(&mut self, _: TcpId, _: &[IoSlice<'_>]) -> io::Result<usize> {
-        Err(io::ErrorKind::NotFound.into())
+    fn write(&mut self, socket: TcpId, data: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.net.write_tcp(socket, data)
     }
 
-    fn shutdown(&mut self, _: TcpId) {}
+    fn shutdown(&mut self, socket: TcpId) {
+        self.net.shutdown_tcp(socket);
+    }
 
-    fn close(&mut self, _: TcpId, _: TcpClose) {}
+    fn close(&mut self, socket: TcpId, how: TcpClose) {
+        self.net.close_tcp(socket, how);
+    }
 }
 
 impl Outside for World<'_> {
@@ -122,9 +129,20 @@ impl Outside for World<'_> {
         None
     }
 
-    fn connect_tcp(&mut self, _: SocketAddr, _: TcpTag) -> io::Result<TcpId> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn connect_tcp(&mut self, target: SocketAddr, tag: TcpTag) -> io::Result<TcpId> {
+        self.net.connect_tcp(self.node, target, tag.to_bits())
     }
 
-    fn set_tcp_tag(&mut self, _: TcpId, _: TcpTag) {}
+    fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag) {
+        self.net.set_tcp_tag(socket, tag.to_bits());
+    }
+
+    fn local_ip_towards(&mut self, _: SocketAddr) -> Option<IpAddr> {
+        Some(self.net.ip(self.node))
+    }
+
+    fn verify(&mut self, job: Job) -> bool {
+        self.net.verify(self.node, job);
+        true
+    }
 }
