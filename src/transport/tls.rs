@@ -228,9 +228,9 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The TLS side of a TCP listener that speaks `carriers`, in the order of preference, and otherwise as [`server_config`]. Tickets go out, so that
-/// a client that comes back saves a signature of ours; they are encrypted with keys that live as long as the process
-/// and change every six hours.
+/// The TLS side of a TCP listener that speaks `carriers`, in the order of preference, and otherwise as
+/// [`server_config`]. Tickets go out, so that a client that comes back saves a signature of ours; they are encrypted
+/// with keys that live as long as the process and change every six hours.
 ///
 /// # Errors
 /// As [`server_config`], and when the system has no random bytes.

@@ -248,7 +248,7 @@ impl World {
     }
 
     pub(super) fn server_tls(&self) -> Arc<rustls::ServerConfig> {
-        tcp_server_config(&self.ca.identity, false).unwrap()
+        tcp_server_config(&self.ca.identity, &[Carrier::H2, Carrier::H1], false).unwrap()
     }
 
     pub(super) fn client_tls(&self, carrier: Carrier) -> Arc<rustls::ClientConfig> {
