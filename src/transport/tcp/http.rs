@@ -89,7 +89,8 @@ impl Http {
     /// Whether the end of what the peer sends ends the connection.
     pub(super) fn ends_with_peer(&self) -> bool {
         match self {
-            Self::Handshaking | Self::H2(_) => true,
+            Self::Handshaking => true,
+            Self::H2(h2) => !h2.is_lame(),
             // A tunnel ends in each direction by itself.
             Self::H1(_) => false,
         }

@@ -104,7 +104,7 @@ impl TcpHub {
         sent
     }
 
-    /// Sends one datagram as a capsule, or queues it (RFC 9297 section 3.5); `payload` is what follows the Context ID 0.
+    /// Sends one datagram as a capsule, or queues it (RFC 9297 section 3.5); `payload` is what follows Context ID 0.
     pub fn send_datagram(
         &mut self,
         id: ConnectionId,
@@ -166,8 +166,8 @@ impl TcpHub {
         }
     }
 
-    /// Reads nothing more of a request stream. HTTP/2 has no way to say so before our direction has ended as well; until
-    /// then what comes is thrown away.
+    /// Reads nothing more of a request stream. HTTP/2 has no way to say so before our direction has ended as well;
+    /// until then what comes is thrown away.
     pub fn stop(&mut self, id: ConnectionId, stream: StreamId, _code: Code) {
         if let Some(connection) = open(&mut self.connections, id) {
             connection.http.stop(stream);

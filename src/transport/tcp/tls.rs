@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Invariants.** Decrypted bytes wait up to one record beyond [`PLAINTEXT_BYTES`]: what is fed beyond that stays with
-//! the caller. Encrypted bytes wait up to the bound given at the start: [`Session::write`] takes less than it was given.
+//! the caller. Encrypted bytes wait up to the bound given at the start: [`Session::write`] takes what fits.
 //! An end of the link without a closure alert is never taken for an end of the peer's data (RFC 8446 section 6.1).
 
 use std::io::{self, BufRead, IoSlice, Write};

@@ -86,6 +86,10 @@ pub(super) struct H2 {
     /// Streams with capsules of this turn.
     staged: BTreeSet<u32>,
     goaway_told: bool,
+    /// The peer has ended in order, and owners have not read everything that came before.
+    is_lame: bool,
+    /// An owner has read something of that.
+    read_lame: bool,
     /// Windows of streams that were full when their owner came to read.
     stalled: u64,
 }
@@ -114,6 +118,8 @@ impl H2 {
             roomy: Roomy::default(),
             staged: BTreeSet::new(),
             goaway_told: false,
+            is_lame: false,
+            read_lame: false,
             stalled: 0,
         }
     }
@@ -123,6 +129,11 @@ impl H2 {
         self.streams.len()
     }
 
+    /// Whether the peer has ended in order while owners still read.
+    pub(super) const fn is_lame(&self) -> bool {
+        self.is_lame
+    }
+
     /// Windows of streams that were full, since this was asked last.
     pub(super) fn take_stalled(&mut self) -> u64 {
         std::mem::take(&mut self.stalled)
@@ -130,7 +141,10 @@ impl H2 {
 
     /// Whether a poll has something to do besides what the session got.
     pub(super) fn wants_poll(&self) -> bool {
-        !self.notes.is_empty() || !self.staged.is_empty() || !self.roomy.borrow().is_empty()
+        !self.notes.is_empty()
+            || !self.staged.is_empty()
+            || !self.roomy.borrow().is_empty()
+            || self.read_lame
     }
 
     /// Moves everything on that can be moved on.
@@ -139,6 +153,7 @@ impl H2 {
     /// The connection is over.
     pub(super) fn poll(&mut self, events: &mut VecDeque<Event>) -> Result<(), CloseReason> {
         self.flush_staged();
+        self.read_lame = false;
         loop {
             self.notes.take_connection();
             let polled = self.poll_connection(events);
@@ -163,7 +178,10 @@ impl H2 {
                 }
             }
             self.note_peer(events);
-            polled?;
+            if polled.is_err() {
+                self.is_lame = self.streams.values_mut().any(Stream::has_unread);
+                return if self.is_lame { Ok(()) } else { polled };
+            }
             if self.notes.is_empty() {
                 return Ok(());
             }
@@ -476,6 +494,7 @@ impl H2 {
             return RecvData::Gone;
         };
         let read = stream.recv_data(bytes_max);
+        self.read_lame = self.is_lame;
         self.stalled += u64::from(stream.take_stalled());
         match read {
             RecvData::Reset(Code::H3_MESSAGE_ERROR) => self.reset(id, Code::H3_MESSAGE_ERROR),
@@ -536,6 +555,7 @@ impl H2 {
     }
 
     pub(super) fn reset(&mut self, id: StreamId, code: Code) {
+        self.read_lame = self.is_lame;
         if let Some(mut stream) = self.streams.remove(&id.0) {
             stream.reset(reason_of(code));
         }
@@ -544,6 +564,7 @@ impl H2 {
     /// Reads nothing more. When our direction has ended too, the peer gets RST_STREAM with NO_ERROR from a server and
     /// CANCEL from a client; h2 sends it when the last name of a stream is gone.
     pub(super) fn stop(&mut self, id: StreamId) {
+        self.read_lame = self.is_lame;
         if let Some(stream) = self.streams.get_mut(&id.0) {
             stream.stop();
             self.forget_if_over(id.0);

@@ -213,6 +213,17 @@ impl Stream {
         }
     }
 
+    /// Whether data or an orderly end waits for the owner.
+    pub(super) fn has_unread(&mut self) -> bool {
+        let is_read = self.recv_over || self.stopped;
+        let found = |rest: &mut Self| match rest.fill_rest() {
+            Poll::Ready(RecvData::Data(_) | RecvData::Finished) => true,
+            Poll::Ready(RecvData::Reset(_) | RecvData::Blocked | RecvData::Gone)
+            | Poll::Pending => false,
+        };
+        !is_read && found(self)
+    }
+
     /// Throws away what the peer sends, so that it does not hold credit of the connection.
     pub(super) fn discard(&mut self) {
         loop {
