@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ::http::{HeaderName, HeaderValue};
+use bauta::client::Credentials;
 use bauta::config::{Io, parse_header};
 use bauta::policy::auth::is_user_name;
 use bauta::wire::target::Target;
@@ -151,6 +152,10 @@ pub(crate) struct UdpArgs {
     /// Field to send with each request, such as a token
     #[arg(long, value_name = "NAME:VALUE", value_parser = header)]
     pub(crate) header: Vec<(HeaderName, HeaderValue)>,
+
+    /// What to show to the first relay; a file keeps it out of the list of processes
+    #[arg(long, value_name = "USER:PASSWORD|bearer:TOKEN|@FILE", value_parser = credentials)]
+    pub(crate) credentials: Option<Credentials>,
 }
 
 const UDP_HELP: &str = "\
@@ -221,6 +226,11 @@ fn user(text: &str) -> Result<String, String> {
 
 fn template(text: &str) -> Result<Template, String> {
     Template::from_authority_or_template(text).map_err(|error| error.to_string())
+}
+
+fn credentials(text: &str) -> Result<Credentials, String> {
+    let read = |path: &std::path::Path| std::fs::read_to_string(path);
+    Credentials::parse(text, read).map_err(|error| error.to_string())
 }
 
 /// `name: value`; blanks around the value do not belong to it.
@@ -338,6 +348,10 @@ mod tests {
             (
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a:1 --header via:x",
                 "via is a field that",
+            ),
+            (
+                "bauta udp --via https://a --listen 127.0.0.1:1 --target a:1 --credentials token",
+                "must be USER:PASSWORD, bearer:TOKEN or @FILE",
             ),
         ] {
             let error = parse(line).unwrap_err();

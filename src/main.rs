@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use ::http::header::AUTHORIZATION;
 use bauta::config::{self, Bytes, Checked, Environment, LogLevel, MemoryTerm, worst_case_memory};
 use bauta::net;
 use bauta::policy::Rule;
@@ -22,6 +23,7 @@ use bauta::program::udp::{self, Forward};
 use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
+use bauta::worker::secrets::{self, SecretsError};
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, DemoArgs, PasswdArgs, RelayArgs, UdpArgs};
@@ -49,6 +51,9 @@ fn run_relay(arguments: &RelayArgs) -> ExitCode {
         Err(error) => return fail(USAGE, &error),
     };
     if let Err(error) = load_certificates(&checked) {
+        return fail(USAGE, &error.to_string());
+    }
+    if let Err(error) = load_secrets(&checked) {
         return fail(USAGE, &error.to_string());
     }
     if arguments.check {
@@ -106,12 +111,24 @@ fn run_udp(arguments: &UdpArgs) -> ExitCode {
     {
         return fail(USAGE, &error.to_string());
     }
+    let mut headers = arguments.header.clone();
+    let is_given = headers.iter().any(|(name, _)| *name == AUTHORIZATION);
+    if let (Some(credentials), false) = (&arguments.credentials, is_given) {
+        headers.push((AUTHORIZATION, credentials.value().clone()));
+    }
     let forward = Forward {
-        via: arguments.via.clone(),
+        via: arguments
+            .via
+            .iter()
+            .map(|udp| bauta::wire::template::RelayTemplates {
+                udp: udp.clone(),
+                tcp: None,
+            })
+            .collect(),
         listen: arguments.listen,
         target: arguments.target.clone(),
         trust,
-        headers: arguments.header.clone(),
+        headers,
     };
     // The defaults of a relay fit a client, which listens for no QUIC and has one worker.
     let mut environment = Environment::new("", NonZeroUsize::MIN, pseudonym());
@@ -222,6 +239,15 @@ fn load_certificates(checked: &Checked) -> Result<(), TlsError> {
     Ok(())
 }
 
+/// Reads all files with secrets that the configuration names.
+fn load_secrets(checked: &Checked) -> Result<(), SecretsError> {
+    if let Some(files) = &checked.auth {
+        secrets::load(files)?;
+    }
+    secrets::load_credentials(checked)?;
+    Ok(())
+}
+
 /// What `--check` prints: what the relay would do, what is questionable, and the most memory it can use.
 fn report(checked: &Checked) -> String {
     let mut lines = vec!["configuration is good".to_owned()];
@@ -230,9 +256,11 @@ fn report(checked: &Checked) -> String {
             Some(certificate) => certificate.chain.display().to_string(),
             None => "made at start, for development".to_owned(),
         };
+        let carriers: Vec<_> = listener.carriers.iter().map(ToString::to_string).collect();
         lines.push(format!(
-            "listen    {} (certificate: {certificate})",
-            listener.address
+            "listen    {} {} (certificate: {certificate})",
+            listener.address,
+            carriers.join(" ")
         ));
     }
     lines.extend(

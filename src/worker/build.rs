@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +16,8 @@ use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
 use super::race::HeadStarts;
 use super::run::{App, Question, Worker};
-use crate::client::{
-    Credentials, CredentialsError, Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm,
-};
+use super::secrets::{self, SecretsError};
+use crate::client::{Credentials, Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
 use crate::config::{self, Checked};
 use crate::error::Refusal;
 use crate::handler::Handler;
@@ -28,7 +26,7 @@ use crate::http::request::ResponseHead;
 use crate::net::listen::{bind_both, bind_group, bind_tcp_group};
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
-use crate::policy::auth::{Auth, AuthLimits, AuthOptions, FileError, Secrets};
+use crate::policy::auth::Secrets;
 use crate::policy::{Policy, own_addresses};
 use crate::server::{Server, Services};
 use crate::transport::carriers::Carriers;
@@ -60,20 +58,12 @@ pub enum BuildError {
     /// A URI template cannot be used.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// Secrets cannot be used.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// A rule of the policy cannot be used.
     #[error(transparent)]
     Rule(#[from] crate::policy::RuleError),
-    /// A file with secrets cannot be read, or has a line that makes no sense. The line is never part of the text.
-    #[error("{}: {reason}", path.display())]
-    Secrets {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The credentials for the next hop cannot be used.
-    #[error("upstream.credentials: {0}")]
-    Credentials(#[from] CredentialsError),
     /// The kernel refuses to steer packets and the configuration insists.
     #[error("steering = \"kernel\": the kernel refuses the program: {0}")]
     Steering(#[source] io::Error),
@@ -126,7 +116,10 @@ impl Plan {
                 tcp: Vec::new(),
                 classic: false,
             },
-            secrets: None,
+            secrets: match &checked.auth {
+                Some(files) => Some(Arc::new(secrets::load(files)?)),
+                None => None,
+            },
             h3_port: None,
             origins: Vec::new(),
             sockets: Vec::new(),
@@ -143,7 +136,6 @@ impl Plan {
             plan.add_listener(listener, development)?;
         }
         plan.policy = policy(&checked, &plan.addresses)?;
-        plan.secrets = secrets(&checked)?;
         for _ in 0..workers {
             let (address, mailbox) = mailbox(checked.limits.mailbox);
             plan.peers.push(address);
@@ -367,8 +359,8 @@ impl Seed {
         if let Some(port) = self.h3_port {
             server = server.with_h3_port(port);
         }
-        if let Some(auth) = self.secrets.and_then(|secrets| auth(checked, secrets)) {
-            server = server.with_auth(auth);
+        if let (Some(secrets), Some(files)) = (self.secrets, &checked.auth) {
+            server = server.with_auth(secrets::auth(secrets, files, checked));
         }
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
@@ -413,13 +405,7 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
         return Ok(Vec::new());
     }
     let trust = Trust::from_options(upstream.ca.clone(), upstream.dangerous_insecure);
-    let credentials = match &upstream.credentials {
-        Some(path) => Some(Credentials::parse(
-            &format!("@{}", path.display()),
-            |path| std::fs::read_to_string(path),
-        )?),
-        None => None,
-    };
+    let credentials = secrets::load_credentials(checked)?;
     hops(RouteOptions {
         relays: upstream.hops.clone(),
         carriers: upstream.carriers.clone(),
@@ -497,51 +483,6 @@ pub fn hops(route: RouteOptions) -> Result<Vec<Hop>, BuildError> {
         }
     };
     Ok(route.relays.into_iter().enumerate().map(hop).collect())
-}
-
-/// The secrets of clients, if the relay asks for any.
-fn secrets(checked: &Checked) -> Result<Option<Arc<Secrets>>, BuildError> {
-    let Some(files) = &checked.auth else {
-        return Ok(None);
-    };
-    let mut secrets = Secrets::new(&random::bytes()?);
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|error| BuildError::Secrets {
-            path: path.clone(),
-            reason: error.to_string(),
-        })
-    };
-    let wrong = |path: &PathBuf, error: FileError| BuildError::Secrets {
-        path: path.clone(),
-        reason: error.to_string(),
-    };
-    if let Some(path) = &files.tokens {
-        secrets
-            .add_tokens(&read(path)?)
-            .map_err(|error| wrong(path, error))?;
-    }
-    if let Some(path) = &files.passwords {
-        secrets
-            .add_passwords(&read(path)?)
-            .map_err(|error| wrong(path, error))?;
-    }
-    Ok(Some(Arc::new(secrets)))
-}
-
-/// What a worker asks of those who want a tunnel.
-fn auth(checked: &Checked, secrets: Arc<Secrets>) -> Option<Auth> {
-    let files = checked.auth.as_ref()?;
-    let options = AuthOptions {
-        header: files.header.clone(),
-        challenge: files.challenge,
-        realm: files.realm.as_str().into(),
-    };
-    let limits = AuthLimits {
-        checks_max: checked.limits.password_checks,
-        verified_max: checked.limits.verified_passwords,
-        lifetime: files.remember,
-    };
-    Some(Auth::new(secrets, options, limits))
 }
 
 fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {

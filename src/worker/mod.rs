@@ -22,6 +22,7 @@ mod open;
 mod race;
 mod relay;
 pub mod run;
+pub mod secrets;
 mod splice;
 pub mod stats;
 mod turn;

@@ -327,6 +327,7 @@ impl MachineNode {
                 Letter::Resolved { asker, resolution } => {
                     machine.handle_resolved(now, asker, resolution, world);
                 }
+                Letter::Verdict(verdict) => machine.handle_verdict(now, verdict, world),
             }
         }
         machine.turn(now, &mut net.world(node));

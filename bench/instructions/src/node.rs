@@ -130,7 +130,7 @@ impl Node {
                 tcp: TcpHub::new(tcp_hub_limits(&checked)),
             },
             tcp_listeners: Vec::new(),
-            listeners,
+            listeners: listeners.into_iter().map(Some).collect(),
             dialler,
             pool,
             route: hop,
