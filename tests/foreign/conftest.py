@@ -7,7 +7,9 @@ import pytest
 from harness import certificates as pki
 from harness import peers
 from harness.bauta import Bauta
+from harness.daemons import Iperf, Ssh
 from harness.process import Processes
+from harness.target import EchoTarget, Target
 
 PROGRAMS = pytest.StashKey[Processes]()
 
@@ -50,6 +52,11 @@ def origin(processes: Processes, certificates: pki.Certificates) -> str:
 
 
 @pytest.fixture(scope="session")
+def https_origin(processes: Processes, certificates: pki.Certificates) -> str:
+    return peers.start_https_origin(processes, certificates)
+
+
+@pytest.fixture(scope="session")
 def dns(processes: Processes) -> str:
     return peers.start_dns(processes)
 
@@ -68,6 +75,37 @@ def inner_masque_go(processes: Processes, certificates: pki.Certificates) -> str
 @pytest.fixture(scope="session")
 def envoy(processes: Processes, certificates: pki.Certificates, echo: str, folder: Path) -> str:
     return peers.start_envoy(processes, certificates, echo, folder)
+
+
+@pytest.fixture(scope="session")
+def envoy_connect(processes: Processes, certificates: pki.Certificates, folder: Path) -> dict[str, str]:
+    """By carrier: the address at which Envoy takes CONNECT."""
+    listeners = peers.start_envoy_connect(processes, certificates, folder)
+    return {"h3": listeners["udp"], "h2": listeners["tcp"], "h1": listeners["tcp"]}
+
+
+@pytest.fixture(scope="session")
+def tcp_echo() -> Iterator[str]:
+    target = EchoTarget()
+    yield target.address
+    target.close()
+
+
+@pytest.fixture
+def tcp_target() -> Iterator[Target]:
+    target = Target()
+    yield target
+    target.close()
+
+
+@pytest.fixture(scope="session")
+def ssh(processes: Processes, folder: Path) -> Ssh:
+    return Ssh.start(processes, folder / "ssh")
+
+
+@pytest.fixture(scope="session")
+def iperf(processes: Processes) -> Iperf:
+    return Iperf.start(processes)
 
 
 @pytest.fixture(params=["masque_go", "envoy"])

@@ -3,10 +3,16 @@
 from pathlib import Path
 
 import pytest
+from harness import carriers, peers, web
 from harness import certificates as pki
-from harness import peers
+from harness.carriers.stream import FIN
+from harness.conformance import run_h2spec
+from harness.daemons import Iperf, Ssh
+from harness.payload import pattern
+from harness.target import Target
 
 BODY_BYTES = 10 << 20
+PAGE_BYTES = 4 << 20
 
 
 def test_dnsmasq_serves_the_zone(dns: str) -> None:
@@ -67,3 +73,92 @@ def test_certificate_of_another_authority_is_refused(masque_go: str, echo: str, 
     stranger = peers.Clients(pki.make(tmp_path).ca)
     assert not stranger.aioquic(masque_go, echo, "--timeout", 5)["ok"]
     assert not stranger.masque_go(masque_go, echo, "-timeout", "5s")["ok"]
+
+
+@pytest.mark.parametrize("carrier", ["h3", "h2", "h1"])
+def test_tunnels_echo(
+    envoy_connect: dict[str, str], certificates: pki.Certificates, tcp_echo: str, carrier: str
+) -> None:
+    data = pattern(carrier, PAGE_BYTES)
+    with carriers.open_tunnel(carrier, envoy_connect[carrier], certificates.ca, "classic", tcp_echo) as tunnel:
+        tunnel.send(data)
+        assert tunnel.receive(len(data)) == data
+
+
+@pytest.mark.parametrize("carrier", ["h3", "h2"])
+def test_tunnels_close_by_halves(
+    envoy_connect: dict[str, str], certificates: pki.Certificates, tcp_target: Target, carrier: str
+) -> None:
+    target = tcp_target.address
+    with carriers.open_tunnel(carrier, envoy_connect[carrier], certificates.ca, "classic", target) as tunnel:
+        peer = tcp_target.accept()
+        tunnel.finish()
+        assert peer.wait_end() == FIN
+        peer.send(bytes(100_000))
+        peer.finish()
+        assert tunnel.receive(100_000) == bytes(100_000)
+        assert tunnel.wait_end() == FIN
+
+
+@pytest.mark.parametrize(("carrier", "end"), [("h3", "reset 0x10f"), ("h2", "reset 0xa")])
+def test_tunnels_notice_a_reset(
+    envoy_connect: dict[str, str], certificates: pki.Certificates, tcp_target: Target, carrier: str, end: str
+) -> None:
+    target = tcp_target.address
+    with carriers.open_tunnel(carrier, envoy_connect[carrier], certificates.ca, "classic", target) as tunnel:
+        tcp_target.accept().abort()
+        assert tunnel.wait_end() == end
+
+
+@pytest.mark.parametrize(("options", "version"), [([], "1.1"), (["--proxy-http2"], "2")])
+def test_curl(
+    envoy_connect: dict[str, str], certificates: pki.Certificates, https_origin: str, options: list[str], version: str
+) -> None:
+    proxy = ["--proxy", f"https://{envoy_connect['h1']}", *options]
+    fetched = web.fetch(certificates.ca, web.random_url(https_origin, 1, PAGE_BYTES), *proxy)
+    assert fetched.exit_code == 0, fetched.log
+    assert fetched.proxy_versions == [version]
+    assert fetched.sha256 == web.digest_of_random(1, PAGE_BYTES)
+
+
+@pytest.mark.parametrize("carrier", ["h3", "h2", "h1"])
+def test_curl_with_http3(
+    envoy_connect: dict[str, str], clients: peers.Clients, https_origin: str, carrier: str
+) -> None:
+    version = carrier.replace("h", "http")
+    url = web.random_url(https_origin, 2, PAGE_BYTES)
+    result = clients.curl_http3(envoy_connect[carrier], version, "http1", url)
+    assert result["ok"], result
+    assert result["sha256"] == web.digest_of_random(2, PAGE_BYTES)
+
+
+def test_chromium(
+    envoy_connect: dict[str, str], certificates: pki.Certificates, https_origin: str, tmp_path: Path
+) -> None:
+    proxy = f"https://{envoy_connect['h2']}"
+    web.check_page(*web.browse(tmp_path, certificates, proxy, f"https://{https_origin}/page.html"))
+
+
+def test_chromium_goes_nowhere_without_the_proxy(
+    certificates: pki.Certificates, https_origin: str, tcp_target: Target, tmp_path: Path
+) -> None:
+    tcp_target.close()
+    proxy = f"https://{tcp_target.address}"
+    with pytest.raises(AssertionError, match="ERR_PROXY_CONNECTION_FAILED"):
+        web.browse(tmp_path, certificates, proxy, f"https://{https_origin}/page.html")
+
+
+def test_ssh(ssh: Ssh) -> None:
+    assert ssh.run(ssh.address, "cat", b"and back") == b"and back"
+
+
+@pytest.mark.parametrize("direction", [(), ("--reverse",)])
+def test_iperf3(iperf: Iperf, direction: tuple[str, ...]) -> None:
+    assert iperf.transfer(iperf.address, 1 << 20, *direction) >= 1 << 20
+
+
+def test_h2spec(envoy_connect: dict[str, str], tmp_path: Path) -> None:
+    """Envoy leaves out of RFC 9113 what it likes, so that both outcomes are seen."""
+    results = run_h2spec(envoy_connect["h2"], tmp_path / "report.xml", "http2/3.5", "http2/8.1.2.2")
+    assert results["http2/3.5 Sends client connection preface"] is None
+    assert any(results.values()), results

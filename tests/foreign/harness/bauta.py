@@ -33,8 +33,12 @@ class Bauta:
         upstream: str | None = None,
         allow: tuple[str, ...] = (LOOPBACK,),
         dns: str | None = None,
+        extra: tuple[str, ...] = (),
     ) -> str:
-        """Starts a relay and returns its address. `upstream` is the relay it sends everything to."""
+        """Starts a relay and returns its address. `upstream` is the relay it sends everything to.
+
+        `extra` are lines of the configuration, each with a section of its own.
+        """
         lines = [
             "[[listen]]",
             'address = "127.0.0.1:0"',
@@ -48,16 +52,32 @@ class Bauta:
             lines += ["[policy]", f"allow = [{', '.join(map(_quoted, allow))}]"]
         if dns:
             lines += ["[dns]", f"servers = [{_quoted(dns)}]"]
+        lines += extra
         config = self.folder / f"{name}.toml"
         config.write_text("\n".join(lines) + "\n")
         return bound_address(self._spawn(f"relay-{name}", "relay", "--config", config))
 
-    def forward(self, name: str, target: str, *via: str) -> str:
+    def forward(self, name: str, target: str, *via: str, carrier: str | None = None) -> str:
         """Starts a UDP forwarder through one relay, or nested through two, and returns its local address."""
-        options: list[str | Path] = ["--listen", "127.0.0.1:0", "--target", target, "--ca", self.certificates.ca]
+        return self._client("udp", name, via, carrier, "--target", target)
+
+    def forward_tcp(self, name: str, target: str, *via: str, carrier: str | None = None) -> str:
+        """The same for TCP."""
+        return self._client("tcp", name, via, carrier, "--target", target)
+
+    def proxy(self, name: str, *via: str, carrier: str | None = None) -> str:
+        """Starts the local SOCKS5 and HTTP proxy."""
+        return self._client("proxy", name, via, carrier)
+
+    def _client(
+        self, program: str, name: str, via: tuple[str, ...], carrier: str | None, *options: str | Path
+    ) -> str:
+        options += ("--listen", "127.0.0.1:0", "--ca", self.certificates.ca)
         for relay in via:
-            options += ["--via", f"https://{relay}"]
-        return bound_address(self._spawn(f"udp-{name}", "udp", *options))
+            options += ("--via", f"https://{relay}")
+        if carrier:
+            options += ("--carrier", carrier)
+        return bound_address(self._spawn(f"{program}-{name}", program, *options))
 
     def _spawn(self, name: str, *arguments: str | Path) -> Process:
         process = self.processes.spawn(name, [bauta(), *arguments], PLAIN_LOG)
