@@ -125,6 +125,30 @@ def bauta(certificates: pki.Certificates, folder: Path, request: pytest.FixtureR
         started.stop()
 
 
+@pytest.fixture(scope="module")
+def relay(bauta: Bauta, dns: str) -> str:
+    """A relay that lets everybody reach loopback."""
+    return bauta.relay("open", dns=dns)
+
+
+@pytest.fixture(scope="module")
+def chained(bauta: Bauta, relay: str) -> str:
+    """A relay in front of `relay`."""
+    return bauta.relay("ingress", upstream=relay)
+
+
+@pytest.fixture(scope="module")
+def guarded(bauta: Bauta, dns: str) -> str:
+    """A relay that wants to know who asks."""
+    return bauta.guarded_relay("guarded", dns=dns)
+
+
+@pytest.fixture(params=["direct", "chained"])
+def via(request: pytest.FixtureRequest) -> str:
+    """The relay that a client is pointed at."""
+    return request.getfixturevalue({"direct": "relay", "chained": "chained"}[request.param])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The peers among themselves come first: nothing else means much while they fail."""
     items.sort(key=lambda item: item.path.name != "test_peers.py")

@@ -1,14 +1,19 @@
 """Starts our own programs. What they print and what they read is known here and nowhere else in these tests."""
 
+import base64
 import json
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from .certificates import Certificates
 from .process import Process, Processes, listening_address
 from .tools import bauta
 
 LOOPBACK = "127.0.0.0/8"
+# Argon2 is slow on purpose, and this may be a debug build.
+PASSWD_SECONDS = 30
 PLAIN_LOG = {"NO_COLOR": "1", "RUST_BACKTRACE": "1"}
 
 
@@ -20,6 +25,11 @@ def bound_address(process: Process) -> str:
 @dataclass
 class Bauta:
     """Relays and forwarders of one test module, with the files they need."""
+
+    # The one account of `guarded_relay`, and its one token.
+    USER: ClassVar[str] = "alice:through the relay"
+    TOKEN: ClassVar[str] = "c29tZSB0b2tlbg"
+    AUTHORIZATION: ClassVar[str] = "Basic " + base64.b64encode(USER.encode()).decode()
 
     processes: Processes
     certificates: Certificates
@@ -56,6 +66,24 @@ class Bauta:
         config = self.folder / f"{name}.toml"
         config.write_text("\n".join(lines) + "\n")
         return bound_address(self._spawn(f"relay-{name}", "relay", "--config", config))
+
+    def guarded_relay(self, name: str, **options) -> str:
+        """A relay that asks for credentials: `USER` by Basic or `TOKEN` by Bearer."""
+        user, password = self.USER.split(":")
+        hashed = subprocess.run(
+            [bauta(), "passwd", "--user", user],
+            input=f"{password}\n",
+            capture_output=True,
+            text=True,
+            timeout=PASSWD_SECONDS,
+            check=True,
+        )
+        passwords, tokens = self.folder / f"{name}.passwords", self.folder / f"{name}.tokens"
+        for file, text in ((passwords, hashed.stdout), (tokens, f"{self.TOKEN}\n")):
+            file.write_text(text)
+            file.chmod(0o600)
+        auth = ("[auth]", f"passwords = {_quoted(passwords)}", f"tokens = {_quoted(tokens)}")
+        return self.relay(name, extra=auth, **options)
 
     def forward(self, name: str, target: str, *via: str, carrier: str | None = None) -> str:
         """Starts a UDP forwarder through one relay, or nested through two, and returns its local address."""

@@ -23,8 +23,12 @@ def random_url(host: str, seed: int, size: int) -> str:
     return f"https://{host}/random?seed={seed}&bytes={size}"
 
 
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def digest_of_random(seed: int, size: int) -> str:
-    return hashlib.sha256(page.random_body(seed, size)).hexdigest()
+    return digest(page.random_body(seed, size))
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Fetched:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.body).hexdigest()
+        return digest(self.body)
 
 
 def fetch(ca: Path, url: str, *options: str | Path) -> Fetched:
