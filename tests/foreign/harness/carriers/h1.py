@@ -37,6 +37,10 @@ class H1Stream(Stream):
         self.connection = connection
         self._protocol = head.protocol
 
+    def set_patience(self, seconds: float) -> None:
+        super().set_patience(seconds)
+        self.connection.link.wait_seconds = seconds
+
     def pump(self, seconds: float) -> None:
         link = self.connection.link
         link.pump(seconds)

@@ -111,6 +111,10 @@ class H2Stream(Stream):
                 # A server that has finished and wants no more says so with NO_ERROR (RFC 9113 section 8.1).
                 self.end = self.end or f"reset {int(event.error_code):#x}"
 
+    def set_patience(self, seconds: float) -> None:
+        super().set_patience(seconds)
+        self.connection.link.wait_seconds = seconds
+
     def pump(self, seconds: float) -> None:
         self.connection.pump(seconds)
 

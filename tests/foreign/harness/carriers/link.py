@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .stream import FIN, TRUNCATED, WAIT_SECONDS
@@ -32,6 +33,7 @@ class Link:
         self._shutdown = False
         self.received = bytearray()
         self.end: str | None = None
+        self.wait_seconds = WAIT_SECONDS
 
     def pump(self, seconds: float) -> None:
         """Writes what waits, and reads; returns when something came, everything is written, or `seconds` are over."""
@@ -65,16 +67,20 @@ class Link:
     def _handle_end(self, how: str) -> None:
         self.end = self.end or how
 
-    def _wait(self, ready, what: str, seconds: float = WAIT_SECONDS) -> None:
-        deadline = time.monotonic() + seconds
+    def _wait(self, ready: Callable[[], bool], what: str, deadline: float | None = None) -> None:
+        deadline = deadline or time.monotonic() + self.wait_seconds
         while not ready():
             left = deadline - time.monotonic()
-            assert left > 0, f"no {what} within {seconds} s; {len(self.received)} bytes, end {self.end}"
+            assert left > 0, f"no {what} in time; {len(self.received)} bytes, end {self.end}"
             self.pump(left)
 
     def send(self, data: bytes) -> None:
+        self.send_until(data, time.monotonic() + self.wait_seconds)
+
+    def send_until(self, data: bytes, deadline: float) -> None:
         self._outgoing += data
-        self._wait(lambda: not self._outgoing, "room to send")
+        # A peer that has ended its direction may still read; one that has reset the connection has emptied this.
+        self._wait(lambda: not self._outgoing, "room to send", deadline)
 
     def receive(self, size: int) -> bytes:
         """Exactly `size` bytes."""
@@ -147,10 +153,10 @@ class TlsLink(Link):
             self.end = TRUNCATED
         self._outgoing += self._to_peer.read()
 
-    def send(self, data: bytes) -> None:
+    def send_until(self, data: bytes, deadline: float) -> None:
         if data:
             self._tls.write(data)
-        super().send(self._to_peer.read())
+        super().send_until(self._to_peer.read(), deadline)
 
     def finish(self) -> None:
         """close_notify; the TCP connection stays open for what the peer still sends."""
@@ -159,7 +165,7 @@ class TlsLink(Link):
         except ssl.SSLError:
             # It wants the close_notify of the peer, which `pump` reads in its time.
             pass
-        super().send(self._to_peer.read())
+        super().send_until(self._to_peer.read(), time.monotonic() + self.wait_seconds)
 
     def cut(self) -> None:
         """FIN of TCP without a close_notify."""

@@ -31,6 +31,11 @@ class Stream:
         self.received = bytearray()
         # FIN, TRUNCATED, or "reset 0x10f" with the code of the carrier.
         self.end: str | None = None
+        self.wait_seconds = WAIT_SECONDS
+
+    def set_patience(self, seconds: float) -> None:
+        """How long everything may take from now on."""
+        self.wait_seconds = seconds
 
     def pump(self, seconds: float) -> None:
         """Sends what waits, then receives what comes within `seconds`; returns earlier when something came."""
@@ -61,12 +66,12 @@ class Stream:
         raise NotImplementedError
 
     def wait(self, ready: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + self.wait_seconds
         while not ready():
             left = deadline - time.monotonic()
             if left <= 0:
                 raise AssertionError(
-                    f"no {what} within {WAIT_SECONDS} s; status {self.status}, "
+                    f"no {what} within {self.wait_seconds} s; status {self.status}, "
                     f"{len(self.received)} bytes, end {self.end}"
                 )
             self.pump(left)

@@ -8,6 +8,7 @@ udp        connect-udp: DATAGRAM capsules with context 0                RFC 9297
 ```
 """
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from aioquic.buffer import Buffer, BufferReadError, encode_uint_var
@@ -62,15 +63,16 @@ class Tunnel:
             self.stream.received.clear()
             self._ended = self.stream.end == FIN
             return
-        while self.stream.received:
-            view = Buffer(data=bytes(self.stream.received))
+        view, whole = Buffer(data=bytes(self.stream.received)), 0
+        while not view.eof():
             try:
                 kind, length = view.pull_uint_var(), view.pull_uint_var()
                 value = view.pull_bytes(length)
             except BufferReadError:
                 break
-            del self.stream.received[: view.tell()]
+            whole = view.tell()
             self._handle_capsule(kind, value)
+        del self.stream.received[:whole]
 
     def _handle_capsule(self, kind: int, value: bytes) -> None:
         assert not self._ended, f"capsule {kind:#x} after FINAL_DATA"
@@ -83,7 +85,7 @@ class Tunnel:
         else:
             self.unknown_capsules.append(kind)
 
-    def _wait(self, ready, what: str) -> None:
+    def _wait(self, ready: Callable[[], bool], what: str) -> None:
         def is_ready() -> bool:
             self._read_stream()
             return ready() or self.stream.end is not None
