@@ -104,6 +104,11 @@ def ssh(processes: Processes, folder: Path) -> Ssh:
 
 
 @pytest.fixture(scope="session")
+def ssh_socks(ssh: Ssh, processes: Processes) -> str:
+    return ssh.start_socks(processes)
+
+
+@pytest.fixture(scope="session")
 def iperf(processes: Processes) -> Iperf:
     return Iperf.start(processes)
 

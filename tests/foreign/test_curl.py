@@ -78,7 +78,8 @@ def test_no_way_in(
     url = web.random_url(by_name, 1, 1000)
     fetched = web.fetch(certificates.ca, url, "--proxy", f"https://{guarded}", *options, *credentials)
     assert fetched.exit_code == REFUSED, fetched.log
-    assert "response 407" in fetched.log
+    # curl does not say what it was over HTTP/2; test_carriers.py looks at the response.
+    assert version == "2" or "response 407" in fetched.log
     assert fetched.body == b""
 
 
@@ -93,7 +94,8 @@ def test_credentials(
     fetched = web.fetch(certificates.ca, url, "--proxy", f"https://{guarded}", *options, *credentials)
     assert fetched.exit_code == 0, fetched.log
     assert fetched.sha256 == web.digest_of_random(12, PAGE_BYTES)
-    assert ("407" in fetched.log) == ("--proxy-anyauth" in credentials), fetched.log
+    if version == "1.1":
+        assert ("407" in fetched.log) == ("--proxy-anyauth" in credentials), fetched.log
 
 
 # spec: rc-firefox-a
@@ -114,8 +116,9 @@ def test_target_that_refuses(via: str, certificates: Certificates, version: str,
     url = f"https://127.0.0.1:{free_port()}/"
     fetched = web.fetch(certificates.ca, url, "--proxy", f"https://{via}", *options)
     assert fetched.exit_code == REFUSED, fetched.log
-    assert "response 502" in fetched.log
-    assert "error=connection_refused" in fetched.log
+    if version == "1.1":
+        assert "response 502" in fetched.log
+        assert "error=connection_refused" in fetched.log
 
 
 # spec: rc-curl-a, rc-curl-b, rc-curl-c, rc-curl-d

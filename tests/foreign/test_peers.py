@@ -1,11 +1,16 @@
 """The foreign peers among themselves: what fails here is not the fault of bauta."""
 
+import socket
+import ssl
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import carriers, peers, web
+from harness import carriers, hostile, peers, web
 from harness import certificates as pki
-from harness.carriers.stream import FIN
+from harness.carriers.link import TlsLink
+from harness.carriers.stream import FIN, TRUNCATED
 from harness.conformance import run_h2spec
 from harness.daemons import Iperf, Ssh
 from harness.payload import pattern
@@ -162,3 +167,62 @@ def test_h2spec(envoy_connect: dict[str, str], tmp_path: Path) -> None:
     results = run_h2spec(envoy_connect["h2"], tmp_path / "report.xml", "http2/3.5", "http2/8.1.2.2")
     assert results["http2/3.5 Sends client connection preface"] is None
     assert any(results.values()), results
+
+
+@pytest.mark.parametrize("end", ["orderly", "cut"])
+def test_tls_ends_are_told_apart(certificates: pki.Certificates, end: str) -> None:
+    """Against the TLS of Python: one half closed while the other goes on, and an end without a close_notify."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    seen: list[bytes | type] = []
+
+    def serve(listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        with context.wrap_socket(accepted, server_side=True, suppress_ragged_eofs=False) as server:
+            try:
+                while data := server.recv(1 << 16):
+                    seen.append(data)
+                seen.append(b"")
+                server.sendall(bytes(100_000))
+                server.unwrap().close()
+            except ssl.SSLEOFError as cut:
+                seen.append(type(cut))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        link = TlsLink(f"127.0.0.1:{listener.getsockname()[1]}", certificates.ca, ["http/1.1"])
+        link.send(b"all there is")
+        if end == "orderly":
+            link.finish()
+            assert link.receive(100_000) == bytes(100_000)
+            assert link.wait_end() == FIN
+        else:
+            link.cut()
+            assert link.wait_end() == TRUNCATED
+        thread.join(15)
+        link.close()
+    assert seen == [b"all there is", b"" if end == "orderly" else ssl.SSLEOFError]
+
+
+@pytest.mark.parametrize("how", [["--socks5-hostname"], ["--socks5"]])
+def test_curl_by_socks5(
+    ssh_socks: str, certificates: pki.Certificates, https_origin: str, how: list[str]
+) -> None:
+    fetched = web.fetch(certificates.ca, web.random_url(https_origin, 3, PAGE_BYTES), *how, ssh_socks)
+    assert fetched.exit_code == 0, fetched.log
+    assert fetched.sha256 == web.digest_of_random(3, PAGE_BYTES)
+
+
+def test_chromium_by_socks5(
+    ssh_socks: str, certificates: pki.Certificates, https_origin: str, tmp_path: Path
+) -> None:
+    web.check_page(*web.browse(tmp_path, certificates, f"socks5://{ssh_socks}", f"https://{https_origin}/page.html"))
+
+
+@pytest.mark.parametrize("attack", hostile.FLOODS, ids=lambda attack: attack.__name__)
+def test_floods_end_the_connection(
+    envoy_connect: dict[str, str], certificates: pki.Certificates, tcp_echo: str, attack: Callable
+) -> None:
+    sent, _, end = hostile.flood(envoy_connect["h2"], certificates.ca, attack(tcp_echo))
+    assert end is not None, f"still open after {sent} frames"

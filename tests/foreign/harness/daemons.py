@@ -71,12 +71,24 @@ class Ssh:
         _, address = _start(processes, "sshd", command, r"Server listening on")
         return cls(folder, address)
 
-    def run(self, address: str, command: str, stdin: bytes = b"") -> bytes:
-        """Runs `command` behind `address`, which leads to this sshd, and returns what it printed."""
+    def _client(self, address: str) -> list[str | Path]:
         host, _, port = address.rpartition(":")
         options = ["-F", "none", "-p", port, "-i", self.folder / "user", "-o", "BatchMode=yes"]
         options += ["-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "-o", "HostKeyAlias=throw-away"]
-        return _run([tool("ssh", "openssh-client"), *options, host, command], stdin)
+        return [tool("ssh", "openssh-client"), *options, host]
+
+    def run(self, address: str, command: str, stdin: bytes = b"") -> bytes:
+        """Runs `command` behind `address`, which leads to this sshd, and returns what it printed."""
+        return _run([*self._client(address), command], stdin)
+
+    def start_socks(self, processes: Processes) -> str:
+        """A SOCKS5 proxy (CONNECT only) of another author."""
+
+        def command(port: int) -> list[str | Path]:
+            options = ["-v", "-N", "-o", "ExitOnForwardFailure=yes", "-D", f"127.0.0.1:{port}"]
+            return [*self._client(self.address), *options]
+
+        return _start(processes, "ssh-socks", command, r"Local forwarding listening on")[1]
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,10 @@ class TlsLink(Link):
             pass
         except ssl.SSLZeroReturnError:
             self.end = FIN
-        except ssl.SSLEOFError:
+        except ssl.SSLError:
+            # The end of TCP in place of a close_notify, or a fatal alert, which is no orderly end either.
+            if not self._established:
+                raise
             self.end = TRUNCATED
         self._outgoing += self._to_peer.read()
 
