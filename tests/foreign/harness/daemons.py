@@ -103,8 +103,16 @@ class Iperf:
         return cls(_start(processes, "iperf3", command, r"Server listening on")[1])
 
     @staticmethod
-    def transfer(address: str, size: int, *options: str) -> int:
-        """Moves `size` bytes (`--reverse`: towards the client) and returns how many the receiver counted."""
+    def transfer(address: str, size: int, *options: str) -> None:
+        """Moves `size` bytes (`--reverse`: towards the client).
+
+        Upwards the server stops to count when the client has handed over its last byte, which may still be on its way
+        then: that bytes arrive whole is for ssh to show.
+        """
         host, _, port = address.rpartition(":")
         command = [tool("iperf3", "iperf3"), "--client", host, "--port", port, "--bytes", str(size), "--json", *options]
-        return json.loads(_run(command))["end"]["sum_received"]["bytes"]
+        end = json.loads(_run(command))["end"]
+        sent, received = end["sum_sent"]["bytes"], end["sum_received"]["bytes"]
+        assert sent >= size, f"{sent} of {size} bytes sent"
+        least = size if "--reverse" in options else 1
+        assert least <= received <= sent, f"{received} of {sent} bytes received"
