@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 pub use self::relay::{packet, relay};
 pub use self::text::{config, rule, target, template};
+pub use crate::http::h1::fuzz_entry::{h1_client, h1_server};
 pub use crate::http::h3::fuzz_entry::{fields, frame, qpack, settings};
 pub use crate::http::h3::fuzz_ops::h3_ops;
 use crate::tunnel::{Inbound, UdpError};

@@ -26,6 +26,8 @@ targets! {
     datagram
     fields
     frame
+    h1_client
+    h1_server
     h3_ops
     packet
     proxy_status
@@ -108,6 +110,7 @@ fn no_body_is_forgotten() -> io::Result<()> {
         "fuzzing.rs",
         "fuzzing/relay.rs",
         "fuzzing/text.rs",
+        "http/h1/fuzz_entry.rs",
         "http/h3/fuzz_entry.rs",
         "http/h3/fuzz_ops.rs",
     ] {

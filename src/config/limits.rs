@@ -255,6 +255,131 @@ pub const STREAM_WRITE_BYTES: usize = 32 * 1024;
 /// Not configurable: a handshake is accepted or refused in the turn in which it arrives.
 pub const HANDSHAKE_BUFFER_BYTES: u64 = 16 * 1024;
 
+/// Bounds on HTTP/2 and HTTP/1.1 over TCP. Those whose key ends in `_timeout` count milliseconds.
+pub const TCP: &[&Limit] = &[
+    &TCP_CONNECTIONS,
+    &TCP_CONNECTIONS_PER_ADDRESS,
+    &TCP_HANDSHAKE_TIMEOUT,
+    &TCP_HEAD_TIMEOUT,
+    &TCP_IDLE_TIMEOUT,
+    &TCP_WRITE_TIMEOUT,
+    &TCP_STREAM_WINDOW,
+    &TCP_CONNECTION_WINDOW,
+    &TCP_PENDING_BYTES,
+    &TCP_CONTROL_FRAMES,
+    &TCP_PENDING_RESETS,
+];
+
+/// Downstream TCP connections per worker.
+pub const TCP_CONNECTIONS: Limit = Limit {
+    key: "tcp.connections",
+    default: 4_096,
+    min: 1,
+    max: 1_000_000,
+    metric: "tcp_connections_refused",
+    reason: "a new connection is closed at once; each is a file descriptor, and the buffers below are paid once per connection",
+};
+
+/// Downstream TCP connections of one client address per worker: an IPv4 address, or an IPv6 network of 64 bits.
+pub const TCP_CONNECTIONS_PER_ADDRESS: Limit = Limit {
+    key: "tcp.connections_per_address",
+    default: 256,
+    min: 1,
+    max: 1_000_000,
+    metric: "tcp_connections_refused_address",
+    reason: "a new connection is closed at once; a browser opens one, a proxy for an office some dozens over HTTP/1.1",
+};
+
+/// Milliseconds for the handshakes of TLS and HTTP/2 together.
+pub const TCP_HANDSHAKE_TIMEOUT: Limit = Limit {
+    key: "tcp.handshake_timeout",
+    default: 10_000,
+    min: 100,
+    max: 600_000,
+    metric: "tcp_handshakes_timed_out",
+    reason: "the connection is closed; three round trips of a second each, and some lost segments",
+};
+
+/// Milliseconds from the first byte of a request head to its last.
+pub const TCP_HEAD_TIMEOUT: Limit = Limit {
+    key: "tcp.head_timeout",
+    default: 10_000,
+    min: 100,
+    max: 600_000,
+    metric: "tcp_heads_timed_out",
+    reason: "the connection is closed; a head fits in one or two segments, and who sends it slower wants to hold the place",
+};
+
+/// Milliseconds that a connection lives without a request.
+pub const TCP_IDLE_TIMEOUT: Limit = Limit {
+    key: "tcp.idle_timeout",
+    default: 120_000,
+    min: 1_000,
+    max: 3_600_000,
+    metric: "tcp_idle_timed_out",
+    reason: "the connection is closed; long enough for a client between two pages, as the idle timeouts of other servers",
+};
+
+/// Milliseconds in which a peer takes at least a part of what waits for it.
+pub const TCP_WRITE_TIMEOUT: Limit = Limit {
+    key: "tcp.write_timeout",
+    default: 30_000,
+    min: 1_000,
+    max: 600_000,
+    metric: "tcp_writes_timed_out",
+    reason: "the connection is closed; a path that is down for longer is given up by most clients too",
+};
+
+/// Unread bytes that a peer may have in flight on one stream of HTTP/2.
+pub const TCP_STREAM_WINDOW: Limit = Limit {
+    key: "tcp.stream_window",
+    default: MIB,
+    min: 64 * KIB,
+    max: 256 * MIB,
+    metric: "tcp_streams_stalled",
+    reason: "the peer waits; one tunnel reaches 160 Mbit/s over 50 ms with it, and credit comes back as the owner reads",
+};
+
+/// Unread bytes that a peer may have in flight on all streams of an HTTP/2 connection.
+pub const TCP_CONNECTION_WINDOW: Limit = Limit {
+    key: "tcp.connection_window",
+    default: 16 * MIB,
+    min: 64 * KIB,
+    max: 1_024 * MIB,
+    metric: "tcp_streams_stalled",
+    reason: "the peer waits; sixteen stalled tunnels do not stop the others",
+};
+
+/// Encrypted bytes of one connection that wait for TCP.
+pub const TCP_PENDING_BYTES: Limit = Limit {
+    key: "tcp.pending_bytes",
+    default: 128 * KIB,
+    min: 32 * KIB,
+    max: 16 * MIB,
+    metric: "tcp_writes_blocked",
+    reason: "HTTP waits, and datagrams stay in the queues of their tunnels; a full turn of 64 datagrams fits",
+};
+
+/// HTTP/2 control frames beyond those that data and time pay for.
+pub const TCP_CONTROL_FRAMES: Limit = Limit {
+    key: "tcp.control_frames",
+    default: 2_000,
+    min: 100,
+    max: 1_000_000,
+    metric: "tcp_floods",
+    reason: "the connection is closed with ENHANCE_YOUR_CALM; 512 bytes of data pay for one, and a tenth of all comes back each second",
+};
+
+/// Requests that a client resets before they were looked at.
+pub const TCP_PENDING_RESETS: Limit = Limit {
+    key: "tcp.pending_resets",
+    default: 20,
+    min: 1,
+    max: 10_000,
+    metric: "tcp_calmed",
+    reason: "the connection is closed with ENHANCE_YOUR_CALM; a client that cancels pages resets requests that were answered",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

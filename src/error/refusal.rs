@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{ALLOW, PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, PROXY_AUTHENTICATE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE},
 };
 use sfv::{
     List, ListSerializer, Parser, RefBareItem, StringRef, TokenRef, key_ref, string_ref, token_ref,
@@ -48,8 +48,11 @@ pub enum Refusal {
     UnknownProtocol,
     /// A method other than CONNECT on a template path, HTTP/2 and HTTP/3.
     MethodNotAllowed,
-    /// A GET without usable Upgrade on a template path, HTTP/1.1.
-    UpgradeRequired,
+    /// A request without usable Upgrade on a template path, HTTP/1.1.
+    UpgradeRequired {
+        /// The upgrade token that the path takes.
+        token: &'static str,
+    },
     /// A templated request for an origin that is not ours.
     UnknownOrigin,
     /// No or wrong credentials on a templated request.
@@ -256,9 +259,9 @@ impl Refusal {
             Self::MethodNotAllowed => Row::new(S::METHOD_NOT_ALLOWED, REQUEST_ERROR, Downstream,
                 "method_not_allowed", "the method is not allowed here")
                 .fields(&[("allow", "CONNECT")]),
-            Self::UpgradeRequired => Row::new(S::UPGRADE_REQUIRED, REQUEST_ERROR, Downstream,
+            Self::UpgradeRequired { .. } => Row::new(S::UPGRADE_REQUIRED, REQUEST_ERROR, Downstream,
                 "upgrade_required", "an upgrade is required here")
-                .fields(&[("upgrade", "connect-udp"), ("connection", "Upgrade")]),
+                .fields(&[("connection", "Upgrade")]),
             Self::UnknownOrigin => Row::new(S::MISDIRECTED_REQUEST, REQUEST_ERROR, Downstream,
                 "unknown_origin", "the origin is not served here")
                 .retryable(),
@@ -373,6 +376,9 @@ impl Refusal {
                 HeaderName::from_static(name),
                 HeaderValue::from_static(value),
             );
+        }
+        if let Self::UpgradeRequired { token } = self {
+            headers.insert(UPGRADE, HeaderValue::from_static(token));
         }
         if let Some(delay) = row.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));

@@ -34,13 +34,16 @@ use crate::net::steer::Steer;
 use crate::net::{Received, Train, clock};
 use crate::policy::Policy;
 use crate::policy::resolve::ResolveError;
-use crate::server::Server;
+use crate::server::{Server, Services};
+use crate::transport::carriers::Carriers;
 use crate::transport::quic::options::{Options, endpoint_config};
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
+use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{DevCa, quic_server, server_config};
 use crate::tunnel::EarlyLimits;
 use crate::wire::template::PathTemplate;
 use crate::wire::varint;
+use crate::worker::HeadStarts;
 use crate::worker::{Machine, MachineLimits, Setup, Tag};
 
 /// The most operations of one run.
@@ -251,12 +254,13 @@ impl Relay {
         let pool = Pool::new(
             PoolLimits {
                 connections_per_hop_max: 1,
+                h1_connections_per_hop_max: 1,
                 waiting_per_hop_max: 1,
                 idle: Duration::from_secs(60),
                 backoff_min: Duration::from_millis(250),
                 backoff_max: Duration::from_secs(10),
             },
-            dialler,
+            (dialler, World::DIALLER),
             options(checked),
         );
         let policy = Policy {
@@ -264,16 +268,24 @@ impl Relay {
             public_only: false,
             ..Policy::default()
         };
-        let templates = vec![PathTemplate::well_known()];
+        let services = Services {
+            udp: vec![PathTemplate::well_known()],
+            tcp: Vec::new(),
+            classic: false,
+        };
         let machine = Machine::new(Setup {
-            hub,
+            carriers: Carriers {
+                quic: hub,
+                tcp: TcpHub::new(TcpHubLimits::default()),
+            },
+            tcp_listeners: Vec::new(),
             listeners: vec![listener],
             dialler: (dialler, World::DIALLER),
             pool,
             route: None,
             server: Server::new(
                 "relay.example",
-                templates,
+                services,
                 Vec::new(),
                 Handler::Direct(policy),
             ),
@@ -287,6 +299,9 @@ impl Relay {
                     bytes_max: 4096,
                 },
                 tunnel_idle: Duration::from_secs(120),
+                tcp_idle: Duration::from_secs(120),
+                tcp_buffer_bytes: 4096,
+                head_starts: HeadStarts::default(),
                 open_timeout: Duration::from_secs(10),
                 drain: Duration::from_secs(30),
             },

@@ -10,5 +10,6 @@
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+pub mod h1;
 pub mod h3;
 pub mod request;

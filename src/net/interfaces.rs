@@ -1,7 +1,7 @@
 //! The addresses of this machine, for the rule that a relay never opens a tunnel to itself.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// The addresses of all interfaces.
 ///
@@ -30,4 +30,15 @@ mod tests {
         let own = super::own_interfaces().unwrap();
         assert!(own.iter().any(std::net::IpAddr::is_loopback), "{own:?}");
     }
+}
+
+/// The address from which this machine would speak to `peer`; `None` where nothing leads there. Sends nothing.
+pub fn local_ip_towards(peer: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match peer {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(peer).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }

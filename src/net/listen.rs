@@ -1,9 +1,14 @@
 //! Listening sockets: several on one address, one for each worker.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
+
+/// Connections that wait to be accepted, per socket; the system may allow fewer (`net.core.somaxconn`).
+const BACKLOG: i32 = 1024;
+/// How many ports [`bind_both`] tries when any will do.
+const PORT_TRIES: usize = 16;
 
 /// Binds `count` UDP sockets to the same address as one SO_REUSEPORT group, in order: the first is socket 0 of a
 /// [`steer`](super::steer) program. With port 0 the first picks a port and the others follow.
@@ -22,48 +27,109 @@ pub fn bind_group(
     count: usize,
     dual_stack: bool,
 ) -> io::Result<Vec<UdpSocket>> {
-    bind_all(address, count, dual_stack).map_err(|error| {
-        let kind = error.kind();
-        // The names of these kinds are shorter than the system's text with its error number.
-        let text = if matches!(
-            kind,
-            io::ErrorKind::AddrInUse
-                | io::ErrorKind::AddrNotAvailable
-                | io::ErrorKind::PermissionDenied
-        ) {
-            format!("listen on {address}: {kind}")
-        } else {
-            format!("listen on {address}: {error}")
-        };
-        io::Error::new(kind, text)
-    })
+    let group = bind_all(address, count, dual_stack, Type::DGRAM);
+    let group = group.map_err(|error| explain(address, &error))?;
+    Ok(group.into_iter().map(UdpSocket::from).collect())
 }
 
-fn bind_all(mut address: SocketAddr, count: usize, dual_stack: bool) -> io::Result<Vec<UdpSocket>> {
+/// Binds `count` listening TCP sockets to the same address, among which the kernel spreads the connections; otherwise as
+/// [`bind_group`]. An address that only connections of an earlier process still use is free.
+///
+/// Give the sockets to [`Driver::add_tcp_listener`](super::Driver::add_tcp_listener).
+///
+/// # Errors
+/// As [`bind_group`].
+pub fn bind_tcp_group(
+    address: SocketAddr,
+    count: usize,
+    dual_stack: bool,
+) -> io::Result<Vec<TcpListener>> {
+    let group = bind_all(address, count, dual_stack, Type::STREAM);
+    let group = group.map_err(|error| explain(address, &error))?;
+    Ok(group.into_iter().map(TcpListener::from).collect())
+}
+
+/// Binds a group of each kind to one address and one port number, as HTTP/3 beside HTTP/2 wants it. With port 0 a port
+/// is picked that is free for both.
+///
+/// # Errors
+/// As [`bind_group`].
+pub fn bind_both(
+    address: SocketAddr,
+    count: usize,
+    dual_stack: bool,
+) -> io::Result<(Vec<UdpSocket>, Vec<TcpListener>)> {
+    // The groups that found the TCP side taken stay bound until the end, so that no try gets the same port.
+    let mut passed_over = Vec::new();
+    loop {
+        let datagrams = bind_group(address, count, dual_stack)?;
+        let chosen = match datagrams.first() {
+            Some(first) => SocketAddr::new(address.ip(), first.local_addr()?.port()),
+            None => address,
+        };
+        match bind_tcp_group(chosen, count, dual_stack) {
+            Ok(streams) => return Ok((datagrams, streams)),
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && address.port() == 0
+                    && passed_over.len() + 1 < PORT_TRIES =>
+            {
+                passed_over.push(datagrams);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
+    let kind = error.kind();
+    // The names of these kinds are shorter than the system's text with its error number.
+    let text = if matches!(
+        kind,
+        io::ErrorKind::AddrInUse
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::PermissionDenied
+    ) {
+        format!("listen on {address}: {kind}")
+    } else {
+        format!("listen on {address}: {error}")
+    };
+    io::Error::new(kind, text)
+}
+
+fn bind_all(
+    mut address: SocketAddr,
+    count: usize,
+    dual_stack: bool,
+    kind: Type,
+) -> io::Result<Vec<Socket>> {
     let mut group = Vec::with_capacity(count);
     for index in 0..count {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM.nonblocking(),
-            Some(Protocol::UDP),
-        )?;
+        let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), None)?;
         if address.is_ipv6() {
             socket.set_only_v6(!dual_stack)?;
+        }
+        if kind == Type::STREAM {
+            // Only for TCP: connections in TIME_WAIT are in nobody's way. On UDP it would mean sharing.
+            socket.set_reuse_address(true)?;
         }
         // The first binds before it agrees to share, so it collides with everyone else; the others share with it.
         if index > 0 {
             socket.set_reuse_port(true)?;
         }
         socket.bind(&address.into())?;
-        let socket = if index == 0 {
+        if index == 0 {
             socket.set_reuse_port(true)?;
-            let socket = UdpSocket::from(socket);
-            address = socket.local_addr()?;
-            socket
-        } else {
-            UdpSocket::from(socket)
-        };
+            let bound = socket.local_addr()?.as_socket();
+            address = bound.ok_or(io::ErrorKind::InvalidInput)?;
+        }
         group.push(socket);
+    }
+    if kind == Type::STREAM {
+        // Last, so that nobody is let in before the group is whole.
+        for socket in &group {
+            socket.listen(BACKLOG)?;
+        }
     }
     Ok(group)
 }
@@ -95,6 +161,46 @@ mod tests {
         );
         drop(group);
         bind_group(address, 2, false).unwrap();
+    }
+
+    #[test]
+    fn tcp_groups_are_shared_and_exclusive_alike() {
+        let group = bind_tcp_group(([127, 0, 0, 1], 0).into(), 3, false).unwrap();
+        let address = group[0].local_addr().unwrap();
+        assert_eq!(group.len(), 3);
+        for socket in &group {
+            assert_eq!(socket.local_addr().unwrap(), address);
+        }
+        let error = bind_tcp_group(address, 1, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            error.to_string(),
+            format!("listen on {address}: address in use")
+        );
+        // A connection that this end has closed first keeps nobody from listening again.
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let accepted = group.iter().find_map(|socket| socket.accept().ok());
+        drop(accepted.expect("it is somewhere in the group"));
+        drop(client);
+        drop(group);
+        bind_tcp_group(address, 2, false).unwrap();
+    }
+
+    #[test]
+    fn both_kinds_get_one_port() {
+        let (datagrams, streams) = bind_both(([127, 0, 0, 1], 0).into(), 2, false).unwrap();
+        assert_eq!((datagrams.len(), streams.len()), (2, 2));
+        let address = datagrams[0].local_addr().unwrap();
+        for stream in &streams {
+            assert_eq!(stream.local_addr().unwrap(), address);
+        }
+        drop(datagrams);
+        // The TCP side of a port that was asked for is taken.
+        let error = bind_both(address, 2, false).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("listen on {address}: address in use")
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Sockets, buffers and system calls: how datagrams enter and leave a worker.
+//! Sockets, buffers and system calls: how datagrams and the bytes of TCP connections enter and leave a worker.
 //!
 //! ```text
 //!                    one Driver per worker
 //!   QUIC sockets ───┐                        ┌─► receive(f): trains, by turns, out of pooled 256 KiB chunks
-//!   target sockets ─┤                        │
+//!   target sockets ─┤                        ├─► poll_tcp: what happened to listeners and connections
+//!   TCP sockets ────┤                        │
 //!   timerfd ────────┼─► one epoll set ─► ready list
 //!   eventfd ────────┘        ▲               │
 //!                            │               └─◄ send(id, …): trains, split to what one call may carry
@@ -22,8 +23,8 @@
 //! - Nothing is fragmented (RFC 9298 section 3.1): IPv4 sends DF, IPv6 does not fragment at the source.
 //! - Sockets towards targets are connected and send Not-ECT (RFC 9298 section 6.2).
 //!
-//! Deliberately absent: TCP and TLS (monoio's own streams serve them), retransmission, pacing, and any knowledge of
-//! QUIC beyond the place of a connection ID in a packet (`steer`).
+//! Deliberately absent: TLS, buffers for the bytes of TCP connections, retransmission, pacing, and any knowledge of QUIC
+//! beyond the place of a connection ID in a packet (`steer`).
 
 pub mod clock;
 pub mod listen;
@@ -44,7 +45,7 @@ mod tcp;
 mod train;
 
 pub use driver::{Driver, DriverConfig, Received, SendError, SocketId, Stats};
-pub use interfaces::own_interfaces;
+pub use interfaces::{local_ip_towards, own_interfaces};
 pub use network::{Network, TrainOutcome};
 pub use poll::{Waker, Woken};
 pub use socket::{Offload, SocketKind, ends_socket};

@@ -26,10 +26,12 @@ pub trait Network {
     /// Sends datagrams to the peer of a connected socket, in order.
     fn send_train(&mut self, socket: SocketId, datagrams: &[Bytes]) -> TrainOutcome;
 
-    /// Appends up to `bytes_max` bytes that the peer sent to `buffer`.
+    /// Appends up to `bytes_max` bytes that the peer sent to `buffer`, which is given room for that many if something may
+    /// be there. `bytes_max` is not zero.
     ///
     /// # Errors
-    /// The connection broke (`ConnectionReset` and the like), or the name is stale (`NotFound`).
+    /// The connection broke (`ConnectionReset` and the like), and every call from now on says so; or the name is stale
+    /// (`NotFound`).
     fn read(
         &mut self,
         socket: TcpId,

@@ -3,7 +3,7 @@
 //! ```text
 //!   token 0   timerfd            everything is edge-triggered: an event says "something is new",
 //!   token 1   eventfd            never "something is left", so nothing has to be read to be silenced
-//!   other     sockets
+//!   other     sockets: with the top bit TCP, without it UDP
 //! ```
 //!
 //! Invariants:
@@ -12,6 +12,7 @@
 //! - The timer is never late by more than the kernel's own slack, and may be early: an early wake-up costs a turn, a
 //!   timer that is set anew for every packet costs a system call each.
 
+use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -72,6 +73,33 @@ impl Waker {
     }
 }
 
+/// What is true of a socket at the moment at which its event was collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Readiness {
+    /// There is something to read, the end and an error included.
+    pub(super) readable: bool,
+    /// There is room to write, or an error that writing tells.
+    pub(super) writable: bool,
+    /// The peer has ended its direction, or the connection is over.
+    pub(super) closed: bool,
+    /// The peer has sent urgent data (RFC 9293 section 3.8.5).
+    pub(super) urgent: bool,
+}
+
+impl Readiness {
+    fn from_events(events: c_int) -> Self {
+        let any = |of: c_int| events & of != 0;
+        let over = libc::EPOLLHUP | libc::EPOLLERR;
+        let closed = any(libc::EPOLLRDHUP | over);
+        Self {
+            readable: any(libc::EPOLLIN) || closed,
+            writable: any(libc::EPOLLOUT | over),
+            closed,
+            urgent: any(libc::EPOLLPRI),
+        }
+    }
+}
+
 /// The epoll set.
 pub(super) struct Poller {
     epoll: Epoll,
@@ -88,8 +116,8 @@ impl Poller {
         let epoll = Epoll::new()?;
         let timer = Timer::new()?;
         let waker = Waker::new()?;
-        epoll.add(timer.as_fd(), TIMER)?;
-        epoll.add(waker.0.eventfd.as_fd(), WAKER)?;
+        epoll.add(timer.as_fd(), libc::EPOLLIN, TIMER)?;
+        epoll.add(waker.0.eventfd.as_fd(), libc::EPOLLIN, WAKER)?;
         Ok(Self {
             epoll,
             timer,
@@ -99,9 +127,17 @@ impl Poller {
         })
     }
 
+    /// Watches a socket for input, which for a listener is a connection.
     pub(super) fn add(&self, socket: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         debug_assert!(token >= FIRST_SOCKET_TOKEN);
-        self.epoll.add(socket, token)
+        self.epoll.add(socket, libc::EPOLLIN, token)
+    }
+
+    /// Watches a socket for everything that [`Readiness`] tells.
+    pub(super) fn add_stream(&self, socket: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        debug_assert!(token >= FIRST_SOCKET_TOKEN);
+        let interest = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI;
+        self.epoll.add(socket, interest, token)
     }
 
     pub(super) fn remove(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
@@ -113,18 +149,18 @@ impl Poller {
     }
 
     /// Collects events, waiting at most `timeout` for the first one; calls `socket_ready` with the token of each
-    /// socket.
+    /// socket and what there is to know about it.
     pub(super) fn collect(
         &mut self,
         timeout: Duration,
-        mut socket_ready: impl FnMut(u64),
+        mut socket_ready: impl FnMut(u64, Readiness),
     ) -> io::Result<Woken> {
         let mut woken = Woken::default();
-        for token in self.epoll.wait(timeout)? {
+        for (token, events) in self.epoll.wait(timeout)? {
             match token {
                 TIMER => woken.timer = true,
                 WAKER => woken.mailbox = true,
-                token => socket_ready(token),
+                token => socket_ready(token, Readiness::from_events(events)),
             }
         }
         if woken.timer {

@@ -10,10 +10,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::sys;
+
+/// How long a TCP connection is silent before the kernel asks whether the peer is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Time between two such questions, of which nine remain unanswered before the connection breaks (tcp(7)).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Whether to use an offload of the kernel or the network card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,6 +67,33 @@ pub(super) fn connected(target: SocketAddr) -> io::Result<Socket> {
     )?;
     socket.connect(&target.into())?;
     Ok(socket)
+}
+
+/// A new non-blocking TCP socket on its way to `target`, with the options of [`configure_stream`].
+pub(super) fn connecting(target: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(target),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    configure_stream(&socket)?;
+    match socket.connect(&target.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        Ok(()) | Err(_) => Ok(socket),
+    }
+}
+
+/// Makes a TCP socket send what it is given at once, and notice a peer that is gone. Connections inherit both from
+/// their listener.
+///
+/// # Errors
+/// When the descriptor is not a TCP socket.
+pub(super) fn configure_stream(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Gives a socket the options of its kind. Returns whether GRO is on.

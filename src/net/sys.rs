@@ -31,7 +31,7 @@ fn check(returned: c_int) -> io::Result<c_int> {
 
 /// Takes ownership of a descriptor that a system call has just returned.
 fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: both callers pass the successful result of a call that creates a descriptor, so it is open and no one
+    // SAFETY: all callers pass the successful result of a call that creates a descriptor, so it is open and no one
     // else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
@@ -55,10 +55,11 @@ impl Epoll {
         })
     }
 
-    /// Adds a descriptor, edge-triggered for input and errors; `token` comes back with each event.
-    pub(super) fn add(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    /// Adds a descriptor, edge-triggered for errors and for `interest` (EPOLLIN and the like); `token` comes back with
+    /// each event.
+    pub(super) fn add(&self, fd: BorrowedFd<'_>, interest: c_int, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event {
-            events: (libc::EPOLLIN | libc::EPOLLET).cast_unsigned(),
+            events: (interest | libc::EPOLLET).cast_unsigned(),
             u64: token,
         };
         self.control(libc::EPOLL_CTL_ADD, fd, &mut event)
@@ -83,8 +84,11 @@ impl Epoll {
     }
 
     /// Collects pending events, waiting at most `timeout` (rounded up to milliseconds) for the first, and yields their
-    /// tokens.
-    pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<impl Iterator<Item = u64> + '_> {
+    /// tokens and what they say (EPOLLIN and the like).
+    pub(super) fn wait(
+        &mut self,
+        timeout: Duration,
+    ) -> io::Result<impl Iterator<Item = (u64, c_int)> + '_> {
         let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
         let milliseconds = c_int::try_from(milliseconds).unwrap_or(c_int::MAX);
         let room = EVENTS_MAX as c_int;
@@ -97,7 +101,8 @@ impl Epoll {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(error),
         };
-        Ok(self.events.iter().take(filled).map(|event| event.u64))
+        let filled = self.events.iter().take(filled);
+        Ok(filled.map(|event| (event.u64, event.events.cast_signed())))
     }
 }
 
@@ -291,4 +296,46 @@ pub(super) fn receive(
         truncated,
         control: control::Received::parse(filled),
     })
+}
+
+/// Receives up to `bytes_max` bytes of a stream behind those that `buffer` holds; makes room for them first. Returns how
+/// many came; none is the end of the stream.
+///
+/// # Errors
+/// `WouldBlock` when there is nothing yet; what broke the connection.
+pub(super) fn receive_stream(
+    socket: &Socket,
+    buffer: &mut BytesMut,
+    bytes_max: usize,
+) -> io::Result<usize> {
+    buffer.reserve(bytes_max);
+    let start = buffer.len();
+    let spare = buffer.spare_capacity_mut();
+    let room = spare.len().min(bytes_max);
+    let length = socket.recv_with_flags(&mut spare[..room], libc::MSG_DONTWAIT)?;
+    // SAFETY: recv(2) has written `length` bytes to the spare capacity, which begins at `start`; it returns no more than
+    // it was given room for.
+    unsafe { buffer.set_len(start + length.min(room)) };
+    Ok(length)
+}
+
+/// Takes the next connection of a listener, non-blocking, and its peer.
+///
+/// # Errors
+/// Those of accept(2).
+pub(super) fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the closure gives accept4(2) the storage and its length, both valid for writes, and the kernel sets the
+    // length to that of the address it has written, which the storage has room for.
+    let (accepted, peer) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            check(libc::accept4(
+                listener.as_raw_fd(),
+                storage.cast(),
+                length,
+                flags,
+            ))
+        })
+    }?;
+    Ok((Socket::from(own(accepted)), peer))
 }

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Readiness is edge-triggered: [`TcpEvent::Ready`] says that what was blocked may go on, never that something is left.
-//! Whoever stops reading before a read said [`TcpRead::Blocked`] remembers that there may be more.
+//! Whoever stops reading before a read said [`TcpRead::Blocked`] remembers that there may be more. A new connection may
+//! be written to at once; to read it waits for [`TcpEvent::Ready`]. Asking too early, or too often, is harmless and
+//! cheap: what would block makes no system call.
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,7 +45,7 @@ pub enum TcpEvent {
         /// The other end.
         peer: SocketAddr,
     },
-    /// A connection that we asked for is established.
+    /// A connection that we asked for is established. Before, it is neither read, written nor shut down.
     Connected,
     /// What was blocked may go on. `readable` is also set by an end and by an error, which the next read tells.
     Ready {
@@ -63,14 +65,15 @@ pub enum TcpRead {
     Bytes(usize),
     /// Nothing now; [`TcpEvent::Ready`] follows.
     Blocked,
-    /// The peer has ended its direction (FIN).
+    /// The peer has ended its direction (FIN). Every read from now on says so.
     End,
 }
 
 /// How a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpClose {
-    /// What was written still goes out, then FIN.
+    /// What was written still goes out, then FIN. If the peer sent what was not read, it gets RST instead, and may miss
+    /// some of what was written (RFC 2525 section 2.17): read to the end first where that matters.
     Orderly,
     /// RST; what waits is thrown away.
     Abort,

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use hdrhistogram::Histogram;
 
 use super::traffic::Traffic;
-use crate::client::HopId;
+use crate::client::RouteId;
 use crate::error::Refusal;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
@@ -62,7 +62,7 @@ enum Phase {
 
 /// The app.
 pub(super) struct Generator {
-    hop: HopId,
+    hop: RouteId,
     load: Load,
     progress: crossbeam::channel::Sender<Progress>,
     phase: Phase,
@@ -86,7 +86,7 @@ pub(super) struct Generator {
 
 impl Generator {
     pub(super) fn new(
-        hop: HopId,
+        hop: RouteId,
         load: Load,
         progress: crossbeam::channel::Sender<Progress>,
         sent: std::sync::Arc<std::sync::atomic::AtomicU64>,
@@ -217,7 +217,10 @@ impl App for Generator {
                 }
             }
             LocalEvent::Payload(_, payload) => self.handle_payload(now, &payload),
-            LocalEvent::Refused(_, refusal, _) => self.fail(format!("tunnel refused: {refusal}")),
+            LocalEvent::Refused(_, refused) => {
+                self.fail(format!("tunnel refused: {}", refused.refusal));
+            }
+            LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
             LocalEvent::Closed(_) => self.fail("a tunnel ended early".to_owned()),
         }
     }

@@ -9,7 +9,7 @@ use crossbeam::channel::Receiver;
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::client::HopId;
+use crate::client::RouteId;
 use crate::config::{Checked, Io};
 use crate::net::Driver;
 use crate::net::resolve::{Resolver, SetupError};
@@ -59,7 +59,7 @@ impl<A: App + Send + 'static> Workers<A> {
         app: F,
     ) -> Result<Self, StartError>
     where
-        F: Fn(u32, Option<HopId>, &mut Driver) -> io::Result<A> + Send + Sync + 'static,
+        F: Fn(u32, Option<RouteId>, &mut Driver) -> io::Result<A> + Send + Sync + 'static,
     {
         let checked = plan.checked();
         let workers = checked.workers.get() as u32;

@@ -13,10 +13,9 @@ use rustc_hash::FxHashMap;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::threads::{StartError, Workers, control_runtime, resolver};
-use crate::client::HopId;
+use crate::client::RouteId;
 use crate::config::Checked;
 use crate::error::{Refusal, TlsFault};
-use crate::http::request::ResponseHead;
 use crate::net::listen::bind_group;
 use crate::net::{Driver, Network, Outgoing, Received, SocketId, SocketKind};
 use crate::transport::tls::Trust;
@@ -27,7 +26,7 @@ use crate::wire::template::Template;
 use crate::worker::build::{Plan, hops};
 use crate::worker::mailbox::Letter;
 use crate::worker::run::{App, World};
-use crate::worker::{LocalEvent, Machine, Tag};
+use crate::worker::{LocalEvent, Machine, Refused, Tag};
 
 /// Most local programs that are served at once.
 const FLOWS_MAX: usize = 4_096;
@@ -111,7 +110,7 @@ struct Flow {
 
 /// The app: flows by address, and by tunnel.
 struct Forwarder {
-    hop: HopId,
+    hop: RouteId,
     target: Target,
     socket: SocketId,
     /// The tunnel that was opened before anybody asked, to see whether it works.
@@ -128,7 +127,7 @@ struct Forwarder {
 
 impl Forwarder {
     fn new(
-        hop: HopId,
+        hop: RouteId,
         target: Target,
         socket: std::net::UdpSocket,
         opened: tokio::sync::mpsc::Sender<Result<(), String>>,
@@ -224,8 +223,8 @@ impl App for Forwarder {
                     flow.send(self.socket, out);
                 }
             }
-            LocalEvent::Refused(tunnel, refusal, response) => {
-                let text = explain(refusal, response.as_deref());
+            LocalEvent::Refused(tunnel, refused) => {
+                let text = explain(&refused);
                 if self.spare == Some(tunnel) {
                     drop(self.opened.try_send(Err(text)));
                 } else {
@@ -233,6 +232,7 @@ impl App for Forwarder {
                 }
                 self.forget(tunnel);
             }
+            LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
             LocalEvent::Closed(tunnel) => self.forget(tunnel),
         }
     }
@@ -282,9 +282,18 @@ impl App for Forwarder {
 }
 
 /// One line that says who refused and why.
-pub fn explain(refusal: Refusal, response: Option<&ResponseHead>) -> String {
-    let Some(response) = response else {
-        return format!("no tunnel: {}", unreachable_relay(refusal));
+pub fn explain(refused: &Refused) -> String {
+    let Some(response) = &refused.response else {
+        // With a choice of carriers each has failed in its own way.
+        let attempts: Vec<_> = refused
+            .attempts
+            .iter()
+            .map(|(carrier, refusal)| format!("{carrier}: {}", unreachable_relay(*refusal)))
+            .collect();
+        return match attempts.len() {
+            0 | 1 => format!("no tunnel: {}", unreachable_relay(refused.refusal)),
+            _ => format!("no tunnel: {}", attempts.join("; ")),
+        };
     };
     // A chain has a member for each relay, in any number of lines (RFC 9209 section 2).
     let members: Vec<_> = response

@@ -1,9 +1,11 @@
 //! The server half of a relay: what a request must look like, and what the answer looks like.
 //!
 //! ```text
-//!   head ─► method, :protocol ─► template ─► :authority ─► Via ─► handler ─► Plan │ Refusal
+//!   CONNECT host:port ──────────────────────────────────────────┐
+//!   path ─► template ─► method ─► :protocol ─► :authority ──────┴─► Via ─► handler ─► Plan │ Refusal
 //! ```
 //!
+//! Every HTTP version asks in the same form: an upgrade of HTTP/1.1 arrives as the extended CONNECT that it stands for.
 //! Sans-IO and without state: the same request always gets the same plan.
 
 use ::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,53 +13,119 @@ use ::http::{HeaderMap, HeaderValue, StatusCode, header};
 use crate::error::Refusal;
 use crate::handler::{Decision, Handler};
 use crate::http::request::{RequestHead, ResponseHead};
-use crate::wire::field::CAPSULE_PROTOCOL;
+use crate::tunnel::Framing;
+use crate::wire::carrier::Carrier;
+use crate::wire::codepoints::Revision;
+use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE, capsule_protocol};
 use crate::wire::target::Target;
 use crate::wire::template::{Match, PathTemplate};
 use crate::wire::via;
 
-/// The only upgrade token served so far (RFC 9298 §3.4).
+/// The upgrade token of CONNECT-UDP (RFC 9298 §3.4).
 const CONNECT_UDP: &str = "connect-udp";
 
+/// How long clients may remember that HTTP/3 is served, in seconds: a day.
+const ALT_SVC_MAX_AGE: u32 = 86_400;
+
+/// What a tunnel carries, and how its data stream looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Datagrams (RFC 9298); the data stream has capsules.
+    Udp,
+    /// A byte stream: classic CONNECT, or the connect-tcp draft.
+    Tcp(Framing),
+}
+
+impl Protocol {
+    /// Whether messages of the tunnel announce `Capsule-Protocol: ?1`.
+    pub const fn has_capsules(self) -> bool {
+        match self {
+            Self::Udp => true,
+            Self::Tcp(framing) => framing.has_capsules(),
+        }
+    }
+}
+
 /// How to open a tunnel.
-#[derive(Clone, Debug)]
-pub enum Plan {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What it carries.
+    pub protocol: Protocol,
+    /// What it shall reach.
+    pub target: Target,
+    /// Which way.
+    pub route: Route,
+}
+
+/// Which way a tunnel goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Route {
     /// Resolve the target and connect a socket to it.
-    Direct(Target),
+    Direct,
     /// Send a request for the target to the next hop.
     Chain {
-        /// What the tunnel shall reach.
-        target: Target,
         /// The Via field of the request, with us in it.
         via: Option<HeaderValue>,
     },
+}
+
+/// What a relay serves, and under which paths.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// Paths of CONNECT-UDP.
+    pub udp: Vec<PathTemplate>,
+    /// Paths of CONNECT-TCP. One path may serve both: the token of the request tells them apart.
+    pub tcp: Vec<PathTemplate>,
+    /// Whether classic CONNECT is served, which has no path.
+    pub classic: bool,
+}
+
+impl Default for Services {
+    /// All of them, at the well-known paths.
+    fn default() -> Self {
+        Self {
+            udp: vec![PathTemplate::well_known()],
+            tcp: vec![PathTemplate::well_known_tcp()],
+            classic: true,
+        }
+    }
 }
 
 /// Who may open what.
 #[derive(Clone, Debug)]
 pub struct Server {
     pseudonym: Box<str>,
-    templates: Vec<PathTemplate>,
+    services: Services,
     origins: Vec<Box<str>>,
     handler: Handler,
+    alt_svc: Option<HeaderValue>,
 }
 
 impl Server {
-    /// A relay of that pseudonym (Via, Proxy-Status), for requests whose path matches one of `templates`.
+    /// A relay of that pseudonym (Via, Proxy-Status).
     ///
-    /// `origins` are the values of `:authority` to accept, any if empty.
+    /// `origins` are the values of `:authority` that templated requests may have, any if empty.
     pub fn new(
         pseudonym: &str,
-        templates: Vec<PathTemplate>,
+        services: Services,
         origins: Vec<Box<str>>,
         handler: Handler,
     ) -> Self {
         Self {
             pseudonym: pseudonym.into(),
-            templates,
+            services,
             origins,
             handler,
+            alt_svc: None,
         }
+    }
+
+    /// Tells clients of HTTP/2 and HTTP/1.1 that HTTP/3 is served on UDP port `port` (RFC 7838 §3).
+    #[must_use]
+    pub fn with_h3_port(mut self, port: u16) -> Self {
+        let value = format!("h3=\":{port}\"; ma={ALT_SVC_MAX_AGE}");
+        self.alt_svc = HeaderValue::try_from(value).ok();
+        self
     }
 
     /// The name of this relay in Via and Proxy-Status.
@@ -79,50 +147,122 @@ impl Server {
     }
 
     /// The answer to a request that is refused; `received` are the fields of the next hop's answer, if it gave one.
-    pub fn refusal(&self, refusal: Refusal, received: Option<&HeaderMap>) -> ResponseHead {
+    pub fn refusal(
+        &self,
+        refusal: Refusal,
+        received: Option<&HeaderMap>,
+        carrier: Carrier,
+    ) -> ResponseHead {
         let (status, headers) = match received {
             Some(received) => refusal.head_with(received, &self.pseudonym),
             None => refusal.head(&self.pseudonym),
         };
-        ResponseHead { status, headers }
+        let mut head = ResponseHead { status, headers };
+        // 407 speaks for a proxy, which has no origin that the field could be about.
+        if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            self.advertise(&mut head, carrier);
+        }
+        head
     }
 
-    /// What to do with a request.
+    /// The answer that opens a tunnel: always 200 and never another 2xx, which some clients take for a failure.
+    ///
+    /// HTTP/1.1 turns the 200 of an upgrade into its 101.
+    pub fn accepted(&self, protocol: Protocol, carrier: Carrier) -> ResponseHead {
+        let mut head = ResponseHead::new(StatusCode::OK);
+        if protocol.has_capsules() {
+            head.headers.insert(CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE);
+            // Only here is it certain that the answer is one of our own origin, not of a target's.
+            self.advertise(&mut head, carrier);
+        }
+        head
+    }
+
+    fn advertise(&self, head: &mut ResponseHead, carrier: Carrier) {
+        match (&self.alt_svc, carrier) {
+            (Some(value), Carrier::H2 | Carrier::H1) => {
+                head.headers.insert(header::ALT_SVC, value.clone());
+            }
+            (Some(_), Carrier::H3) | (None, _) => {}
+        }
+    }
+
+    /// What to do with a request that came over `carrier`.
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub fn plan(&self, head: &RequestHead) -> Result<Plan, Refusal> {
-        let target = self.target(head)?;
-        match self.handler.decide(&target) {
-            Decision::Refuse(refusal) => Err(refusal),
-            Decision::Direct => Ok(Plan::Direct(target)),
-            Decision::Chain => Ok(Plan::Chain {
-                target,
-                via: self.via(&head.headers),
-            }),
-        }
+    pub fn plan(&self, head: &RequestHead, carrier: Carrier) -> Result<Plan, Refusal> {
+        let (protocol, target) = match head.path.as_deref() {
+            None => self.classic(head)?,
+            Some(path) => self.templated(head, path, carrier)?,
+        };
+        let route = match self.handler.decide(&target) {
+            Decision::Refuse(refusal) => return Err(refusal),
+            Decision::Direct => Route::Direct,
+            Decision::Chain => Route::Chain {
+                via: self.via(&head.headers, carrier),
+            },
+        };
+        Ok(Plan {
+            protocol,
+            target,
+            route,
+        })
     }
 
-    fn target(&self, head: &RequestHead) -> Result<Target, Refusal> {
-        // Classic CONNECT has neither path nor :protocol; it is not served on this carrier.
-        let Some(path) = head.path.as_deref() else {
-            return Err(Refusal::UnknownProtocol);
-        };
-        let matched = self
-            .templates
-            .iter()
-            .map(|template| template.match_path(path));
-        let matched = matched.fold(Match::NoMatch, |best, next| match (&best, &next) {
-            (Match::NoMatch, _) | (Match::Malformed(_), Match::Target(_)) => next,
-            (Match::Malformed(_) | Match::Target(_), _) => best,
-        });
-        if matches!(matched, Match::NoMatch) {
-            return Err(Refusal::NoTemplateMatch);
+    /// A classic CONNECT names its target as the authority. The origins of the relay do not matter: it is addressed
+    /// as a proxy, which never answers 421 (RFC 9110 §15.5.20).
+    fn classic(&self, head: &RequestHead) -> Result<(Protocol, Target), Refusal> {
+        if !head.is_connect() || head.is_extended_connect() {
+            return Err(Refusal::MalformedRequest);
         }
-        if !head.is_connect() {
+        if !self.services.classic {
+            return Err(Refusal::UnknownProtocol);
+        }
+        self.check_loop(head)?;
+        let authority = head.authority.as_deref().unwrap_or_default();
+        let target = authority.parse().map_err(|_| Refusal::MalformedTarget)?;
+        Ok((Protocol::Tcp(Framing::Raw), target))
+    }
+
+    fn templated(
+        &self,
+        head: &RequestHead,
+        path: &str,
+        carrier: Carrier,
+    ) -> Result<(Protocol, Target), Refusal> {
+        // The absolute form of an `http` URI asks a forward proxy to fetch something, which this is not.
+        if !head.is_connect() && head.scheme.as_deref() == Some("http") {
             return Err(Refusal::MethodNotAllowed);
         }
-        if head.protocol.as_deref() != Some(CONNECT_UDP) {
+        let udp = best_match(&self.services.udp, path);
+        let tcp = best_match(&self.services.tcp, path);
+        if (&udp, &tcp) == (&Match::NoMatch, &Match::NoMatch) {
+            return Err(Refusal::NoTemplateMatch);
+        }
+        let Some(token) = head.protocol.as_deref().filter(|_| head.is_connect()) else {
+            let token = match udp {
+                Match::NoMatch => Revision::newest().token,
+                Match::Malformed(_) | Match::Target(_) => CONNECT_UDP,
+            };
+            return Err(match carrier {
+                Carrier::H3 | Carrier::H2 => Refusal::MethodNotAllowed,
+                Carrier::H1 => Refusal::UpgradeRequired { token },
+            });
+        };
+        let (protocol, matched) = if token.eq_ignore_ascii_case(CONNECT_UDP) {
+            (Protocol::Udp, udp)
+        } else if let Some(revision) = Revision::of_token(token) {
+            // Drafts before the capsules sent the bytes as they are, under the same token.
+            let framing = match capsule_protocol(&head.headers) {
+                true => Framing::Capsules(revision),
+                false => Framing::Raw,
+            };
+            (Protocol::Tcp(framing), tcp)
+        } else {
+            return Err(Refusal::UnknownProtocol);
+        };
+        if matched == Match::NoMatch {
             return Err(Refusal::UnknownProtocol);
         }
         let authority = without_default_port(head.authority.as_deref().unwrap_or_default());
@@ -130,23 +270,28 @@ impl Server {
         if !self.origins.is_empty() && !self.origins.iter().any(|origin| known(origin)) {
             return Err(Refusal::UnknownOrigin);
         }
-        if via::contains(&head.headers, &self.pseudonym) {
-            return Err(Refusal::LoopDetected);
-        }
+        self.check_loop(head)?;
         match matched {
-            Match::Target(target) => Ok(target),
+            Match::Target(target) => Ok((protocol, target)),
             Match::Malformed(_) | Match::NoMatch => Err(Refusal::MalformedTarget),
+        }
+    }
+
+    fn check_loop(&self, head: &RequestHead) -> Result<(), Refusal> {
+        match via::contains(&head.headers, &self.pseudonym) {
+            true => Err(Refusal::LoopDetected),
+            false => Ok(()),
         }
     }
 
     /// The Via field of a request that we pass on. Nothing else of the client's request travels: what it told us
     /// about itself is not for the next hop.
-    fn via(&self, received: &HeaderMap) -> Option<HeaderValue> {
+    fn via(&self, received: &HeaderMap, carrier: Carrier) -> Option<HeaderValue> {
         let mut headers = HeaderMap::new();
         for value in received.get_all(header::VIA) {
             headers.append(header::VIA, value.clone());
         }
-        via::append(&mut headers, "3", &self.pseudonym).ok()?;
+        via::append(&mut headers, carrier.via_version(), &self.pseudonym).ok()?;
         let lines: Vec<_> = headers
             .get_all(header::VIA)
             .iter()
@@ -156,26 +301,29 @@ impl Server {
     }
 }
 
+/// What the templates make of a path: a target, or else why there is none.
+fn best_match(templates: &[PathTemplate], path: &str) -> Match {
+    let matched = templates.iter().map(|template| template.match_path(path));
+    matched.fold(Match::NoMatch, |best, next| match (&best, &next) {
+        (Match::NoMatch, _) | (Match::Malformed(_), Match::Target(_)) => next,
+        (Match::Malformed(_) | Match::Target(_), _) => best,
+    })
+}
+
 /// `example.org:443` and `example.org` are one origin (RFC 9110 §4.2.3).
 fn without_default_port(authority: &str) -> &str {
     authority.strip_suffix(":443").unwrap_or(authority)
 }
 
-/// The answer that opens a tunnel: always 200 and never another 2xx, which some clients take for a failure.
-pub fn accepted() -> ResponseHead {
-    let mut headers = HeaderMap::new();
-    headers.insert(CAPSULE_PROTOCOL, HeaderValue::from_static("?1"));
-    ResponseHead {
-        status: StatusCode::OK,
-        headers,
-    }
-}
-
-/// Whether a response opens the tunnel (RFC 9298 §3.5, RFC 9297 §3.2). A missing Capsule-Protocol does not matter.
+/// Whether a response opens the tunnel that was asked for, and how its data stream looks then.
+///
+/// A missing Capsule-Protocol does not matter for UDP (RFC 9298 §3.5, RFC 9297 §3.2). For TCP it means that the relay
+/// sends and takes the bytes as they are, even if capsules were offered; so nothing can be sent before the answer.
+/// Fields about content mean nothing on an answer to classic CONNECT (RFC 9110 §9.3.6).
 ///
 /// # Errors
 /// Why not.
-pub fn check_accepted(head: &ResponseHead) -> Result<(), Refusal> {
+pub fn check_accepted(head: &ResponseHead, asked: Protocol) -> Result<Protocol, Refusal> {
     const NO_CAPSULES: [StatusCode; 3] = [
         StatusCode::NO_CONTENT,
         StatusCode::RESET_CONTENT,
@@ -193,11 +341,15 @@ pub fn check_accepted(head: &ResponseHead) -> Result<(), Refusal> {
     }
     let malformed = NO_CAPSULES.contains(&head.status)
         || CONTENT.iter().any(|name| head.headers.contains_key(name));
-    if malformed {
-        Err(Refusal::NextHopProtocol)
-    } else {
-        Ok(())
+    if malformed && asked.has_capsules() {
+        return Err(Refusal::NextHopProtocol);
     }
+    Ok(match asked {
+        Protocol::Tcp(Framing::Capsules(_)) if !capsule_protocol(&head.headers) => {
+            Protocol::Tcp(Framing::Raw)
+        }
+        Protocol::Udp | Protocol::Tcp(_) => asked,
+    })
 }
 
 #[cfg(test)]

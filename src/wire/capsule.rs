@@ -14,12 +14,20 @@
 //! copied. Every length up to 2^62−1 is legal and can be skipped; [`Work`] tells the owner what that has cost.
 //!
 //! The reader does not interpret the HTTP Datagram Payload of a capsule that fits, and it does not end a tunnel: that
-//! an oversize UDP payload aborts the stream (RFC 9298 §5) is for the tunnel to say.
+//! an oversize UDP payload aborts the stream (RFC 9298 §5) is for the tunnel to say. Capsules that carry a byte stream
+//! are read by `stream`, without the buffer.
+
+mod stream;
 
 use bytes::{Buf, BufMut, Bytes};
 
+pub use self::stream::{StreamError, StreamEvent, StreamReader};
+
 use super::datagram::{ContextId, UDP_PAYLOAD_MAX};
 use super::varint;
+
+/// The longest head of a capsule, in bytes: type and length.
+pub const HEAD_MAX: usize = 2 * varint::SIZE_MAX;
 
 /// The longest head that [`encode_datagram_head`] writes, in bytes: type, length and Context ID.
 pub const DATAGRAM_HEAD_MAX: usize = 1 + 2 * varint::SIZE_MAX;

@@ -29,6 +29,9 @@ use super::target::{Host, Target, TargetError, parse_authority};
 /// The path template that a client uses which knows only the authority of a relay (RFC 9298 §2).
 pub const DEFAULT_PATH: &str = "/.well-known/masque/udp/{target_host}/{target_port}/";
 
+/// The same for TCP (draft-ietf-httpbis-connect-tcp §5.2).
+pub const DEFAULT_TCP_PATH: &str = "/.well-known/masque/tcp/{target_host}/{target_port}/";
+
 /// The port of a relay whose authority names none.
 pub const DEFAULT_PORT: u16 = 443;
 
@@ -127,6 +130,14 @@ impl Template {
         Self::from_authority_and_path(authority, DEFAULT_PATH)
     }
 
+    /// The default template for TCP of a relay at `authority`, a host with an optional port.
+    ///
+    /// # Errors
+    /// [`TemplateError::Authority`] when it is not that.
+    pub fn default_tcp_for(authority: &str) -> Result<Self, TemplateError> {
+        Self::from_authority_and_path(authority, DEFAULT_TCP_PATH)
+    }
+
     /// Parses a relay URL: a template, or `https://host:port` without path, which stands for the default template.
     ///
     /// # Errors
@@ -180,6 +191,34 @@ impl Template {
     /// but not matched.
     pub fn path_template(&self) -> Result<PathTemplate, TemplateError> {
         PathTemplate::new(&self.parts)
+    }
+}
+
+/// The templates of one relay, one for each service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayTemplates {
+    /// For CONNECT-UDP.
+    pub udp: Template,
+    /// For CONNECT-TCP, if it is known.
+    pub tcp: Option<Template>,
+}
+
+impl RelayTemplates {
+    /// Parses a relay URL as [`Template::from_authority_or_template`] does, for both services.
+    ///
+    /// `https://host:port` and the default template for UDP stand for the defaults of both. Nothing is derived from
+    /// another template, whatever its path looks like: the one for TCP is told apart.
+    ///
+    /// # Errors
+    /// [`TemplateError`] names the violation.
+    pub fn from_relay_url(url: &str) -> Result<Self, TemplateError> {
+        let udp = Template::from_authority_or_template(url)?;
+        let has_defaults = &*udp.path == DEFAULT_PATH;
+        let tcp = has_defaults.then(|| Template::default_tcp_for(&udp.authority));
+        Ok(Self {
+            tcp: tcp.transpose()?,
+            udp,
+        })
     }
 }
 

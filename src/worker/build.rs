@@ -5,34 +5,39 @@
 //! then builds its own machine and sockets out of it.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn_proto::{EndpointConfig, ServerConfig, crypto};
 use thiserror::Error;
 
-use super::machine::{Machine, MachineLimits, Setup, Tag};
+use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
+use super::race::HeadStarts;
 use super::run::{App, Question, Worker};
-use crate::client::{Hop, HopId, Pool, PoolLimits};
+use crate::client::{Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
 use crate::config::{self, Checked};
 use crate::error::Refusal;
 use crate::handler::Handler;
 use crate::http::h3;
 use crate::http::request::ResponseHead;
-use crate::net::listen::bind_group;
+use crate::net::listen::{bind_both, bind_group};
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
 use crate::policy::{Policy, own_addresses};
-use crate::server::Server;
+use crate::server::{Server, Services};
+use crate::transport::carriers::Carriers;
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
+use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
+    tcp_client_config, tcp_server_config,
 };
 use crate::tunnel::EarlyLimits;
-use crate::wire::template::{PathTemplate, TemplateError};
+use crate::wire::carrier::Carrier;
+use crate::wire::template::{PathTemplate, Template, TemplateError};
 
 /// A connection to a next hop that carried nothing for this long is closed.
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -75,6 +80,9 @@ pub struct Plan {
     origins: Vec<Box<str>>,
     /// For each listener the sockets of all workers, in order; taken as the workers are built.
     sockets: Vec<Vec<Option<UdpSocket>>>,
+    /// The same for TCP, empty where a listener is not on TCP.
+    tcp_sockets: Vec<Vec<Option<TcpListener>>>,
+    tcp_servers: Vec<Option<Arc<rustls::ServerConfig>>>,
     /// The addresses that are listened on, ports filled in.
     pub addresses: Vec<SocketAddr>,
     mailboxes: Vec<Option<Mailbox>>,
@@ -98,6 +106,8 @@ impl Plan {
             templates: vec![PathTemplate::well_known()],
             origins: Vec::new(),
             sockets: Vec::new(),
+            tcp_sockets: Vec::new(),
+            tcp_servers: Vec::new(),
             addresses: Vec::new(),
             mailboxes: Vec::new(),
             peers: Vec::new(),
@@ -146,8 +156,12 @@ impl Plan {
         let workers = self.steer.workers() as usize;
         // [::] means everybody, as operators expect of it.
         let dual_stack = listener.address.ip().is_unspecified();
-        let group =
-            bind_group(listener.address, workers, dual_stack).map_err(BuildError::Listen)?;
+        let (group, tcp_group) =
+            bind_both(listener.address, workers, dual_stack).map_err(BuildError::Listen)?;
+        self.tcp_servers
+            .push(Some(tcp_server_config(&identity, false)?));
+        self.tcp_sockets
+            .push(tcp_group.into_iter().map(Some).collect());
         let first = group.first().expect("a group has at least one socket");
         self.addresses.push(first.local_addr()?);
         if workers > 1 && self.checked.steering != config::Steering::Mailbox {
@@ -195,6 +209,12 @@ impl Plan {
             templates: self.templates.clone(),
             origins: self.origins.clone(),
             listeners: self.sockets.iter_mut().map(take).collect(),
+            tcp_servers: self.tcp_servers.clone(),
+            tcp_listeners: self
+                .tcp_sockets
+                .iter_mut()
+                .map(|group| group.get_mut(index).and_then(Option::take))
+                .collect(),
             mailbox: self.mailboxes[index].take().expect("asked once"),
             peers: self.peers.clone(),
         }
@@ -214,6 +234,8 @@ pub struct Seed {
     templates: Vec<PathTemplate>,
     origins: Vec<Box<str>>,
     listeners: Vec<UdpSocket>,
+    tcp_servers: Vec<Option<Arc<rustls::ServerConfig>>>,
+    tcp_listeners: Vec<Option<TcpListener>>,
     mailbox: Mailbox,
     peers: Vec<Address>,
 }
@@ -226,7 +248,7 @@ impl Seed {
     /// What the system refuses.
     pub fn grow<A: App>(
         self,
-        app: impl FnOnce(Option<HopId>, &mut Driver) -> io::Result<A>,
+        app: impl FnOnce(Option<RouteId>, &mut Driver) -> io::Result<A>,
         questions: tokio::sync::mpsc::Sender<Question>,
     ) -> io::Result<Worker<A>> {
         let checked = &*self.checked;
@@ -244,20 +266,37 @@ impl Seed {
                 quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server, true, None);
             listeners.push(hub.add_endpoint(endpoint));
         }
+        for (number, listener) in self.tcp_listeners.into_iter().enumerate() {
+            if let Some(listener) = listener {
+                driver.add_tcp_listener(listener, TcpTag::Listener(number as u32).to_bits())?;
+            }
+        }
         let dialler = quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), None, true, None);
         let dialler = hub.add_endpoint(dialler);
         let dialler_socket = dialler_socket(&mut driver)?;
 
-        let mut pool = Pool::new(pool_limits(checked), dialler, self.options);
+        let mut pool = Pool::new(
+            pool_limits(checked),
+            (dialler, dialler_socket),
+            self.options,
+        );
         let hop = (!self.hops.is_empty()).then(|| pool.add_route(self.hops));
         let handler = match hop {
             Some(_) => Handler::Chain(self.policy),
             None => Handler::Direct(self.policy),
         };
-        let server = Server::new(&checked.name, self.templates, self.origins, handler);
+        let services = Services {
+            udp: self.templates,
+            ..Services::default()
+        };
+        let server = Server::new(&checked.name, services, self.origins, handler);
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
-            hub,
+            carriers: Carriers {
+                quic: hub,
+                tcp: TcpHub::new(tcp_hub_limits(checked)),
+            },
+            tcp_listeners: self.tcp_servers,
             listeners,
             dialler: (dialler, dialler_socket),
             pool,
@@ -306,16 +345,24 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
 /// # Errors
 /// When the authorities to trust cannot be read.
 pub fn hops(
-    templates: Vec<crate::wire::template::Template>,
+    templates: Vec<Template>,
     trust: Trust,
     headers: &[(::http::HeaderName, ::http::HeaderValue)],
 ) -> Result<Vec<Hop>, BuildError> {
     let tls = ClientTls::new(trust);
-    let crypto: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
-    let hop = |(index, template)| Hop {
-        template,
-        crypto: Arc::clone(&crypto),
-        crypto_hash: tls.client_hash(),
+    let quic: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
+    let hop_tls = HopTls {
+        quic,
+        h2: tcp_client_config(&tls, Carrier::H2)?,
+        h1: tcp_client_config(&tls, Carrier::H1)?,
+    };
+    let hop = |(index, udp): (usize, Template)| Hop {
+        tcp: udp.clone(),
+        udp,
+        tcp_form: TcpForm::default(),
+        carriers: vec![Carrier::H3],
+        tls: hop_tls.clone(),
+        tls_hash: tls.client_hash(),
         headers: if index == 0 {
             headers.iter().cloned().collect()
         } else {
@@ -350,10 +397,24 @@ pub fn hub_limits(checked: &Checked) -> HubLimits {
         retry_handshakes: checked.quic.retry_handshakes,
         handshakes_max: checked.quic.max_pending_handshakes,
         handshake_timeout: checked.timeouts.handshake,
-        outbox: OutboxLimits {
-            datagrams_max: checked.limits.queue_datagrams,
-            bytes_max: checked.limits.queue_bytes,
-        },
+        outbox: outbox_limits(checked),
+    }
+}
+
+/// Bounds of a worker's TCP connections.
+pub fn tcp_hub_limits(checked: &Checked) -> TcpHubLimits {
+    TcpHubLimits {
+        streams_max: checked.limits.tunnels_per_connection,
+        field_section_bytes: u32::try_from(checked.limits.field_section_bytes).unwrap_or(u32::MAX),
+        outbox: outbox_limits(checked),
+        ..TcpHubLimits::default()
+    }
+}
+
+fn outbox_limits(checked: &Checked) -> OutboxLimits {
+    OutboxLimits {
+        datagrams_max: checked.limits.queue_datagrams,
+        bytes_max: checked.limits.queue_bytes,
     }
 }
 
@@ -389,6 +450,9 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
             bytes_max: checked.limits.early_bytes,
         },
         tunnel_idle: checked.timeouts.tunnel_idle,
+        tcp_idle: Duration::from_secs(7200),
+        tcp_buffer_bytes: 128 * 1024,
+        head_starts: HeadStarts::default(),
         open_timeout: checked.timeouts.open,
         drain: checked.timeouts.drain,
     }
@@ -398,6 +462,7 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
 pub fn pool_limits(checked: &Checked) -> PoolLimits {
     PoolLimits {
         connections_per_hop_max: config::limits::CONNECTIONS_PER_HOP,
+        h1_connections_per_hop_max: checked.limits.tunnels,
         waiting_per_hop_max: checked.limits.tunnels,
         idle: POOL_IDLE,
         backoff_min: BACKOFF.0,

@@ -1,17 +1,19 @@
 //! How a tunnel ends: refused before it opened, or ended after. Both legs are told, each in its own way.
+//!
+//! A TCP tunnel whose directions have both ended is none of this: see [`Machine::complete`](super::Machine).
 
 use std::time::Instant;
 
 use ::http::HeaderMap;
-use quinn_proto::StreamId;
 
-use super::leg::{Leg, State, Tunnel};
-use super::machine::{LocalEvent, Machine, Outside};
+use super::leg::{Flow, Leg, State, Tunnel};
+use super::machine::{LocalEvent, Machine, Outside, Refused};
 use crate::error::{Abort, Ending, Refusal};
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
-use crate::transport::quic::ConnectionId;
+use crate::net::TcpClose;
+use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::TunnelId;
 
 impl Machine {
@@ -24,21 +26,33 @@ impl Machine {
         response: Option<Box<ResponseHead>>,
         out: &mut impl Outside,
     ) {
-        let Some(tunnel) = self.take(now, id, Code::H3_REQUEST_CANCELLED, out) else {
+        let Some(tunnel) = self.take(now, id, Ending::Reset(Code::H3_REQUEST_CANCELLED.0), out)
+        else {
             return;
         };
         match tunnel.downstream {
-            Leg::Stream { connection, stream } => {
+            Leg::Stream(stream) => {
                 let received = response.as_deref().map(|head| &head.headers);
-                self.hub.unbind(connection, stream);
-                self.answer_refused(connection, stream, refusal, received);
+                self.carriers.unbind(stream);
+                self.answer_refused(stream, refusal, received);
             }
-            Leg::Local => self
-                .local
-                .push_back(LocalEvent::Refused(id, refusal, response)),
-            Leg::None | Leg::Socket(_) | Leg::Nested(_) => {
-                if let Some(hop) = tunnel.nests {
-                    self.pool.handle_unreachable(now, hop, refusal);
+            Leg::Local => {
+                let attempts = match tunnel.state {
+                    State::Racing(race) => race.failures(),
+                    State::Resolving { .. } | State::Connecting(_) | State::Open => Vec::new(),
+                };
+                let refused = Refused {
+                    refusal,
+                    response,
+                    attempts,
+                };
+                self.local
+                    .push_back(LocalEvent::Refused(id, Box::new(refused)));
+            }
+            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) => {
+                if let Some(dial) = tunnel.nests {
+                    self.pool
+                        .handle_unreachable(now, dial, refusal, &mut self.carriers);
                 }
             }
         }
@@ -48,17 +62,17 @@ impl Machine {
     /// one.
     pub(super) fn answer_refused(
         &mut self,
-        connection: ConnectionId,
-        stream: StreamId,
+        stream: RequestStream,
         refusal: Refusal,
         received: Option<&HeaderMap>,
     ) {
         self.stats.requests_refused += 1;
         match refusal.reset() {
-            Some(code) => self.hub.reset(connection, stream, Code(code.h3)),
+            Some(code) => self.carriers.reset(stream, Code(code.h3)),
             None => {
-                let head = self.server.refusal(refusal, received);
-                self.hub.respond(connection, stream, &head, true);
+                let carrier = self.carrier_of(stream);
+                let head = self.server.refusal(refusal, received, carrier);
+                self.carriers.respond(stream, &head, true);
             }
         }
     }
@@ -71,49 +85,58 @@ impl Machine {
         abort: Abort,
         out: &mut impl Outside,
     ) {
+        let Some(tunnel) = self.tunnels.get(id) else {
+            return;
+        };
+        // A stream of bytes that has not come to its end must not look as if it had, and a tunnel that is not open has
+        // nothing that could end in an orderly way.
+        let orderly = tunnel.is_open() && matches!(tunnel.flow, Flow::Udp(_)) || self.is_done(id);
+        let ending = match abort.ending() {
+            Ending::Finish if !orderly => Ending::Reset(Code::H3_REQUEST_CANCELLED.0),
+            other => other,
+        };
         self.say_goodbye(now, id, out);
-        let upstream_code = match abort.ending() {
-            Ending::Finish => None,
-            Ending::Reset(_) => Some(Code::H3_REQUEST_CANCELLED),
+        let upstream = match ending {
+            Ending::Finish => Ending::Finish,
+            Ending::Reset(_) => Ending::Reset(Code::H3_REQUEST_CANCELLED.0),
         };
-        // A tunnel that is not open has nothing that could end in an orderly way.
-        let open = self
-            .tunnels
-            .get(id)
-            .is_some_and(|tunnel| matches!(tunnel.state, State::Open));
-        let taken = match upstream_code {
-            None if open => self.take_finishing(now, id, out),
-            None | Some(_) => self.take(now, id, Code::H3_REQUEST_CANCELLED, out),
-        };
-        let Some(tunnel) = taken else {
+        let Some(tunnel) = self.take(now, id, upstream, out) else {
             return;
         };
         match tunnel.downstream {
-            Leg::Stream { connection, stream } => {
-                self.hub.unbind(connection, stream);
-                match abort.ending() {
-                    Ending::Finish if open => {
-                        self.hub.finish(connection, stream);
-                        self.hub.stop(connection, stream, Code::H3_NO_ERROR);
-                    }
-                    Ending::Finish => {
-                        self.hub
-                            .reset(connection, stream, Code::H3_REQUEST_CANCELLED)
-                    }
-                    Ending::Reset(code) => self.hub.reset(connection, stream, Code(code)),
-                }
+            Leg::Stream(stream) => {
+                self.carriers.unbind(stream);
+                self.end_stream(stream, ending);
             }
-            Leg::Local => self.local.push_back(LocalEvent::Closed(id)),
+            Leg::Local => {}
+            Leg::Tcp(socket) => out.close(socket, close_as(ending)),
             Leg::Nested(inner) => {
                 self.nested.remove(&inner);
+                if let ConnectionId::Tcp(inner) = inner {
+                    self.carriers.tcp.handle_end(inner, false);
+                }
             }
             Leg::None => {
-                if let Some(hop) = tunnel.nests {
+                if let Some(dial) = tunnel.nests {
                     let refusal = Refusal::DestinationUnavailable;
-                    self.pool.handle_unreachable(now, hop, refusal);
+                    self.pool
+                        .handle_unreachable(now, dial, refusal, &mut self.carriers);
                 }
             }
             Leg::Socket(_) => {}
+        }
+        if tunnel.local {
+            self.local.push_back(LocalEvent::Closed(id));
+        }
+    }
+
+    fn end_stream(&mut self, stream: RequestStream, ending: Ending) {
+        match ending {
+            Ending::Finish => {
+                self.carriers.finish(stream);
+                self.carriers.stop(stream, Code::H3_NO_ERROR);
+            }
+            Ending::Reset(code) => self.carriers.reset(stream, Code(code)),
         }
     }
 
@@ -122,71 +145,61 @@ impl Machine {
         if let Some(tunnel) = self.tunnels.get(id)
             && let Leg::Nested(inner) = tunnel.downstream
         {
-            self.hub.close(now, inner, Code::H3_NO_ERROR);
-            self.hub.flush(now, out);
+            self.carriers.close(now, inner, Code::H3_NO_ERROR);
+            self.carriers.flush(now, out);
         }
     }
 
-    /// Ends the tunnel of a local user in an orderly way.
+    /// Ends the tunnel of a local user, a UDP tunnel in an orderly way.
     pub fn close_local(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
         self.abort(now, id, Abort::ClientClosed, out);
     }
 
-    /// Takes a tunnel out of the table and resets its upstream leg.
+    /// Takes a tunnel out of the table and ends its upstream leg.
     fn take(
         &mut self,
         now: Instant,
         id: TunnelId,
-        code: Code,
+        ending: Ending,
         out: &mut impl Outside,
     ) -> Option<Tunnel> {
-        self.take_with(now, id, out, |machine, connection, stream| {
-            machine.hub.reset(connection, stream, code);
-        })
+        let mut tunnel = self.remove_tunnel(id)?;
+        match tunnel.upstream {
+            Leg::Socket(socket) => {
+                if let Flow::Udp(flow) = &tunnel.flow {
+                    self.batches.finish(flow.batch, out);
+                }
+                out.remove(socket);
+            }
+            Leg::Tcp(socket) => out.close(socket, close_as(ending)),
+            Leg::Stream(stream) => {
+                self.carriers.unbind(stream);
+                self.end_stream(stream, ending);
+                self.pool
+                    .release(now, stream.connection(), &mut self.carriers);
+            }
+            Leg::None | Leg::Nested(_) | Leg::Local => {}
+        }
+        match &mut tunnel.state {
+            State::Racing(race) => self.cancel_race(now, race),
+            State::Connecting(connecting) => {
+                for socket in connecting.eyeballs.attempts() {
+                    self.target_sockets -= 1;
+                    out.close(*socket, TcpClose::Abort);
+                }
+            }
+            State::Resolving { .. } | State::Open => {}
+        }
+        Some(tunnel)
     }
 
-    /// Takes a tunnel out of the table and finishes its upstream leg.
-    fn take_finishing(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        out: &mut impl Outside,
-    ) -> Option<Tunnel> {
-        self.take_with(now, id, out, |machine, connection, stream| {
-            machine.hub.finish(connection, stream);
-            machine.hub.stop(connection, stream, Code::H3_NO_ERROR);
-        })
-    }
-
-    fn take_with(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        out: &mut impl Outside,
-        end: impl FnOnce(&mut Self, ConnectionId, StreamId),
-    ) -> Option<Tunnel> {
+    /// Takes a tunnel out of the table, and leaves its legs as they are.
+    pub(super) fn remove_tunnel(&mut self, id: TunnelId) -> Option<Tunnel> {
         let tunnel = self.tunnels.remove(id)?;
         self.disarm(id, &tunnel);
         self.stats.tunnels_ended += 1;
         self.resolves -= usize::from(tunnel.is_resolving());
-        match tunnel.upstream {
-            Leg::Socket(socket) => {
-                self.target_sockets -= 1;
-                self.batches.finish(tunnel.batch, out);
-                out.remove(socket);
-            }
-            Leg::Stream { connection, stream } => {
-                self.hub.unbind(connection, stream);
-                end(self, connection, stream);
-                self.pool.release(now, connection, &mut self.hub);
-            }
-            Leg::None => {
-                if let Some(ticket) = tunnel.ticket {
-                    self.pool.cancel(ticket);
-                }
-            }
-            Leg::Nested(_) | Leg::Local => {}
-        }
+        self.target_sockets -= usize::from(matches!(tunnel.upstream, Leg::Socket(_) | Leg::Tcp(_)));
         Some(tunnel)
     }
 
@@ -194,21 +207,20 @@ impl Machine {
     pub(super) fn handle_stopped(
         &mut self,
         now: Instant,
-        connection: ConnectionId,
-        stream: StreamId,
+        stream: RequestStream,
         code: Code,
         out: &mut impl Outside,
     ) {
-        let owner = self.hub.owner(connection, stream).map(TunnelId::from_bits);
-        let requested = owner
+        let owner = self.carriers.owner(stream).map(TunnelId::from_bits);
+        let asked = owner
             .and_then(|id| self.tunnels.get(id))
-            .is_some_and(|tunnel| {
-                matches!(tunnel.state, State::Requested { .. })
-                    && tunnel.upstream == Leg::Stream { connection, stream }
+            .is_some_and(|tunnel| match &tunnel.state {
+                State::Racing(race) => race.is_asked(stream),
+                State::Resolving { .. } | State::Connecting(_) | State::Open => false,
             });
         // A refusal asks us to stop sending, and the response may be right behind (RFC 9114 §4.1).
-        if !requested {
-            self.handle_reset(now, connection, stream, code, out);
+        if !asked {
+            self.handle_reset(now, stream, code, out);
         }
     }
 
@@ -216,23 +228,21 @@ impl Machine {
     pub(super) fn handle_reset(
         &mut self,
         now: Instant,
-        connection: ConnectionId,
-        stream: StreamId,
+        stream: RequestStream,
         code: Code,
         out: &mut impl Outside,
     ) {
-        let Some(id) = self.hub.owner(connection, stream).map(TunnelId::from_bits) else {
+        let Some(id) = self.carriers.owner(stream).map(TunnelId::from_bits) else {
             return;
         };
-        self.stream_failed(now, id, (connection, stream), Some(code), out);
+        self.stream_failed(now, id, stream, Some(code), out);
     }
 
     /// HTTP/3 ended a request stream by itself.
     pub(super) fn handle_aborted(
         &mut self,
         now: Instant,
-        connection: ConnectionId,
-        stream: StreamId,
+        stream: RequestStream,
         reason: &h3::Abort,
         out: &mut impl Outside,
     ) {
@@ -244,71 +254,53 @@ impl Machine {
             | h3::Abort::TooLarge(_)
             | h3::Abort::DatagramUnexpected => Code::H3_MESSAGE_ERROR,
         };
-        self.handle_reset(now, connection, stream, code, out);
+        self.handle_reset(now, stream, code, out);
     }
 
-    /// The connection of a request stream is gone.
-    pub(super) fn handle_stream_lost(
-        &mut self,
-        now: Instant,
-        connection: ConnectionId,
-        stream: StreamId,
-        id: TunnelId,
-        out: &mut impl Outside,
-    ) {
-        self.stream_failed(now, id, (connection, stream), None, out);
-    }
-
-    fn stream_failed(
+    /// A stream of a tunnel failed: with a code if the peer gave one, without if its connection is gone.
+    pub(super) fn stream_failed(
         &mut self,
         now: Instant,
         id: TunnelId,
-        (connection, stream): (ConnectionId, StreamId),
+        stream: RequestStream,
         code: Option<Code>,
         out: &mut impl Outside,
     ) {
-        let Some(tunnel) = self.tunnels.get_mut(id) else {
+        let Some(tunnel) = self.tunnels.get(id) else {
             return;
         };
-        if tunnel.downstream == (Leg::Stream { connection, stream }) {
+        // Both have said everything: what happens to the streams now is nobody's loss.
+        if self.is_done(id) {
+            return self.complete(now, id, out);
+        }
+        let orderly = code == Some(Code::H3_NO_ERROR);
+        if tunnel.downstream == Leg::Stream(stream) {
             // An orderly end asks us to stop sending, and the FIN may be right behind.
-            let abort = match code {
-                Some(Code::H3_NO_ERROR) => Abort::ClientClosed,
-                Some(_) | None => Abort::ClientCancelled,
+            let abort = if orderly {
+                Abort::ClientClosed
+            } else {
+                Abort::ClientCancelled
             };
             return self.abort(now, id, abort, out);
         }
-        let State::Requested { request } = &tunnel.state else {
-            let abort = match code {
-                Some(Code::H3_NO_ERROR) => Abort::UpstreamClosed,
-                Some(_) | None => Abort::UpstreamReset,
-            };
-            return self.abort(now, id, abort, out);
-        };
-        // Not processed at all: another connection may do it (RFC 9114 §4.1.1).
-        let rejected = code == Some(Code::H3_REQUEST_REJECTED);
-        match tunnel.ticket {
-            Some(ticket) if rejected && !tunnel.retried => {
-                let request = request.clone();
-                tunnel.retried = true;
-                tunnel.upstream = Leg::None;
-                tunnel.state = State::Pooled {
-                    request: request.clone(),
+        match tunnel.state {
+            State::Racing(_) => self.attempt_lost(now, id, stream, code, out),
+            State::Resolving { .. } | State::Connecting(_) | State::Open => {
+                let abort = if orderly {
+                    Abort::UpstreamClosed
+                } else {
+                    Abort::UpstreamReset
                 };
-                self.hub.unbind(connection, stream);
-                self.pool.release(now, connection, &mut self.hub);
-                let ticket = self.pool.open(now, ticket.hop, id, *request, &mut self.hub);
-                if let Some(tunnel) = self.tunnels.get_mut(id) {
-                    tunnel.ticket = Some(ticket);
-                }
-            }
-            Some(_) | None => {
-                let refusal = match code {
-                    Some(_) => Refusal::NextHopProtocol,
-                    None => Refusal::DestinationUnavailable,
-                };
-                self.refuse(now, id, refusal, None, out);
+                self.abort(now, id, abort, out);
             }
         }
+    }
+}
+
+/// How a TCP connection is closed that ends so.
+fn close_as(ending: Ending) -> TcpClose {
+    match ending {
+        Ending::Finish => TcpClose::Orderly,
+        Ending::Reset(_) => TcpClose::Abort,
     }
 }

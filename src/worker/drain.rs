@@ -33,25 +33,14 @@ impl Machine {
             settle: now + GOAWAY_SETTLES,
             deadline: now + self.limits.drain,
         };
-        self.hub.drain();
-        self.goaway(now, h3::GoAway::Soft);
-    }
-
-    fn goaway(&mut self, now: Instant, kind: h3::GoAway) {
-        let downstream: Vec<_> = self
-            .hub
-            .connections()
-            .filter(|id| self.hub.is_downstream(*id))
-            .collect();
-        for id in downstream {
-            self.hub.goaway(now, id, kind);
-        }
+        self.carriers.drain();
+        self.carriers.goaway(now, h3::GoAway::Soft);
     }
 
     pub(super) fn progress_drain(&mut self, now: Instant, out: &mut impl Outside) {
         match self.drain {
             Drain::Announced { settle, deadline } if settle <= now => {
-                self.goaway(now, h3::GoAway::Final);
+                self.carriers.goaway(now, h3::GoAway::Final);
                 self.drain = Drain::Refusing { deadline };
                 self.progress_drain(now, out);
             }
@@ -69,7 +58,7 @@ impl Machine {
     /// Closes every connection and tells the peers.
     pub fn stop(&mut self, now: Instant, out: &mut impl Outside) {
         self.drain = Drain::Done;
-        self.hub.close_all(now, out);
+        self.carriers.close_all(now, out);
     }
 
     /// Whether there are no tunnels but those that carry connections of ours.

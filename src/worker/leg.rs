@@ -1,17 +1,19 @@
 //! One tunnel of a machine: its legs and how far it is.
 //!
-//! A tunnel has two legs. Downstream: the request stream of a client, or a local user. Upstream: a connected
-//! socket to the target, or a request stream at the next hop. Nesting makes a leg of its own: the tunnel to the
-//! next relay ends in a QUIC connection of ours instead of in a local user.
+//! A tunnel has two legs. Downstream: the request stream of a client, a local user, or a local socket. Upstream: a
+//! socket connected to the target, or a request stream at the next hop. Nesting makes a leg of its own: the tunnel to
+//! the next relay ends in a connection of ours instead of in a local user.
 
 use std::time::Instant;
 
-use quinn_proto::StreamId;
-
 use super::batch::BatchSlot;
-use crate::client::{HopId, Request, Ticket};
-use crate::net::SocketId;
-use crate::transport::quic::ConnectionId;
+use super::race::Race;
+use super::splice::Splice;
+use crate::client::DialId;
+use crate::error::Refusal;
+use crate::net::{SocketId, TcpId};
+use crate::transport::carriers::{ConnectionId, RequestStream};
+use crate::tunnel::eyeballs::Eyeballs;
 use crate::tunnel::{Early, Inbound};
 use crate::wire::target::{Host, Target};
 
@@ -21,52 +23,74 @@ pub(super) enum Leg {
     /// Not there yet.
     None,
     /// A request stream.
-    Stream {
-        connection: ConnectionId,
-        stream: StreamId,
-    },
-    /// A connected socket.
+    Stream(RequestStream),
+    /// A connected UDP socket.
     Socket(SocketId),
-    /// A QUIC connection of ours that lives inside the tunnel.
+    /// A TCP socket.
+    Tcp(TcpId),
+    /// A connection of ours that lives inside the tunnel.
     Nested(ConnectionId),
-    /// Whoever polls [`Machine::poll_local`].
+    /// Whoever polls [`Machine::poll_local`](super::Machine::poll_local).
     Local,
 }
 
 /// How far a tunnel is.
 ///
 /// ```text
-///   Resolving ─► (socket) ───────────────┐
-///   Pooled ─► Requested ─► (2xx) ────────┴─► Open
+///   Resolving ─► Connecting (TCP) ─► (socket) ───┐
+///   Racing ─► (2xx of the first carrier) ────────┴─► Open
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum State {
     /// The target's name is being resolved.
     Resolving { target: Target },
-    /// The pool looks for a stream.
-    Pooled { request: Box<Request> },
-    /// The request went to the next hop.
-    Requested { request: Box<Request> },
-    /// Datagrams flow.
+    /// Addresses of the target are tried.
+    Connecting(Box<Connecting>),
+    /// Requests are under way to the next hop, one per carrier.
+    Racing(Box<Race>),
+    /// Data flows.
     Open,
+}
+
+/// TCP connections that are tried for one tunnel.
+#[derive(Debug)]
+pub(super) struct Connecting {
+    pub(super) eyeballs: Eyeballs<TcpId>,
+    /// What is told if none of them comes to be.
+    pub(super) refusal: Refusal,
+}
+
+/// What a tunnel carries.
+#[derive(Debug)]
+pub(super) enum Flow {
+    Udp(UdpFlow),
+    Tcp(Box<Splice>),
+}
+
+/// Datagrams.
+#[derive(Debug, Default)]
+pub(super) struct UdpFlow {
+    /// What came before the tunnel was open.
+    pub(super) early: Early,
+    pub(super) from_downstream: Inbound,
+    pub(super) from_upstream: Inbound,
+    pub(super) batch: BatchSlot,
 }
 
 pub(super) struct Tunnel {
     pub(super) downstream: Leg,
     pub(super) upstream: Leg,
     pub(super) state: State,
-    /// Where the upstream leg comes from, if it comes from the pool.
-    pub(super) ticket: Option<Ticket>,
-    /// The hop that is dialled through this tunnel.
-    pub(super) nests: Option<HopId>,
-    pub(super) early: Early,
-    pub(super) from_downstream: Inbound,
-    pub(super) from_upstream: Inbound,
-    pub(super) batch: BatchSlot,
+    pub(super) flow: Flow,
+    /// Whether a local user opened it.
+    pub(super) local: bool,
+    /// Whose connection is to live in this tunnel.
+    pub(super) nests: Option<DialId>,
     pub(super) last_active: Instant,
+    /// When opening has taken too long.
+    pub(super) open_until: Instant,
     /// When to look at it again.
     pub(super) due: Instant,
-    pub(super) retried: bool,
 }
 
 impl Tunnel {
@@ -74,7 +98,11 @@ impl Tunnel {
     pub(super) fn is_resolving(&self) -> bool {
         match &self.state {
             State::Resolving { target } => matches!(target.host, Host::Name(_)),
-            State::Pooled { .. } | State::Requested { .. } | State::Open => false,
+            State::Connecting(_) | State::Racing(_) | State::Open => false,
         }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
     }
 }

@@ -4,27 +4,32 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use quinn_proto::StreamId;
+use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 
 use super::batch::Batches;
 use super::drain::Drain;
 use super::leg::Tunnel;
+use super::race::HeadStarts;
+use super::splice::Direction;
 use super::stats::Stats;
-use crate::client::{Hop, HopId, Pool};
+use crate::client::{Hop, HopId, Pool, RouteId};
 use crate::error::Refusal;
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::net::steer::Steer;
 use crate::net::{Network, SocketId, TcpId, Train};
 use crate::server::Server;
-use crate::transport::quic::{ConnectionId, EndpointId, Hub};
+use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
+use crate::transport::quic::{EndpointId, Hub};
 use crate::transport::tcp;
+use crate::transport::tcp::TcpHub;
 use crate::tunnel::{EarlyLimits, Table, TunnelId};
+use crate::wire::carrier::Carrier;
 
 /// What a socket of a worker is for; the driver hands it back with what the socket received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +130,9 @@ pub trait Outside: Network {
     /// Gives a TCP socket another tag, an accepted one its first of its own.
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag);
 
+    /// Our own address on the way to `peer`, which tells networks apart; `None` where nothing leads there.
+    fn local_ip_towards(&mut self, peer: SocketAddr) -> Option<IpAddr>;
+
     /// Starts to resolve a name; the answer goes to [`Machine::handle_resolved`]. Returns `false` when there is no room
     /// for another question; then no answer comes.
     fn resolve(&mut self, name: &str, asker: Resolve) -> bool;
@@ -138,12 +146,27 @@ pub trait Outside: Network {
 pub enum LocalEvent {
     /// The tunnel is open: the target can be reached.
     Opened(TunnelId),
-    /// The tunnel was refused. The response is there when a relay sent one.
-    Refused(TunnelId, Refusal, Option<Box<ResponseHead>>),
+    /// The tunnel was refused.
+    Refused(TunnelId, Box<Refused>),
     /// A UDP payload from the target.
     Payload(TunnelId, Bytes),
+    /// A TCP tunnel has bytes, or its end: [`Machine::read_local`].
+    Readable(TunnelId),
+    /// A TCP tunnel takes bytes again: [`Machine::write_local`].
+    Writable(TunnelId),
     /// The tunnel is over.
     Closed(TunnelId),
+}
+
+/// Why a tunnel of a local user was refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// The reason.
+    pub refusal: Refusal,
+    /// What the relay answered, if one did.
+    pub response: Option<Box<ResponseHead>>,
+    /// The carriers that were tried, and why each failed, in the order of the failures.
+    pub attempts: Vec<(Carrier, Refusal)>,
 }
 
 /// Bounds of a [`Machine`] beyond those of its parts.
@@ -159,6 +182,12 @@ pub struct MachineLimits {
     pub early: EarlyLimits,
     /// A tunnel without a datagram for this long is ended (RFC 9298 §3.1: not below two minutes).
     pub tunnel_idle: Duration,
+    /// A TCP tunnel on which nothing moves for this long is ended.
+    pub tcp_idle: Duration,
+    /// What a TCP tunnel keeps per direction while the far end takes nothing.
+    pub tcp_buffer_bytes: usize,
+    /// How carriers race.
+    pub head_starts: HeadStarts,
     /// How long opening may take, resolving and dialling included.
     pub open_timeout: Duration,
     /// How long a drain waits for tunnels to end.
@@ -167,8 +196,10 @@ pub struct MachineLimits {
 
 /// What a machine is made of.
 pub struct Setup {
-    /// QUIC.
-    pub hub: Hub,
+    /// Connections.
+    pub carriers: Carriers,
+    /// TLS of each listener on TCP, if it listens there.
+    pub tcp_listeners: Vec<Option<Arc<rustls::ServerConfig>>>,
     /// The endpoint of each listener.
     pub listeners: Vec<EndpointId>,
     /// The endpoint that dials, and its socket.
@@ -176,7 +207,7 @@ pub struct Setup {
     /// Next hops.
     pub pool: Pool,
     /// The last hop of the route that chained tunnels take, if tunnels are chained.
-    pub route: Option<HopId>,
+    pub route: Option<RouteId>,
     /// Who may open what.
     pub server: Server,
     /// Which worker owns which connection ID, and which worker this is.
@@ -187,9 +218,10 @@ pub struct Setup {
 
 /// Everything that one worker owns, without its sockets and its clock.
 pub struct Machine {
-    pub(super) hub: Hub,
+    pub(super) carriers: Carriers,
+    pub(super) tcp_listeners: Vec<Option<Arc<rustls::ServerConfig>>>,
     pub(super) pool: Pool,
-    pub(super) route: Option<HopId>,
+    pub(super) route: Option<RouteId>,
     pub(super) server: Server,
     pub(super) limits: MachineLimits,
     pub(super) tunnels: Table<Tunnel>,
@@ -198,9 +230,13 @@ pub struct Machine {
     pub(super) batches: Batches,
     pub(super) local: VecDeque<LocalEvent>,
     /// Request streams with data to read.
-    pub(super) readable: VecDeque<(ConnectionId, StreamId)>,
+    pub(super) readable: VecDeque<RequestStream>,
     /// Request streams whose peer reads no more.
-    pub(super) stopped: VecDeque<(ConnectionId, StreamId, Code)>,
+    pub(super) stopped: VecDeque<(RequestStream, Code)>,
+    /// Directions of TCP tunnels that gave way to others.
+    pub(super) resume: VecDeque<(TunnelId, Direction)>,
+    /// What reads of TCP sockets share.
+    pub(super) read_buffer: BytesMut,
     /// One deadline per tunnel.
     pub(super) timers: BTreeSet<(Instant, TunnelId)>,
     pub(super) listeners: Vec<EndpointId>,
@@ -219,7 +255,8 @@ impl Machine {
     /// Puts the parts together.
     pub fn new(setup: Setup) -> Self {
         Self {
-            hub: setup.hub,
+            carriers: setup.carriers,
+            tcp_listeners: setup.tcp_listeners,
             pool: setup.pool,
             route: setup.route,
             server: setup.server,
@@ -230,6 +267,8 @@ impl Machine {
             local: VecDeque::new(),
             readable: VecDeque::new(),
             stopped: VecDeque::new(),
+            resume: VecDeque::new(),
+            read_buffer: BytesMut::new(),
             timers: BTreeSet::new(),
             listeners: setup.listeners,
             dialler: setup.dialler,
@@ -242,7 +281,7 @@ impl Machine {
     }
 
     /// Makes another route known. See [`Pool::add_route`].
-    pub fn add_route(&mut self, hops: impl IntoIterator<Item = Hop>) -> HopId {
+    pub fn add_route(&mut self, hops: impl IntoIterator<Item = Hop>) -> RouteId {
         self.pool.add_route(hops)
     }
 
@@ -253,6 +292,11 @@ impl Machine {
 
     /// The QUIC connections, for their counters.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        &self.carriers.quic
+    }
+
+    /// The TCP connections, for their counters.
+    pub fn tcp_hub(&self) -> &TcpHub {
+        &self.carriers.tcp
     }
 }

@@ -19,9 +19,15 @@ mod leg;
 mod machine;
 pub mod mailbox;
 mod open;
+mod race;
 mod relay;
 pub mod run;
+mod splice;
 pub mod stats;
 mod turn;
 
-pub use self::machine::{LocalEvent, Machine, MachineLimits, Outside, Resolve, Setup, Tag, TcpTag};
+pub use self::machine::{
+    LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve, Setup, Tag, TcpTag,
+};
+pub use self::race::HeadStarts;
+pub use self::splice::LocalRead;

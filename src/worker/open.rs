@@ -1,22 +1,27 @@
 //! How a tunnel comes to be: a request, a decision, an upstream leg, an answer.
 //!
-//! The answer goes out when the leg is there, never before (RFC 9298 §3.1): a 2xx means that datagrams flow.
+//! The answer goes out when the leg is there, never before (RFC 9298 §3.1, RFC 9110 §9.3.6): a 2xx means that data
+//! flows. What opens towards a next hop is in `race`.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use quinn_proto::StreamId;
+use ::http::{StatusCode, header};
 
-use super::leg::{Leg, State, Tunnel};
-use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
-use crate::client::{HopId, Request};
+use super::leg::{Connecting, Flow, Leg, State, Tunnel, UdpFlow};
+use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
+use super::splice::{Direction, Splice};
+use crate::client::{DialId, Request, RouteId, TcpForm, TunnelKind};
 use crate::error::{Abort, Refusal};
-use crate::http::h3::code::Code;
 use crate::http::request::{RequestHead, ResponseHead};
+use crate::net::{TcpClose, TcpId};
 use crate::policy::resolve::Resolution;
-use crate::server::{Plan, accepted, check_accepted};
-use crate::transport::quic::{ConnectionId, Link};
-use crate::tunnel::{Early, Inbound, TunnelId};
+use crate::server::{Plan, Protocol, Route};
+use crate::transport::carriers::{ConnectionId, RequestStream};
+use crate::tunnel::eyeballs::Eyeballs;
+use crate::tunnel::{Framing, TunnelId};
+use crate::wire::carrier::Carrier;
 use crate::wire::target::{Host, Target};
 
 impl Machine {
@@ -24,8 +29,7 @@ impl Machine {
     pub(super) fn handle_request(
         &mut self,
         now: Instant,
-        connection: ConnectionId,
-        stream: StreamId,
+        stream: RequestStream,
         head: &RequestHead,
         out: &mut impl Outside,
     ) {
@@ -34,10 +38,10 @@ impl Machine {
             self.stats.tunnels_refused += 1;
             Err(Refusal::Overloaded)
         } else {
-            self.open(now, connection, stream, head, out)
+            self.open(now, stream, head, out)
         };
         if let Err(refusal) = opening {
-            self.answer_refused(connection, stream, refusal, None);
+            self.answer_refused(stream, refusal, None);
         }
     }
 
@@ -48,36 +52,68 @@ impl Machine {
     fn open(
         &mut self,
         now: Instant,
-        connection: ConnectionId,
-        stream: StreamId,
+        stream: RequestStream,
         head: &RequestHead,
         out: &mut impl Outside,
     ) -> Result<(), Refusal> {
-        let plan = self.server.plan(head)?;
-        let downstream = Leg::Stream { connection, stream };
-        match plan {
-            Plan::Direct(target) => {
+        let carrier = self.carrier_of(stream);
+        let Plan {
+            protocol,
+            target,
+            route,
+        } = self.server.plan(head, carrier)?;
+        let flow = match protocol {
+            Protocol::Udp => Flow::Udp(UdpFlow::default()),
+            Protocol::Tcp(framing) => Flow::Tcp(Box::new(Splice::new(framing))),
+        };
+        let downstream = Leg::Stream(stream);
+        match route {
+            Route::Direct => {
                 let host = target.host.clone();
                 if matches!(host, Host::Name(_)) && self.resolves >= self.limits.resolves_max {
                     self.stats.resolves_refused += 1;
                     return Err(Refusal::Overloaded);
                 }
                 let port = target.port;
-                let id = self.insert(now, downstream, State::Resolving { target });
-                self.hub.bind(connection, stream, id.to_bits());
+                self.continue_expectation(stream, head);
+                let id = self.insert(now, downstream, State::Resolving { target }, flow);
+                self.carriers.bind(stream, id.to_bits());
                 match host {
                     Host::Ip(address) => self.connect(now, id, &[address], port, None, out),
                     Host::Name(name) => self.resolve(now, id, &name, out),
                 }
             }
-            Plan::Chain { target, via } => {
-                let hop = self.route.ok_or(Refusal::Misconfigured)?;
-                let id = self.open_chained(now, downstream, hop, Request { target, via });
-                self.hub.bind(connection, stream, id.to_bits());
+            Route::Chain { via } => {
+                let route = self.route.ok_or(Refusal::Misconfigured)?;
+                self.continue_expectation(stream, head);
+                let kind = match protocol {
+                    Protocol::Udp => TunnelKind::Udp,
+                    Protocol::Tcp(_) => TunnelKind::TCP,
+                };
+                let request = Request { target, kind, via };
+                let id = self.open_chained(now, downstream, route, request, flow, out);
+                self.carriers.bind(stream, id.to_bits());
                 self.handle_pool_events(now, out);
             }
         }
         Ok(())
+    }
+
+    /// The HTTP version that a stream is on.
+    pub(super) fn carrier_of(&self, stream: RequestStream) -> Carrier {
+        // A connection that is gone gets no answer, whatever its version.
+        self.carriers
+            .carrier(stream.connection())
+            .unwrap_or(Carrier::H3)
+    }
+
+    /// Answers `Expect: 100-continue` (RFC 9110 §10.1.1).
+    fn continue_expectation(&mut self, stream: RequestStream, head: &RequestHead) {
+        let expected = head.headers.get(header::EXPECT);
+        if expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+            let interim = ResponseHead::new(StatusCode::CONTINUE);
+            self.carriers.respond(stream, &interim, false);
+        }
     }
 
     fn resolve(&mut self, now: Instant, id: TunnelId, name: &str, out: &mut impl Outside) {
@@ -92,59 +128,102 @@ impl Machine {
         &mut self,
         now: Instant,
         downstream: Leg,
-        hop: HopId,
+        route: RouteId,
         request: Request,
+        flow: Flow,
+        out: &mut impl Outside,
     ) -> TunnelId {
-        let state = State::Pooled {
-            request: Box::new(request.clone()),
-        };
-        let id = self.insert(now, downstream, state);
-        let ticket = self.pool.open(now, hop, id, request, &mut self.hub);
-        if let Some(tunnel) = self.tunnels.get_mut(id) {
-            tunnel.ticket = Some(ticket);
-        }
+        let state = self.race(now, route, request, out);
+        let id = self.insert(now, downstream, state, flow);
+        self.start_attempt(now, id);
         id
     }
 
-    /// Opens a tunnel for a local user through `hop`; what becomes of it arrives as [`LocalEvent`]s.
+    /// Opens a UDP tunnel for a local user; what becomes of it arrives as [`LocalEvent`]s.
     pub fn open_local(
         &mut self,
         now: Instant,
-        hop: HopId,
+        route: RouteId,
         target: Target,
         out: &mut impl Outside,
     ) -> TunnelId {
-        let request = Request { target, via: None };
-        let id = self.open_chained(now, Leg::Local, hop, request);
+        let flow = Flow::Udp(UdpFlow::default());
+        self.open_for_user(now, route, target, TunnelKind::Udp, flow, out)
+    }
+
+    /// Opens a TCP tunnel for a local user, asked for in `form` or in the one that the route has; what becomes of it
+    /// arrives as [`LocalEvent`]s.
+    pub fn open_local_tcp(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        target: Target,
+        form: Option<TcpForm>,
+        out: &mut impl Outside,
+    ) -> TunnelId {
+        let flow = Flow::Tcp(Box::new(Splice::new(Framing::Raw)));
+        self.open_for_user(now, route, target, TunnelKind::Tcp(form), flow, out)
+    }
+
+    fn open_for_user(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        target: Target,
+        kind: TunnelKind,
+        flow: Flow,
+        out: &mut impl Outside,
+    ) -> TunnelId {
+        let via = None;
+        let request = Request { target, kind, via };
+        let id = self.open_chained(now, Leg::Local, route, request, flow, out);
+        if let Some(tunnel) = self.tunnels.get_mut(id) {
+            tunnel.local = true;
+        }
         self.handle_pool_events(now, out);
         id
     }
 
-    /// Opens the tunnel through `via` in which the connection to `hop` will live.
-    pub(super) fn nest(&mut self, now: Instant, hop: HopId, via: HopId, target: Target) {
-        let request = Request { target, via: None };
-        let id = self.open_chained(now, Leg::None, via, request);
+    /// Opens the tunnel through `via` in which the connection that `dial` wants will live.
+    pub(super) fn nest(
+        &mut self,
+        now: Instant,
+        dial: DialId,
+        via: RouteId,
+        target: Target,
+        kind: TunnelKind,
+        out: &mut impl Outside,
+    ) {
+        let flow = match kind {
+            TunnelKind::Udp => Flow::Udp(UdpFlow::default()),
+            TunnelKind::Tcp(_) => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
+        };
+        let via_field = None;
+        let request = Request {
+            target,
+            kind,
+            via: via_field,
+        };
+        let id = self.open_chained(now, Leg::None, via, request, flow, out);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
-            tunnel.nests = Some(hop);
+            tunnel.nests = Some(dial);
         }
     }
 
-    fn insert(&mut self, now: Instant, downstream: Leg, state: State) -> TunnelId {
+    fn insert(&mut self, now: Instant, downstream: Leg, state: State, flow: Flow) -> TunnelId {
+        let open_until = now + self.limits.open_timeout;
         let id = self.tunnels.insert(Tunnel {
             downstream,
             upstream: Leg::None,
             state,
-            ticket: None,
+            flow,
             nests: None,
-            early: Early::default(),
-            from_downstream: Inbound::default(),
-            from_upstream: Inbound::default(),
-            batch: Default::default(),
+            local: false,
             last_active: now,
+            open_until,
             due: now,
-            retried: false,
         });
-        self.arm(id, now + self.limits.open_timeout);
+        self.arm(id, open_until);
         id
     }
 
@@ -155,10 +234,10 @@ impl Machine {
         resolution: Resolution,
         out: &mut impl Outside,
     ) {
-        let Some(State::Resolving { target }) = self.tunnels.get(id).map(|t| t.state.clone())
-        else {
+        let Some(State::Resolving { target }) = self.tunnels.get(id).map(|t| &t.state) else {
             return;
         };
+        let target = target.clone();
         let name = match &target.host {
             Host::Name(name) => Some(&**name),
             Host::Ip(_) => None,
@@ -169,7 +248,7 @@ impl Machine {
         }
     }
 
-    /// Connects to the first address that policy and routing allow, and answers.
+    /// Connects to the addresses that policy allows, and answers when that worked.
     fn connect(
         &mut self,
         now: Instant,
@@ -183,35 +262,148 @@ impl Machine {
             self.stats.target_sockets_refused += 1;
             return self.refuse(now, id, Refusal::Overloaded, None, out);
         }
-        let allowed = self.server.allowed(addresses, port, name);
-        let mut outcome = Err(allowed
-            .as_ref()
-            .err()
-            .cloned()
-            .unwrap_or(Refusal::Unroutable));
-        for address in allowed.unwrap_or_default() {
-            match out.connect(address, Tag::Target(id)) {
-                Ok(socket) => {
-                    outcome = Ok(socket);
-                    break;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "cannot open a target socket");
-                    outcome = Err(socket_refusal(&error));
-                }
-            }
-        }
-        match outcome {
-            Ok(socket) => {
-                self.target_sockets += 1;
-                self.opened(now, id, Leg::Socket(socket), out);
-            }
-            Err(refusal) => self.refuse(now, id, refusal, None, out),
+        let allowed = match self.server.allowed(addresses, port, name) {
+            Ok(allowed) => allowed,
+            Err(refusal) => return self.refuse(now, id, refusal, None, out),
+        };
+        match self.tunnels.get(id).map(|tunnel| &tunnel.flow) {
+            Some(Flow::Udp(_)) => self.connect_udp(now, id, &allowed, out),
+            Some(Flow::Tcp(_)) => self.connect_tcp(now, id, &allowed, out),
+            None => {}
         }
     }
 
-    /// The upstream leg is there: answer, and send on what came early.
-    fn opened(&mut self, now: Instant, id: TunnelId, upstream: Leg, out: &mut impl Outside) {
+    /// Opens a socket to the first address that has a route: without an answer there is nothing to race for.
+    fn connect_udp(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        allowed: &[SocketAddr],
+        out: &mut impl Outside,
+    ) {
+        let mut refusal = Refusal::Unroutable;
+        for address in allowed {
+            match out.connect(*address, Tag::Target(id)) {
+                Ok(socket) => {
+                    self.target_sockets += 1;
+                    return self.opened(now, id, Leg::Socket(socket), Protocol::Udp, out);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "cannot open a target socket");
+                    refusal = socket_refusal(&error);
+                }
+            }
+        }
+        self.refuse(now, id, refusal, None, out);
+    }
+
+    fn connect_tcp(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        allowed: &[SocketAddr],
+        out: &mut impl Outside,
+    ) {
+        if let Some(tunnel) = self.tunnels.get_mut(id) {
+            self.resolves -= usize::from(tunnel.is_resolving());
+            tunnel.state = State::Connecting(Box::new(Connecting {
+                eyeballs: Eyeballs::new(allowed),
+                refusal: Refusal::Unroutable,
+            }));
+        }
+        self.try_addresses(now, id, out);
+    }
+
+    fn connecting(&mut self, id: TunnelId) -> Option<&mut Connecting> {
+        match &mut self.tunnels.get_mut(id)?.state {
+            State::Connecting(connecting) => Some(connecting),
+            State::Resolving { .. } | State::Racing(_) | State::Open => None,
+        }
+    }
+
+    /// Starts the connections that are due; refuses when all have failed.
+    pub(super) fn try_addresses(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        while let Some(address) = self.connecting(id).and_then(|it| it.eyeballs.start(now)) {
+            let connected = if self.target_sockets >= self.limits.target_sockets_max {
+                self.stats.target_sockets_refused += 1;
+                Err(Refusal::Overloaded)
+            } else {
+                out.connect_tcp(address, TcpTag::Target(id))
+                    .map_err(|error| {
+                        tracing::debug!(%error, "cannot open a target socket");
+                        socket_refusal(&error)
+                    })
+            };
+            let Some(connecting) = self.connecting(id) else {
+                return;
+            };
+            match connected {
+                Ok(socket) => {
+                    connecting.eyeballs.started(now, socket);
+                    self.target_sockets += 1;
+                }
+                Err(refusal) => connecting.refusal = refusal,
+            }
+        }
+        let Some(connecting) = self.connecting(id) else {
+            return;
+        };
+        let (exhausted, refusal) = (connecting.eyeballs.is_exhausted(), connecting.refusal);
+        if exhausted {
+            return self.refuse(now, id, refusal, None, out);
+        }
+        let next = connecting.eyeballs.next_timeout();
+        if let Some(open_until) = self.tunnels.get(id).map(|tunnel| tunnel.open_until) {
+            self.arm(id, next.unwrap_or(open_until).min(open_until));
+        }
+    }
+
+    /// A connection to the target is there; the first one wins.
+    pub(super) fn handle_target_connected(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        socket: TcpId,
+        out: &mut impl Outside,
+    ) {
+        let Some(connecting) = self.connecting(id) else {
+            return;
+        };
+        let losers: Vec<_> = connecting.eyeballs.attempts().to_vec();
+        for loser in losers.into_iter().filter(|loser| *loser != socket) {
+            self.target_sockets -= 1;
+            out.close(loser, TcpClose::Abort);
+        }
+        self.opened(now, id, Leg::Tcp(socket), Protocol::Tcp(Framing::Raw), out);
+    }
+
+    /// A connection to the target cannot be had.
+    pub(super) fn handle_target_failed(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        socket: TcpId,
+        error: &io::Error,
+        out: &mut impl Outside,
+    ) {
+        let Some(connecting) = self.connecting(id) else {
+            return;
+        };
+        connecting.eyeballs.failed(socket);
+        connecting.refusal = socket_refusal(error);
+        self.target_sockets -= 1;
+        self.try_addresses(now, id, out);
+    }
+
+    /// The upstream leg is there: answer, and pass on what came early.
+    pub(super) fn opened(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        upstream: Leg,
+        protocol: Protocol,
+        out: &mut impl Outside,
+    ) {
         let Some(tunnel) = self.tunnels.get_mut(id) else {
             return;
         };
@@ -219,21 +411,28 @@ impl Machine {
         tunnel.upstream = upstream;
         tunnel.state = State::Open;
         tunnel.last_active = now;
+        let (idle, accepted) = match (&mut tunnel.flow, protocol) {
+            (Flow::Tcp(splice), Protocol::Tcp(framing)) => {
+                splice.set_upstream(framing);
+                (self.limits.tcp_idle, Protocol::Tcp(splice.downstream()))
+            }
+            (Flow::Udp(_) | Flow::Tcp(_), _) => (self.limits.tunnel_idle, Protocol::Udp),
+        };
         self.stats.tunnels_opened += 1;
         let (downstream, nests) = (tunnel.downstream, tunnel.nests);
-        self.arm(id, now + self.limits.tunnel_idle);
+        self.arm(id, now + idle);
         match downstream {
-            Leg::Stream { connection, stream } => {
-                if !self.hub.respond(connection, stream, &accepted(), false) {
+            Leg::Stream(stream) => {
+                let head = self.server.accepted(accepted, self.carrier_of(stream));
+                if !self.carriers.respond(stream, &head, false) {
                     return self.abort(now, id, Abort::ClientCancelled, out);
                 }
             }
             Leg::Local => self.local.push_back(LocalEvent::Opened(id)),
-            Leg::None | Leg::Socket(_) | Leg::Nested(_) => {}
+            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) => {}
         }
-        if let (Some(hop), Leg::Stream { connection, stream }) = (nests, upstream) {
-            let link = Link::Tunnel { connection, stream };
-            let Some(inner) = self.pool.handle_link(now, hop, link, &mut self.hub) else {
+        if let (Some(dial), Leg::Stream(stream)) = (nests, upstream) {
+            let Some(inner) = self.pool.handle_link(now, dial, stream, &mut self.carriers) else {
                 return self.abort(now, id, Abort::ClientClosed, out);
             };
             self.nested.insert(inner, id);
@@ -241,60 +440,24 @@ impl Machine {
                 tunnel.downstream = Leg::Nested(inner);
             }
         }
-        self.relay_early(now, id, out);
-    }
-
-    /// The pool found a stream; the request is on its way.
-    pub(super) fn handle_pooled(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        connection: ConnectionId,
-        stream: StreamId,
-    ) {
-        self.hub.bind(connection, stream, id.to_bits());
-        match self.tunnels.get_mut(id) {
-            Some(Tunnel {
-                state: state @ State::Pooled { .. },
-                upstream,
-                ..
-            }) => {
-                *upstream = Leg::Stream { connection, stream };
-                if let State::Pooled { request } = std::mem::replace(state, State::Open) {
-                    *state = State::Requested { request };
+        match accepted {
+            Protocol::Udp => self.relay_early(now, id, out),
+            Protocol::Tcp(_) => {
+                for direction in Direction::BOTH {
+                    self.pump(now, id, direction, out);
                 }
             }
-            // Nobody waits any more.
-            Some(_) | None => {
-                self.hub.unbind(connection, stream);
-                self.hub
-                    .reset(connection, stream, Code::H3_REQUEST_CANCELLED);
-                self.pool.release(now, connection, &mut self.hub);
-            }
         }
     }
 
-    /// The next hop answered.
-    pub(super) fn handle_response(
-        &mut self,
-        now: Instant,
-        connection: ConnectionId,
-        stream: StreamId,
-        head: Box<ResponseHead>,
-        out: &mut impl Outside,
-    ) {
-        let Some(id) = self.hub.owner(connection, stream).map(TunnelId::from_bits) else {
-            return;
-        };
-        match check_accepted(&head) {
-            Ok(()) => self.opened(now, id, Leg::Stream { connection, stream }, out),
-            Err(refusal) => self.refuse(now, id, refusal, Some(head), out),
-        }
+    /// Where a nested connection lives.
+    pub(super) fn carrier_tunnel(&self, inner: ConnectionId) -> Option<TunnelId> {
+        self.nested.get(&inner).copied()
     }
 }
 
 /// What a target socket that could not be opened means for the client.
-fn socket_refusal(error: &std::io::Error) -> Refusal {
+fn socket_refusal(error: &io::Error) -> Refusal {
     use std::io::ErrorKind;
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -306,7 +469,8 @@ fn socket_refusal(error: &std::io::Error) -> Refusal {
         | ErrorKind::AddrNotAvailable
         | ErrorKind::NetworkDown => Refusal::Unroutable,
         ErrorKind::PermissionDenied => Refusal::DeniedByRule,
-        ErrorKind::ConnectionRefused => Refusal::ConnectionRefused,
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Refusal::ConnectionRefused,
+        ErrorKind::TimedOut => Refusal::ConnectTimeout,
         _ => Refusal::Overloaded,
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   QUIC DATAGRAM ─► relay_datagram ─┐            ┌─► Batches ─► target socket
-//!   capsules ──────► relay_data ─────┼─ upstream ─┼─► Hub::send_datagram ─► next hop
+//!   capsules ──────► relay_capsules ─┼─ upstream ─┼─► Hub::send_datagram ─► next hop
 //!   local user ────► send_local ─────┘            └─► (not open yet: Early)
 //!
 //!   target socket ─► relay_from_target ─┐              ┌─► Hub::send_datagram ─► client
@@ -17,14 +17,15 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn_proto::StreamId;
 
-use super::leg::{Leg, State};
+use super::leg::{Flow, Leg, State, Tunnel};
 use super::machine::{LocalEvent, Machine, Outside};
+use super::splice::Direction;
 use crate::error::Abort;
 use crate::http::h3::RecvData;
 use crate::net::Train;
-use crate::transport::quic::{ConnectionId, SendOutcome};
+use crate::transport::carriers::{ConnectionId, RequestStream};
+use crate::transport::quic::{self, SendOutcome};
 use crate::tunnel::{TunnelId, UdpError, udp_payload};
 
 impl Machine {
@@ -39,8 +40,11 @@ impl Machine {
         let Some(tunnel) = self.tunnels.get_mut(id) else {
             return;
         };
+        let Flow::Udp(flow) = &mut tunnel.flow else {
+            return;
+        };
         if !matches!(tunnel.state, State::Open) {
-            let kept = tunnel.early.push(&payload, self.limits.early);
+            let kept = flow.early.push(&payload, self.limits.early);
             self.stats.dropped_early += u64::from(!kept);
             return;
         }
@@ -49,13 +53,12 @@ impl Machine {
         self.stats.upstream_bytes += payload.len() as u64;
         match tunnel.upstream {
             Leg::Socket(socket) => {
-                self.batches
-                    .push(&mut tunnel.batch, id, socket, payload, out);
+                self.batches.push(&mut flow.batch, id, socket, payload, out);
             }
-            Leg::Stream { connection, stream } => {
-                self.hub.send_datagram(connection, stream, &payload);
+            Leg::Stream(stream) => {
+                self.carriers.send_datagram(stream, &payload);
             }
-            Leg::None | Leg::Nested(_) | Leg::Local => {}
+            Leg::None | Leg::Tcp(_) | Leg::Nested(_) | Leg::Local => {}
         }
     }
 
@@ -74,12 +77,14 @@ impl Machine {
         self.stats.downstream_datagrams += 1;
         self.stats.downstream_bytes += payload.len() as u64;
         match tunnel.downstream {
-            Leg::Stream { connection, stream } => {
-                self.hub.send_datagram(connection, stream, &payload);
+            Leg::Stream(stream) => {
+                self.carriers.send_datagram(stream, &payload);
             }
-            Leg::Nested(inner) => self.hub.handle_nested(now, inner, payload, out),
+            Leg::Nested(ConnectionId::Quic(inner)) => {
+                self.carriers.quic.handle_nested(now, inner, payload, out);
+            }
             Leg::Local => self.local.push_back(LocalEvent::Payload(id, payload)),
-            Leg::None | Leg::Socket(_) => {}
+            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(ConnectionId::Tcp(_)) => {}
         }
     }
 
@@ -87,12 +92,13 @@ impl Machine {
     pub(super) fn relay_datagrams(
         &mut self,
         now: Instant,
-        id: ConnectionId,
+        id: quic::ConnectionId,
         out: &mut impl Outside,
     ) {
-        while let Some((stream, owner, datagram)) = self.hub.recv_datagram(now, id) {
+        while let Some((stream, owner, datagram)) = self.carriers.quic.recv_datagram(now, id) {
             let tunnel = TunnelId::from_bits(owner);
-            self.relay_datagram(now, tunnel, (id, stream), datagram, out);
+            let stream = RequestStream::Quic(id, stream);
+            self.relay_datagram(now, tunnel, stream, datagram, out);
         }
     }
 
@@ -101,13 +107,13 @@ impl Machine {
         &mut self,
         now: Instant,
         id: TunnelId,
-        (connection, stream): (ConnectionId, StreamId),
+        stream: RequestStream,
         datagram: Bytes,
         out: &mut impl Outside,
     ) {
         match udp_payload(datagram) {
             Ok(Some(payload)) => {
-                if self.is_downstream_leg(id, connection, stream) {
+                if self.is_downstream_leg(id, stream) {
                     self.relay_upstream(now, id, payload, out);
                 } else {
                     self.relay_downstream(now, id, payload, out);
@@ -118,10 +124,10 @@ impl Machine {
         }
     }
 
-    fn is_downstream_leg(&self, id: TunnelId, connection: ConnectionId, stream: StreamId) -> bool {
+    fn is_downstream_leg(&self, id: TunnelId, stream: RequestStream) -> bool {
         self.tunnels
             .get(id)
-            .is_some_and(|tunnel| tunnel.downstream == Leg::Stream { connection, stream })
+            .is_some_and(|tunnel| tunnel.downstream == Leg::Stream(stream))
     }
 
     /// Everything that one receive call took from a target socket.
@@ -137,28 +143,69 @@ impl Machine {
         }
     }
 
-    /// The data stream of a request has something: capsules, or its end.
-    pub(super) fn relay_data(
+    /// The data stream of a request has something: bytes, capsules, or its end.
+    pub(super) fn handle_readable(
         &mut self,
         now: Instant,
-        connection: ConnectionId,
-        stream: StreamId,
+        stream: RequestStream,
         out: &mut impl Outside,
     ) {
-        let Some(id) = self.hub.owner(connection, stream).map(TunnelId::from_bits) else {
+        let Some(id) = self.carriers.owner(stream).map(TunnelId::from_bits) else {
             return;
         };
-        let from_downstream = self.is_downstream_leg(id, connection, stream);
+        match self.tunnels.get(id).map(|tunnel| &tunnel.flow) {
+            Some(Flow::Udp(_)) => self.relay_capsules(now, id, stream, out),
+            Some(Flow::Tcp(_)) => {
+                let direction = match self.is_downstream_leg(id, stream) {
+                    true => Direction::Up,
+                    false => Direction::Down,
+                };
+                self.pump(now, id, direction, out);
+            }
+            None => {}
+        }
+    }
+
+    /// A data stream has room again.
+    pub(super) fn handle_writable(
+        &mut self,
+        now: Instant,
+        stream: RequestStream,
+        out: &mut impl Outside,
+    ) {
+        let Some(id) = self.carriers.owner(stream).map(TunnelId::from_bits) else {
+            return;
+        };
+        let direction = match self.is_downstream_leg(id, stream) {
+            true => Direction::Down,
+            false => Direction::Up,
+        };
+        self.pump(now, id, direction, out);
+    }
+
+    /// Capsules of a UDP tunnel.
+    fn relay_capsules(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        stream: RequestStream,
+        out: &mut impl Outside,
+    ) {
+        let from_downstream = self.is_downstream_leg(id, stream);
         let mut payloads = Vec::new();
         loop {
-            let read = self.hub.recv_data(now, connection, stream);
-            let Some(tunnel) = self.tunnels.get_mut(id) else {
+            let read = self.carriers.recv_data(now, stream, usize::MAX);
+            let Some(Tunnel {
+                flow: Flow::Udp(flow),
+                ..
+            }) = self.tunnels.get_mut(id)
+            else {
                 return;
             };
             let inbound = if from_downstream {
-                &mut tunnel.from_downstream
+                &mut flow.from_downstream
             } else {
-                &mut tunnel.from_upstream
+                &mut flow.from_upstream
             };
             let outcome = match read {
                 RecvData::Data(data) => inbound.handle_data(data, |payload| payloads.push(payload)),
@@ -175,7 +222,7 @@ impl Machine {
                     Err(error) => Err(error),
                 },
                 RecvData::Reset(code) => {
-                    return self.handle_reset(now, connection, stream, code, out);
+                    return self.handle_reset(now, stream, code, out);
                 }
             };
             for payload in payloads.drain(..) {
@@ -214,16 +261,13 @@ impl Machine {
             return SendOutcome::Gone;
         };
         let waits = match tunnel.upstream {
-            Leg::Stream { connection, stream } if matches!(tunnel.state, State::Open) => {
-                Some((connection, stream))
-            }
-            Leg::None | Leg::Stream { .. } | Leg::Socket(_) | Leg::Nested(_) | Leg::Local => None,
+            Leg::Stream(stream) if tunnel.is_open() => Some(stream),
+            Leg::None | Leg::Stream(_) | Leg::Socket(_) => None,
+            Leg::Tcp(_) | Leg::Nested(_) | Leg::Local => None,
         };
         self.relay_upstream(now, id, payload, out);
         match waits {
-            Some((connection, stream)) if self.hub.is_waiting(connection, stream) => {
-                SendOutcome::Queued
-            }
+            Some(stream) if self.carriers.is_waiting(stream) => SendOutcome::Queued,
             Some(_) => SendOutcome::Sent,
             None => SendOutcome::Queued,
         }
@@ -231,11 +275,10 @@ impl Machine {
 
     /// What arrived before the tunnel was open, now that it is.
     pub(super) fn relay_early(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        let early = self
-            .tunnels
-            .get_mut(id)
-            .map(|tunnel| tunnel.early.take())
-            .unwrap_or_default();
+        let early = match self.tunnels.get_mut(id).map(|tunnel| &mut tunnel.flow) {
+            Some(Flow::Udp(flow)) => flow.early.take(),
+            Some(Flow::Tcp(_)) | None => Vec::new(),
+        };
         for payload in early {
             self.relay_upstream(now, id, payload, out);
         }

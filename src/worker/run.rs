@@ -5,24 +5,22 @@
 //!   └────────────────────────────────────────────────────────────────┴─► else: spin a while, arm the timer, park
 //! ```
 
-use super::machine::TcpTag;
-use crate::net::{TcpClose, TcpId, TcpRead};
-use bytes::BytesMut;
-use std::io;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
-use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
+use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
 use super::mailbox::{Address, Letter, Mailbox, PostError};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
 use crate::net::{
-    self, Driver, Network, Outgoing, Received, SocketId, Train, TrainOutcome, Woken, clock,
+    self, Driver, Network, Outgoing, Received, SocketId, TcpClose, TcpEvent, TcpId, TcpRead, Train,
+    TrainOutcome, Woken, clock,
 };
 use crate::transport::quic::HubStats;
 
@@ -59,6 +57,17 @@ pub trait App {
         _now: Instant,
         _socket: (SocketId, u32),
         _received: Received,
+        _machine: &mut Machine,
+        _out: &mut World<'_>,
+    ) {
+    }
+
+    /// Something happened to a TCP socket of ours, tagged [`TcpTag::App`].
+    fn handle_tcp(
+        &mut self,
+        _now: Instant,
+        _socket: (TcpId, u32),
+        _event: TcpEvent,
         _machine: &mut Machine,
         _out: &mut World<'_>,
     ) {
@@ -175,6 +184,10 @@ impl Outside for World<'_> {
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag) {
         self.driver.set_tcp_tag(socket, tag.to_bits());
     }
+
+    fn local_ip_towards(&mut self, peer: SocketAddr) -> Option<IpAddr> {
+        net::local_ip_towards(peer)
+    }
 }
 
 /// Everything that a worker thread owns.
@@ -231,13 +244,15 @@ impl<A: App> Worker<A> {
                 inbox.push((socket, Tag::from_bits(tag), received));
             });
             let now = clock::now();
-            if !inbox.is_empty() {
+            if !inbox.is_empty() || self.driver.has_tcp_events() {
                 last_input = now;
             }
             // Every turn reads the mailbox until it is empty, so it does not matter what woke the worker.
             match self.turn(now, &mut inbox, &io) {
                 Next::End => return Ok((self.report(io), self.app)),
-                Next::Wait if !more && now >= last_input + self.spin => {
+                Next::Wait
+                    if !more && !self.driver.has_tcp_events() && now >= last_input + self.spin =>
+                {
                     let _woken = self.park().await?;
                 }
                 Next::Wait | Next::GoOn => {
@@ -279,6 +294,17 @@ impl<A: App> Worker<A> {
                 }
                 Tag::Listener(_) | Tag::Dialler | Tag::Target(_) => {
                     machine.handle_received(now, socket, tag, received, &mut world);
+                }
+            }
+        }
+        // The tag is that of this moment, and what was closed a moment ago brings nothing more.
+        while let Some((socket, tag, event)) = world.driver.poll_tcp(now) {
+            match TcpTag::from_bits(tag) {
+                TcpTag::App(number) => {
+                    app.handle_tcp(now, (socket, number), event, machine, &mut world);
+                }
+                tag @ (TcpTag::Target(_) | TcpTag::Listener(_) | TcpTag::Carrier(_)) => {
+                    machine.handle_tcp(now, socket, tag, event, &mut world);
                 }
             }
         }

@@ -38,6 +38,10 @@ counters! {
         downstream_datagrams,
         /// Their bytes.
         downstream_bytes,
+        /// Bytes of TCP relayed towards the target.
+        tcp_upstream_bytes,
+        /// Bytes of TCP relayed towards the client.
+        tcp_downstream_bytes,
         /// Datagrams with an unknown Context ID, or none.
         dropped_context,
         /// Payloads that came before the tunnel was open and found its hold full.

@@ -4,20 +4,24 @@
 //!   handle_received*  handle_resolved*  ─► turn: expire ─ advance ─ relay ─► poll_local ─► flush
 //! ```
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use quinn_proto::StreamId;
 
 use super::drain::Drain;
-use super::leg::{State, Tunnel};
-use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag};
-use crate::client::PoolEvent;
+use super::leg::{Flow, State, Tunnel};
+use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
+use super::splice::Direction;
+use crate::client::{DialId, Failed, PoolEvent};
 use crate::error::{Abort, Refusal};
 use crate::http::h3;
-use crate::net::{Received, SocketId, Train, ends_socket};
+use crate::net::{Received, SocketId, TcpClose, TcpEvent, TcpId, Train, ends_socket};
 use crate::policy::resolve::Resolution;
-use crate::transport::quic::{CloseReason, ConnectionId, Event, Link};
+use crate::transport::carriers::{ConnectionId, RequestStream};
+use crate::transport::quic::{self, Event};
+use crate::transport::tcp::{self, ByteLink};
 use crate::tunnel::TunnelId;
 
 impl Machine {
@@ -39,7 +43,8 @@ impl Machine {
                 }
             }
             (Tag::Dialler, Received::Train(train)) => {
-                self.hub
+                self.carriers
+                    .quic
                     .handle_train(now, self.dialler.0, socket, train, out);
             }
             (Tag::Target(tunnel), Received::Train(train)) => {
@@ -68,7 +73,9 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         if let Some(&endpoint) = self.listeners.get(listener as usize) {
-            self.hub.handle_train(now, endpoint, socket, train, out);
+            self.carriers
+                .quic
+                .handle_train(now, endpoint, socket, train, out);
         }
     }
 
@@ -124,9 +131,8 @@ impl Machine {
         match asker {
             Resolve::Tunnel(tunnel) => self.handle_target_resolved(now, tunnel, resolution, out),
             Resolve::Hop(hop) => {
-                let link = Link::Socket(self.dialler.1);
                 self.pool
-                    .handle_resolved(now, hop, resolution, link, &mut self.hub);
+                    .handle_resolved(now, hop, resolution, &mut self.carriers);
                 self.handle_pool_events(now, out);
             }
         }
@@ -135,9 +141,10 @@ impl Machine {
     /// Does everything that is due and can be done without new input. Ends with nothing left but to poll local
     /// events and to flush.
     pub fn turn(&mut self, now: Instant, out: &mut impl Outside) {
-        self.hub.expire(now);
+        self.carriers.expire(now);
         self.expire_tunnels(now, out);
-        self.pool.expire(now, &mut self.hub);
+        self.pool.expire(now, &mut self.carriers);
+        self.resume_pumps(now, out);
         self.settle(now, out);
         self.progress_drain(now, out);
     }
@@ -146,21 +153,25 @@ impl Machine {
     fn settle(&mut self, now: Instant, out: &mut impl Outside) {
         loop {
             self.handle_events(now, out);
-            if let Some(id) = self.hub.next_touched() {
-                self.hub.advance(now, id);
+            if let Some(id) = self.carriers.quic.next_touched() {
+                self.carriers.quic.advance(now, id);
                 // A connection that ends ends its tunnels, so the datagrams that came along go first.
-                if !self.hub.is_open(id) {
+                if !self.carriers.quic.is_open(id) {
                     self.relay_datagrams(now, id, out);
                 }
                 self.handle_events(now, out);
                 self.relay_datagrams(now, id, out);
             }
-            // The same goes for a stream.
-            while let Some((id, stream)) = self.readable.pop_front() {
-                self.relay_data(now, id, stream, out);
+            if let Some(id) = self.carriers.tcp.next_touched() {
+                self.carriers.tcp.advance(now, id, out);
+                self.handle_events(now, out);
             }
-            while let Some((id, stream, code)) = self.stopped.pop_front() {
-                self.handle_stopped(now, id, stream, code, out);
+            // The same goes for a stream.
+            while let Some(stream) = self.readable.pop_front() {
+                self.handle_readable(now, stream, out);
+            }
+            while let Some((stream, code)) = self.stopped.pop_front() {
+                self.handle_stopped(now, stream, code, out);
             }
             if !self.has_news() {
                 return;
@@ -169,7 +180,7 @@ impl Machine {
     }
 
     fn has_news(&self) -> bool {
-        self.hub.has_touched() || self.pool.has_events()
+        self.carriers.has_touched() || self.pool.has_events()
     }
 
     /// The next thing that a local user has to know.
@@ -185,12 +196,24 @@ impl Machine {
             self.stats.target_errors += 1;
             self.abort(now, tunnel, Abort::TargetUnreachable, out);
         }
-        self.hub.flush(now, out);
+        self.carriers.flush(now, out);
+        self.pass_nested_output(now, out);
+    }
+
+    /// What nested connections on HTTP/2 and HTTP/1.1 have written leaves through the tunnels that they live in, outer
+    /// ones behind inner ones.
+    fn pass_nested_output(&mut self, now: Instant, out: &mut impl Outside) {
+        while let Some(inner) = self.carriers.tcp.next_output() {
+            if let Some(tunnel) = self.carrier_tunnel(ConnectionId::Tcp(inner)) {
+                self.pump(now, tunnel, Direction::Up, out);
+            }
+            self.carriers.flush(now, out);
+        }
     }
 
     /// Whether a turn has work left that waits for no deadline.
     pub fn is_busy(&self) -> bool {
-        self.has_news() || !self.local.is_empty()
+        self.has_news() || !self.local.is_empty() || !self.resume.is_empty()
     }
 
     /// When [`Machine::turn`] has work at the earliest.
@@ -202,48 +225,57 @@ impl Machine {
             Drain::No | Drain::Done => None,
         };
         let pool = self.pool.next_timeout();
-        [self.hub.next_timeout(), tunnels, pool, drain]
+        [self.carriers.next_timeout(), tunnels, pool, drain]
             .into_iter()
             .flatten()
             .min()
     }
 
     fn handle_events(&mut self, now: Instant, out: &mut impl Outside) {
-        while let Some((id, event)) = self.hub.poll_event() {
+        while let Some((id, event)) = self.carriers.quic.poll_event() {
             match event {
                 Event::Connected => {}
                 Event::Closed { reason, bound } => {
-                    self.handle_connection_closed(now, id, &reason, bound, out);
+                    let streams = bound.into_iter();
+                    let bound =
+                        streams.map(|(stream, owner)| (RequestStream::Quic(id, stream), owner));
+                    let failed = Failed::Quic(&reason);
+                    self.handle_connection_closed(now, ConnectionId::Quic(id), failed, bound, out);
                 }
                 Event::Http(event) => self.handle_http(now, id, event, out),
             }
         }
+        while let Some((id, event)) = self.carriers.tcp.poll_event() {
+            self.handle_tcp_carrier(now, id, event, out);
+        }
         self.handle_pool_events(now, out);
     }
 
+    /// What happened on HTTP/3.
     fn handle_http(
         &mut self,
         now: Instant,
-        id: ConnectionId,
+        id: quic::ConnectionId,
         event: h3::Event,
         out: &mut impl Outside,
     ) {
+        let on = |stream| RequestStream::Quic(id, stream);
+        let connection = ConnectionId::Quic(id);
         match event {
-            h3::Event::Settings(_) => self.pool.handle_settings(now, id, &mut self.hub),
+            h3::Event::Settings(_) => self.pool.handle_ready(now, connection, &mut self.carriers),
             // What came in the same packet as a head is not announced again.
             h3::Event::Request { id: stream, head } => {
-                self.handle_request(now, id, stream, &head, out);
-                self.readable.push_back((id, stream));
+                self.handle_request(now, on(stream), &head, out);
+                self.readable.push_back(on(stream));
             }
             h3::Event::Response { id: stream, head } => {
-                self.handle_response(now, id, stream, head, out);
-                self.readable.push_back((id, stream));
+                self.handle_response(now, on(stream), head, out);
+                self.readable.push_back(on(stream));
             }
-            h3::Event::Readable { id: stream } => self.readable.push_back((id, stream)),
-            h3::Event::Reset { id: stream, code } => self.handle_reset(now, id, stream, code, out),
-            h3::Event::Stopped { id: stream, code } => {
-                self.stopped.push_back((id, stream, code));
-            }
+            h3::Event::Readable { id: stream } => self.readable.push_back(on(stream)),
+            h3::Event::Writable { id: stream } => self.handle_writable(now, on(stream), out),
+            h3::Event::Reset { id: stream, code } => self.handle_reset(now, on(stream), code, out),
+            h3::Event::Stopped { id: stream, code } => self.stopped.push_back((on(stream), code)),
             h3::Event::Aborted { id: stream, reason } => {
                 match reason {
                     h3::Abort::NotProcessed => {}
@@ -253,11 +285,117 @@ impl Machine {
                     | h3::Abort::DatagramUnexpected => self.stats.requests_malformed += 1,
                 }
                 tracing::debug!(%reason, "a request stream was aborted");
-                self.handle_aborted(now, id, stream, &reason, out);
+                self.handle_aborted(now, on(stream), &reason, out);
             }
-            h3::Event::Writable { .. } => {}
-            h3::Event::StreamsAvailable => self.pool.handle_streams(now, id, &mut self.hub),
-            h3::Event::GoAway { .. } => self.pool.handle_goaway(now, id, &mut self.hub),
+            h3::Event::StreamsAvailable => {
+                self.pool
+                    .handle_streams(now, connection, &mut self.carriers);
+            }
+            h3::Event::GoAway { .. } => {
+                self.pool.handle_goaway(now, connection, &mut self.carriers)
+            }
+        }
+    }
+
+    /// What happened on HTTP/2 or HTTP/1.1.
+    fn handle_tcp_carrier(
+        &mut self,
+        now: Instant,
+        id: tcp::ConnectionId,
+        event: tcp::Event,
+        out: &mut impl Outside,
+    ) {
+        let on = |stream| RequestStream::Tcp(id, stream);
+        let connection = ConnectionId::Tcp(id);
+        match event {
+            tcp::Event::Connected(_) => self.pool.handle_ready(now, connection, &mut self.carriers),
+            tcp::Event::Request { stream, head } => {
+                self.handle_request(now, on(stream), &head, out);
+                self.readable.push_back(on(stream));
+            }
+            tcp::Event::Response { stream, head } => {
+                self.handle_response(now, on(stream), head, out);
+                self.readable.push_back(on(stream));
+            }
+            tcp::Event::Readable { stream } => self.readable.push_back(on(stream)),
+            tcp::Event::Writable { stream } => self.handle_writable(now, on(stream), out),
+            tcp::Event::Reset { stream, code } => self.handle_reset(now, on(stream), code, out),
+            tcp::Event::Malformed => self.stats.requests_malformed += 1,
+            tcp::Event::StreamsAvailable => {
+                self.pool
+                    .handle_streams(now, connection, &mut self.carriers);
+            }
+            tcp::Event::GoAway => self.pool.handle_goaway(now, connection, &mut self.carriers),
+            tcp::Event::Closed { reason, bound } => {
+                let streams = bound.into_iter();
+                let bound = streams.map(|(stream, owner)| (on(stream), owner));
+                let failed = Failed::Tcp(&reason);
+                self.handle_connection_closed(now, connection, failed, bound, out);
+            }
+        }
+    }
+
+    /// Something happened to a TCP socket.
+    pub fn handle_tcp(
+        &mut self,
+        now: Instant,
+        socket: TcpId,
+        tag: TcpTag,
+        event: TcpEvent,
+        out: &mut impl Outside,
+    ) {
+        match (tag, event) {
+            (TcpTag::Listener(number), TcpEvent::Accepted { socket, peer }) => {
+                self.accept(now, number, socket, peer, out);
+            }
+            (TcpTag::Carrier(id), TcpEvent::Failed(error)) => {
+                self.carriers.tcp.handle_failed(id, &error);
+            }
+            (TcpTag::Carrier(id), TcpEvent::Connected | TcpEvent::Ready { .. }) => {
+                self.carriers.tcp.handle_ready(id);
+            }
+            (TcpTag::Target(id), TcpEvent::Connected) => {
+                self.handle_target_connected(now, id, socket, out);
+            }
+            (TcpTag::Target(id), TcpEvent::Failed(error)) => {
+                self.handle_target_failed(now, id, socket, &error, out);
+            }
+            (TcpTag::Target(id), TcpEvent::Ready { .. }) => {
+                // Either direction may go on: the socket is the source of one and the sink of the other.
+                for direction in Direction::BOTH {
+                    self.pump(now, id, direction, out);
+                }
+            }
+            (TcpTag::App(_), _)
+            | (TcpTag::Listener(_), _)
+            | (TcpTag::Target(_) | TcpTag::Carrier(_), TcpEvent::Accepted { .. }) => {}
+        }
+    }
+
+    /// A client connected.
+    fn accept(
+        &mut self,
+        now: Instant,
+        number: u32,
+        socket: TcpId,
+        peer: SocketAddr,
+        out: &mut impl Outside,
+    ) {
+        let Some(tls) = self
+            .tcp_listeners
+            .get(number as usize)
+            .and_then(Option::as_ref)
+        else {
+            return out.close(socket, TcpClose::Abort);
+        };
+        // A connection that a limit refuses is closed and counted by the hub.
+        if let Some(id) = self
+            .carriers
+            .tcp
+            .accept(now, socket, peer, Arc::clone(tls), out)
+        {
+            out.set_tcp_tag(socket, TcpTag::Carrier(id));
+            self.carriers.tcp.handle_ready(id);
         }
     }
 
@@ -266,49 +404,89 @@ impl Machine {
             match event {
                 PoolEvent::Opened {
                     tunnel,
-                    connection,
+                    ticket,
                     stream,
-                } => {
-                    self.handle_pooled(now, tunnel, connection, stream);
-                }
-                PoolEvent::Failed { tunnel, refusal } => {
-                    self.refuse(now, tunnel, refusal, None, out);
-                }
+                } => self.handle_pooled(now, tunnel, ticket, stream),
+                PoolEvent::Failed {
+                    tunnel,
+                    ticket,
+                    refusal,
+                } => self.handle_pool_failed(now, tunnel, ticket, refusal, out),
                 PoolEvent::Resolve { hop, name } => match name.parse() {
                     Ok(address) => {
-                        let link = Link::Socket(self.dialler.1);
                         self.pool
-                            .handle_resolved(now, hop, Ok(vec![address]), link, &mut self.hub);
+                            .handle_resolved(now, hop, Ok(vec![address]), &mut self.carriers);
                     }
                     Err(_) => {
                         if !out.resolve(&name, Resolve::Hop(hop)) {
                             self.stats.resolves_refused += 1;
-                            self.pool.handle_unreachable(now, hop, Refusal::Overloaded);
+                            self.pool.handle_unresolved(now, hop, Refusal::Overloaded);
                         }
                     }
                 },
-                PoolEvent::Nest { hop, via, target } => self.nest(now, hop, via, target),
+                PoolEvent::Connect { dial, address } => self.dial_tcp(now, dial, address, out),
+                PoolEvent::Nest {
+                    dial,
+                    via,
+                    target,
+                    kind,
+                } => self.nest(now, dial, via, target, kind, out),
             }
         }
+    }
+
+    /// Starts a TCP connection to a next hop, and TLS behind it.
+    fn dial_tcp(
+        &mut self,
+        now: Instant,
+        dial: DialId,
+        address: SocketAddr,
+        out: &mut impl Outside,
+    ) {
+        let refusal = match out.connect_tcp(address, TcpTag::App(0)) {
+            Ok(socket) => {
+                let link = ByteLink::Socket(socket);
+                match self
+                    .pool
+                    .connect_tcp(now, dial.hop, link, &mut self.carriers)
+                {
+                    Ok(connection) => {
+                        if let ConnectionId::Tcp(id) = connection {
+                            out.set_tcp_tag(socket, TcpTag::Carrier(id));
+                        }
+                        return self.pool.handle_connecting(dial, connection);
+                    }
+                    Err(refusal) => {
+                        out.close(socket, TcpClose::Abort);
+                        refusal
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot open a socket to the next hop");
+                Refusal::Unroutable
+            }
+        };
+        self.pool
+            .handle_unreachable(now, dial, refusal, &mut self.carriers);
     }
 
     fn handle_connection_closed(
         &mut self,
         now: Instant,
         id: ConnectionId,
-        reason: &CloseReason,
-        bound: Vec<(StreamId, u64)>,
+        failed: Failed<'_>,
+        bound: impl Iterator<Item = (RequestStream, u64)>,
         out: &mut impl Outside,
     ) {
-        tracing::debug!(?reason, "a connection is over");
-        let link = Link::Socket(self.dialler.1);
+        tracing::debug!(reason = ?failed, "a connection is over");
         self.pool
-            .handle_closed(now, id, reason, link, &mut self.hub);
+            .handle_closed(now, id, &failed, &mut self.carriers);
         if let Some(carrier) = self.nested.remove(&id) {
             self.abort(now, carrier, Abort::ClientClosed, out);
         }
         for (stream, owner) in bound {
-            self.handle_stream_lost(now, id, stream, TunnelId::from_bits(owner), out);
+            self.stream_failed(now, TunnelId::from_bits(owner), stream, None, out);
         }
     }
 
@@ -335,9 +513,15 @@ impl Machine {
             let Some(tunnel) = self.tunnels.get(id) else {
                 continue;
             };
-            match tunnel.state {
+            let overdue = tunnel.open_until <= now;
+            match &tunnel.state {
+                State::Open if self.is_done(id) => self.complete(now, id, out),
                 State::Open => {
-                    let due = tunnel.last_active + self.limits.tunnel_idle;
+                    let idle = match tunnel.flow {
+                        Flow::Udp(_) => self.limits.tunnel_idle,
+                        Flow::Tcp(_) => self.limits.tcp_idle,
+                    };
+                    let due = tunnel.last_active + idle;
                     if due > now {
                         self.arm(id, due);
                     } else {
@@ -346,8 +530,18 @@ impl Machine {
                     }
                 }
                 State::Resolving { .. } => self.refuse(now, id, Refusal::DnsTimeout, None, out),
-                State::Pooled { .. } => self.refuse(now, id, Refusal::ConnectTimeout, None, out),
-                State::Requested { .. } => self.refuse(now, id, Refusal::NextHopTimeout, None, out),
+                State::Connecting(_) if overdue => {
+                    self.refuse(now, id, Refusal::ConnectTimeout, None, out);
+                }
+                State::Connecting(_) => self.try_addresses(now, id, out),
+                State::Racing(race) if overdue => {
+                    let refusal = match race.has_asked() {
+                        true => Refusal::NextHopTimeout,
+                        false => Refusal::ConnectTimeout,
+                    };
+                    self.refuse(now, id, refusal, None, out);
+                }
+                State::Racing(_) => self.handle_head_start_over(now, id, out),
             }
         }
     }

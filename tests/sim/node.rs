@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use bauta::client::{Hop, HopId, Pool, PoolLimits};
+use bauta::client::{Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
 use bauta::config::{self, Checked, Environment};
 use bauta::error::Refusal;
 use bauta::handler::Handler;
@@ -20,15 +20,19 @@ use bauta::http::request::ResponseHead;
 use bauta::net::steer::Steer;
 use bauta::net::{Network, Outgoing, Received, SocketId};
 use bauta::policy::Policy;
-use bauta::server::Server;
+use bauta::server::{Server, Services};
+use bauta::transport::carriers::Carriers;
 use bauta::transport::quic::Hub;
 use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
+use bauta::transport::tcp::TcpHub;
 use bauta::transport::tls::{
     ClientTls, DevCa, Trust, client_config, quic_client, quic_server, server_config,
+    tcp_client_config, tcp_server_config,
 };
 use bauta::tunnel::TunnelId;
-use bauta::wire::template::{PathTemplate, Template};
-use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits};
+use bauta::wire::carrier::Carrier;
+use bauta::wire::template::Template;
+use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
 use bauta::worker::{LocalEvent, Machine, Setup, Tag};
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
@@ -114,6 +118,13 @@ impl Settings {
         Hub::new(hub_limits(&self.checked), h3_config(&self.checked))
     }
 
+    fn tcp_server_config(&self) -> Arc<rustls::ServerConfig> {
+        let tls = tcp_server_config(&self.identity.identity, false).expect("a working provider");
+        let mut config = rustls::ServerConfig::clone(&tls);
+        config.time_provider = Arc::new(Calendar);
+        Arc::new(config)
+    }
+
     fn server_config(&self) -> Arc<ServerConfig> {
         let tls = server_config(&self.identity.identity, false).expect("a working provider");
         let crypto: Arc<dyn crypto::ServerConfig> = quic_server(tls).expect("AES-128");
@@ -126,19 +137,38 @@ impl Settings {
 }
 
 /// TLS of a client that trusts [`CA`].
-pub(crate) fn client_crypto() -> Arc<dyn crypto::ClientConfig> {
+fn hop_tls() -> HopTls {
     let tls = ClientTls::new(Trust::Pem(CA.ca_pem.clone()));
-    let mut config = rustls::ClientConfig::clone(&client_config(&tls).expect("an authority"));
-    config.time_provider = Arc::new(Calendar);
-    quic_client(Arc::new(config)).expect("AES-128")
+    let config = |carrier| {
+        let config = match carrier {
+            Carrier::H3 => client_config(&tls),
+            Carrier::H2 | Carrier::H1 => tcp_client_config(&tls, carrier),
+        };
+        let mut config = rustls::ClientConfig::clone(&config.expect("an authority"));
+        config.time_provider = Arc::new(Calendar);
+        Arc::new(config)
+    };
+    HopTls {
+        quic: quic_client(config(Carrier::H3)).expect("AES-128"),
+        h2: config(Carrier::H2),
+        h1: config(Carrier::H1),
+    }
+}
+
+/// QUIC's part of it.
+pub(crate) fn client_crypto() -> Arc<dyn crypto::ClientConfig> {
+    hop_tls().quic
 }
 
 /// A relay as its clients know it.
 pub(crate) fn hop(name: &str) -> Hop {
     Hop {
-        template: Template::default_for(name).expect("a host name"),
-        crypto: client_crypto(),
-        crypto_hash: 1,
+        udp: Template::default_for(name).expect("a host name"),
+        tcp: Template::default_tcp_for(name).expect("a host name"),
+        tcp_form: TcpForm::default(),
+        carriers: vec![Carrier::H3],
+        tls: hop_tls(),
+        tls_hash: 1,
         headers: Default::default(),
     }
 }
@@ -170,7 +200,7 @@ pub(crate) struct MachineNode {
     pub(crate) listener: Option<SocketId>,
     pub(crate) dialler: SocketId,
     /// Where the machine's route leads.
-    pub(crate) hop: Option<HopId>,
+    pub(crate) hop: Option<RouteId>,
     pub(crate) tunnels: BTreeMap<TunnelId, Local>,
     inbox: Vec<(SocketId, u64, Received)>,
 }
@@ -219,7 +249,11 @@ impl MachineNode {
         });
         let dialler_endpoint = hub.add_endpoint(endpoint(net, None));
         let dialler = net.bind(node, None, Tag::Dialler.to_bits());
-        let mut pool = Pool::new(settings.pool, dialler_endpoint, settings.options());
+        let mut pool = Pool::new(
+            settings.pool,
+            (dialler_endpoint, dialler),
+            settings.options(),
+        );
         let hop = (!role.hops.is_empty()).then(|| pool.add_route(role.hops));
         let own = listener
             .map(|_| SocketAddr::new(net.ip(node), RELAY_PORT))
@@ -233,10 +267,18 @@ impl MachineNode {
             Some(_) => Handler::Chain(policy),
             None => Handler::Direct(policy),
         };
-        let templates = vec![PathTemplate::well_known()];
-        let server = Server::new(&settings.checked.name, templates, Vec::new(), handler);
+        let server = Server::new(
+            &settings.checked.name,
+            Services::default(),
+            Vec::new(),
+            handler,
+        );
         let machine = Machine::new(Setup {
-            hub,
+            carriers: Carriers {
+                quic: hub,
+                tcp: TcpHub::new(tcp_hub_limits(&settings.checked)),
+            },
+            tcp_listeners: vec![role.listens.then(|| settings.tcp_server_config())],
             listeners,
             dialler: (dialler_endpoint, dialler),
             pool,
@@ -290,15 +332,16 @@ impl MachineNode {
                 let again = self.tunnels.entry(id).or_default().opened.replace(now);
                 assert_eq!(again, None, "a tunnel opens once");
             }
-            LocalEvent::Refused(id, refusal, head) => {
+            LocalEvent::Refused(id, refused) => {
                 let again = self
                     .tunnels
                     .entry(id)
                     .or_default()
                     .refused
-                    .replace((refusal, head));
+                    .replace((refused.refusal, refused.response));
                 assert_eq!(again, None, "a tunnel is refused once");
             }
+            LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
             LocalEvent::Payload(id, payload) => {
                 let local = self.tunnels.entry(id).or_default();
                 assert!(local.is_open(), "payloads come while the tunnel is open");

@@ -230,4 +230,8 @@ impl Outside for World<'_> {
     }
 
     fn set_tcp_tag(&mut self, _: TcpId, _: TcpTag) {}
+
+    fn local_ip_towards(&mut self, _: SocketAddr) -> Option<IpAddr> {
+        None
+    }
 }

@@ -5,20 +5,24 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use bauta::client::{HopId, Pool};
+use bauta::client::{Pool, RouteId};
 use bauta::config::{self, Environment};
 use bauta::handler::Handler;
 use bauta::net::steer::Steer;
 use bauta::net::{Received, SocketId, Train};
 use bauta::policy::Policy;
-use bauta::server::Server;
+use bauta::server::{Server, Services};
+use bauta::transport::carriers::Carriers;
 use bauta::transport::quic::Hub;
 use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
+use bauta::transport::tcp::TcpHub;
 use bauta::transport::tls::{DevCa, Trust, quic_server, server_config};
 use bauta::tunnel::TunnelId;
 use bauta::wire::target::Target;
 use bauta::wire::template::{PathTemplate, Template};
-use bauta::worker::build::{h3_config, hops, hub_limits, machine_limits, pool_limits};
+use bauta::worker::build::{
+    h3_config, hops, hub_limits, machine_limits, pool_limits, tcp_hub_limits,
+};
 use bauta::worker::{LocalEvent, Machine, Setup, Tag};
 use bytes::Bytes;
 use quinn_proto::{ServerConfig, crypto};
@@ -30,7 +34,7 @@ pub(crate) struct Node {
     pub(crate) machine: Machine,
     id: NodeId,
     /// Where the machine's route leads.
-    hop: Option<HopId>,
+    hop: Option<RouteId>,
     is_client: bool,
     inbox: Vec<(SocketId, Tag, Train)>,
     pub(crate) events: Events,
@@ -55,7 +59,10 @@ impl Events {
                 self.delivered += 1;
                 self.delivered_bytes += payload.len() as u64;
             }
-            LocalEvent::Refused(..) | LocalEvent::Closed(_) => {
+            LocalEvent::Refused(..)
+            | LocalEvent::Closed(_)
+            | LocalEvent::Readable(_)
+            | LocalEvent::Writable(_) => {
                 panic!("tunnels open and stay open: {event:?}");
             }
         }
@@ -97,7 +104,7 @@ impl Node {
             Vec::new()
         };
         let dialler = (endpoint(None), net.bind(id, Tag::Dialler));
-        let mut pool = Pool::new(pool_limits(&checked), dialler.0, options);
+        let mut pool = Pool::new(pool_limits(&checked), dialler, options);
         let hop = next.map(|next| {
             let template = Template::default_for(&next.to_string()).expect("an address");
             let route = hops(vec![template], Trust::DangerousAnybody, &[]);
@@ -111,14 +118,22 @@ impl Node {
             Some(_) => Handler::Chain(policy),
             None => Handler::Direct(policy),
         };
-        let templates = vec![PathTemplate::well_known()];
+        let services = Services {
+            udp: vec![PathTemplate::well_known()],
+            tcp: Vec::new(),
+            classic: false,
+        };
         let machine = Machine::new(Setup {
-            hub,
+            carriers: Carriers {
+                quic: hub,
+                tcp: TcpHub::new(tcp_hub_limits(&checked)),
+            },
+            tcp_listeners: Vec::new(),
             listeners,
             dialler,
             pool,
             route: hop,
-            server: Server::new(&checked.name, templates, Vec::new(), handler),
+            server: Server::new(&checked.name, services, Vec::new(), handler),
             steer: (steer, 0),
             limits: machine_limits(&checked),
         });

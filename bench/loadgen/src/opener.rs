@@ -4,7 +4,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use bauta::client::{Hop, HopId};
+use bauta::client::{Hop, RouteId};
 use bauta::program::threads::Workers;
 use bauta::wire::target::Target;
 use bauta::worker::build::Plan;
@@ -49,7 +49,7 @@ impl Opening {
         let routes = (0..connections).map(|number| {
             // Hops that differ in what stands for their trust never share a connection.
             let apart = hops.iter().cloned().map(|mut hop| {
-                hop.crypto_hash = hop.crypto_hash.wrapping_add(number.into());
+                hop.tls_hash = hop.tls_hash.wrapping_add(number.into());
                 hop
             });
             apart.collect()
@@ -116,7 +116,7 @@ impl Drop for Opening {
 struct Opener {
     /// One route per connection, until they are known to the machine.
     hops: Vec<Vec<Hop>>,
-    routes: Vec<HopId>,
+    routes: Vec<RouteId>,
     target: Target,
     orders: Receiver<Order>,
     news: Sender<Result<(), String>>,
@@ -152,16 +152,13 @@ impl App for Opener {
                     self.say(Ok(()));
                 }
             }
-            LocalEvent::Refused(_, refusal, response) => {
-                self.say(Err(bauta::program::udp::explain(
-                    refusal,
-                    response.as_deref(),
-                )));
+            LocalEvent::Refused(_, refused) => {
+                self.say(Err(bauta::program::udp::explain(&refused)));
             }
             // Told of those that we close, too.
             LocalEvent::Closed(_) if self.order.is_some_and(|order| order.close) => {}
             LocalEvent::Closed(_) => self.say(Err("the relay ended a tunnel".to_owned())),
-            LocalEvent::Payload(..) => {}
+            LocalEvent::Payload(..) | LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
         }
     }
 

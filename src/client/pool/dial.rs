@@ -1,38 +1,106 @@
 //! How a connection to a hop comes to be, or does not: resolve or nest, shake hands, back off.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn_proto::ClientConfig;
 
-use super::super::failure::refusal_of;
-use super::{Dial, HopId, Pool, PoolEvent, RESOLVE_WITHIN};
+use super::super::failure::Failed;
+use super::{DialId, HopId, Pool, PoolEvent, RESOLVE_WITHIN};
+use crate::client::TunnelKind;
 use crate::error::Refusal;
 use crate::policy::resolve::{Resolution, ResolveError};
-use crate::transport::quic::{CloseReason, ConnectionId, Hub, Link};
+use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
+use crate::transport::quic::Link;
+use crate::transport::tcp::ByteLink;
+use crate::wire::carrier::Carrier;
+
+/// How long an address may be silent before the next one is tried as well (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// One attempt to get a connection.
+#[derive(Debug)]
+pub(super) struct Dial {
+    number: u64,
+    stage: Stage,
+    /// Those that were not tried.
+    addresses: VecDeque<SocketAddr>,
+    /// Handshakes under way.
+    connections: Vec<ConnectionId>,
+    /// Why the last one of them failed.
+    refusal: Refusal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Resolving {
+        until: Instant,
+    },
+    Tunnelling,
+    Handshaking {
+        /// When the next address gets its turn.
+        next: Instant,
+    },
+}
+
+impl Dial {
+    /// Whether a connection is one of its handshakes.
+    pub(super) fn has(&self, connection: ConnectionId) -> bool {
+        self.connections.contains(&connection)
+    }
+
+    /// The handshakes beside the one that won.
+    pub(super) fn others(self, winner: ConnectionId) -> impl Iterator<Item = ConnectionId> {
+        self.connections
+            .into_iter()
+            .filter(move |connection| *connection != winner)
+    }
+}
 
 impl Pool {
     pub(super) fn dial(&mut self, now: Instant, hop: HopId) {
         let until = now + RESOLVE_WITHIN;
+        let number = self.number();
+        let dial = DialId { hop, number };
         let entry = &mut self.entries[hop.0 as usize];
-        let event = match entry.via {
+        let asked = entry
+            .dials
+            .iter()
+            .any(|dial| matches!(dial.stage, Stage::Resolving { .. }));
+        let stage = match entry.via {
             Some(via) => {
-                entry.dial = Dial::Tunnelling;
-                PoolEvent::Nest {
-                    hop,
+                let kind = match entry.carrier {
+                    Carrier::H3 => TunnelKind::Udp,
+                    Carrier::H2 | Carrier::H1 => TunnelKind::TCP,
+                };
+                let target = entry.hop.target();
+                self.events.push_back(PoolEvent::Nest {
+                    dial,
                     via,
-                    target: entry.hop.target(),
-                }
+                    target,
+                    kind,
+                });
+                Stage::Tunnelling
             }
             None => {
-                entry.dial = Dial::Resolving { until };
-                let name = entry.hop.server_name();
-                self.wake_at(until);
-                PoolEvent::Resolve { hop, name }
+                // One answer serves every dial that waits for it.
+                if !asked {
+                    let name = entry.hop.server_name();
+                    self.events.push_back(PoolEvent::Resolve { hop, name });
+                }
+                Stage::Resolving { until }
             }
         };
-        self.events.push_back(event);
+        entry.dials.push(Dial {
+            number,
+            stage,
+            addresses: VecDeque::new(),
+            connections: Vec::new(),
+            refusal: Refusal::DestinationUnavailable,
+        });
+        self.wake_at(until);
     }
 
     /// The answer to [`PoolEvent::Resolve`].
@@ -41,32 +109,98 @@ impl Pool {
         now: Instant,
         hop: HopId,
         resolution: Resolution,
-        socket: Link,
-        hub: &mut Hub,
+        carriers: &mut Carriers,
     ) {
+        let resolution = match resolution {
+            Ok(addresses) if addresses.is_empty() => Err(ResolveError::NoRecords),
+            other => other,
+        };
+        let addresses = match resolution {
+            Ok(addresses) => addresses,
+            Err(error) => return self.handle_unresolved(now, hop, error.into()),
+        };
         let entry = &mut self.entries[hop.0 as usize];
-        if !matches!(entry.dial, Dial::Resolving { .. }) {
-            return;
-        }
-        let port = entry.hop.template.port();
-        match resolution {
-            Ok(addresses) if !addresses.is_empty() => {
-                entry.addresses = addresses
-                    .into_iter()
-                    .map(|ip| SocketAddr::new(ip, port))
-                    .collect();
-                self.dial_next_address(now, hop, socket, hub);
+        let port = entry.hop.udp.port();
+        let mut dials = Vec::new();
+        for dial in &mut entry.dials {
+            if matches!(dial.stage, Stage::Resolving { .. }) {
+                let addresses = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
+                dial.addresses = addresses.collect();
+                dial.stage = Stage::Handshaking { next: now };
+                dials.push(DialId {
+                    hop,
+                    number: dial.number,
+                });
             }
-            Ok(_) => self.fail(now, hop, ResolveError::NoRecords.into()),
-            Err(error) => self.fail(now, hop, error.into()),
+        }
+        for dial in dials {
+            self.try_next_address(now, dial, carriers);
         }
     }
 
-    fn dial_next_address(&mut self, now: Instant, hop: HopId, link: Link, hub: &mut Hub) {
-        let entry = &mut self.entries[hop.0 as usize];
-        match entry.addresses.pop_front() {
-            Some(address) => self.connect(now, hop, address, link, hub),
-            None => self.fail(now, hop, Refusal::DestinationUnavailable),
+    /// The answer to [`PoolEvent::Resolve`] when there are no addresses.
+    pub fn handle_unresolved(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
+        let dials = &mut self.entries[hop.0 as usize].dials;
+        let before = dials.len();
+        dials.retain(|dial| !matches!(dial.stage, Stage::Resolving { .. }));
+        if dials.len() < before {
+            self.fail(now, hop, refusal);
+        }
+    }
+
+    fn link(&self) -> Link {
+        Link::Socket(self.dialler.1)
+    }
+
+    fn dial_mut(&mut self, id: DialId) -> Option<&mut Dial> {
+        let dials = &mut self.entries[id.hop.0 as usize].dials;
+        dials.iter_mut().find(|dial| dial.number == id.number)
+    }
+
+    /// Tries addresses until one can be dialled, or none is left.
+    fn try_next_address(&mut self, now: Instant, id: DialId, carriers: &mut Carriers) {
+        let carrier = self.entries[id.hop.0 as usize].carrier;
+        loop {
+            let Some(dial) = self.dial_mut(id) else {
+                return;
+            };
+            dial.stage = Stage::Handshaking {
+                next: now + ATTEMPT_DELAY,
+            };
+            let Some(address) = dial.addresses.pop_front() else {
+                if dial.connections.is_empty() {
+                    let refusal = dial.refusal;
+                    self.fail_dial(now, id, refusal);
+                }
+                return;
+            };
+            self.wake_at(now + ATTEMPT_DELAY);
+            self.entries[id.hop.0 as usize].address = Some(address);
+            match carrier {
+                Carrier::H3 => match self.connect_quic(now, id.hop, address, self.link(), carriers)
+                {
+                    Ok(connection) => return self.handle_connecting(id, connection),
+                    Err(refusal) => self.note_failure(id, refusal),
+                },
+                Carrier::H2 | Carrier::H1 => {
+                    return self
+                        .events
+                        .push_back(PoolEvent::Connect { dial: id, address });
+                }
+            }
+        }
+    }
+
+    fn note_failure(&mut self, id: DialId, refusal: Refusal) {
+        if let Some(dial) = self.dial_mut(id) {
+            dial.refusal = refusal;
+        }
+    }
+
+    /// The answer to [`PoolEvent::Connect`]: the handshake goes on in this connection.
+    pub fn handle_connecting(&mut self, id: DialId, connection: ConnectionId) {
+        if let Some(dial) = self.dial_mut(id) {
+            dial.connections.push(connection);
         }
     }
 
@@ -75,53 +209,108 @@ impl Pool {
     pub fn handle_link(
         &mut self,
         now: Instant,
-        hop: HopId,
-        link: Link,
-        hub: &mut Hub,
+        id: DialId,
+        tunnel: RequestStream,
+        carriers: &mut Carriers,
     ) -> Option<ConnectionId> {
-        if self.entries[hop.0 as usize].dial != Dial::Tunnelling {
+        let dial = self.dial_mut(id)?;
+        if dial.stage != Stage::Tunnelling {
             return None;
         }
-        let address = hub.nested_address();
-        self.connect(now, hop, address, link, hub);
-        match self.entries[hop.0 as usize].dial {
-            Dial::Handshaking(id) => Some(id),
-            Dial::Idle | Dial::Resolving { .. } | Dial::Tunnelling => None,
+        dial.stage = Stage::Handshaking { next: now };
+        let hop = id.hop;
+        let connected = match self.entries[hop.0 as usize].carrier {
+            Carrier::H3 => {
+                let address = carriers.quic.nested_address();
+                self.connect_quic(now, hop, address, Link::Tunnel(tunnel), carriers)
+            }
+            Carrier::H2 | Carrier::H1 => self.connect_tcp(now, hop, ByteLink::Tunnel, carriers),
+        };
+        match connected {
+            Ok(connection) => {
+                self.handle_connecting(id, connection);
+                Some(connection)
+            }
+            Err(refusal) => {
+                self.fail_dial(now, id, refusal);
+                None
+            }
         }
     }
 
-    /// The answer to [`PoolEvent::Resolve`] and [`PoolEvent::Nest`] when there is no way to the hop.
-    pub fn handle_unreachable(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
-        match self.entries[hop.0 as usize].dial {
-            Dial::Resolving { .. } | Dial::Tunnelling => self.fail(now, hop, refusal),
-            Dial::Idle | Dial::Handshaking(_) => {}
+    /// The answer to [`PoolEvent::Connect`] and [`PoolEvent::Nest`] when there is no way to the hop.
+    pub fn handle_unreachable(
+        &mut self,
+        now: Instant,
+        id: DialId,
+        refusal: Refusal,
+        carriers: &mut Carriers,
+    ) {
+        let Some(dial) = self.dial_mut(id) else {
+            return;
+        };
+        match dial.stage {
+            Stage::Handshaking { .. } => {
+                dial.refusal = refusal;
+                self.try_next_address(now, id, carriers);
+            }
+            Stage::Tunnelling | Stage::Resolving { .. } => self.fail_dial(now, id, refusal),
         }
     }
 
-    fn connect(
+    /// Starts TLS and HTTP on a byte link to a hop.
+    ///
+    /// # Errors
+    /// What the tunnels that wait are told.
+    pub fn connect_tcp(
+        &mut self,
+        now: Instant,
+        hop: HopId,
+        link: ByteLink,
+        carriers: &mut Carriers,
+    ) -> Result<ConnectionId, Refusal> {
+        let entry = &self.entries[hop.0 as usize];
+        let tls = match entry.carrier {
+            Carrier::H1 => &entry.hop.tls.h1,
+            Carrier::H2 | Carrier::H3 => &entry.hop.tls.h2,
+        };
+        let name = entry.hop.server_name();
+        match carriers.tcp.connect(now, link, Arc::clone(tls), &name) {
+            Ok(id) => Ok(ConnectionId::Tcp(id)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot dial the next hop");
+                Err(Refusal::Misconfigured)
+            }
+        }
+    }
+
+    fn connect_quic(
         &mut self,
         now: Instant,
         hop: HopId,
         address: SocketAddr,
         link: Link,
-        hub: &mut Hub,
-    ) {
-        let entry = &mut self.entries[hop.0 as usize];
+        carriers: &mut Carriers,
+    ) -> Result<ConnectionId, Refusal> {
+        let entry = &self.entries[hop.0 as usize];
         let transport = match link {
             Link::Socket(_) => self.options.client_transport(entry.small_path),
-            Link::Tunnel { connection, stream } => {
-                let room = hub.payload_size_max(connection, stream);
+            Link::Tunnel(stream) => {
+                let room = carriers.payload_size_max(stream);
                 self.options.nested_transport(room.unwrap_or_default())
             }
         };
-        let mut config = ClientConfig::new(Arc::clone(&entry.hop.crypto));
+        let mut config = ClientConfig::new(Arc::clone(&entry.hop.tls.quic));
         config.transport_config(transport);
         let name = entry.hop.server_name();
-        match hub.connect(now, self.endpoint, config, address, &name, link) {
-            Ok(id) => entry.dial = Dial::Handshaking(id),
+        match carriers
+            .quic
+            .connect(now, self.dialler.0, config, address, &name, link)
+        {
+            Ok(id) => Ok(ConnectionId::Quic(id)),
             Err(error) => {
                 tracing::warn!(%error, "cannot dial the next hop");
-                self.fail(now, hop, Refusal::Misconfigured);
+                Err(Refusal::Misconfigured)
             }
         }
     }
@@ -131,28 +320,70 @@ impl Pool {
         &mut self,
         now: Instant,
         connection: ConnectionId,
-        reason: &CloseReason,
-        link: Link,
-        hub: &mut Hub,
+        reason: &Failed<'_>,
+        carriers: &mut Carriers,
     ) {
         let Some(hop) = self.hop_of(connection) else {
             return;
         };
         let entry = &mut self.entries[hop.0 as usize];
         entry.ready.retain(|pooled| pooled.id != connection);
-        if entry.dial == Dial::Handshaking(connection) {
-            entry.small_path |= matches!(reason, CloseReason::HandshakeTimeout);
-            if entry.via.is_none() && !entry.addresses.is_empty() {
-                self.dial_next_address(now, hop, link, hub);
-            } else {
-                self.fail(now, hop, refusal_of(reason));
-            }
-        } else {
-            self.pump(now, hop, hub);
+        let Some(dial) = entry.dials.iter_mut().find(|dial| dial.has(connection)) else {
+            return self.pump(now, hop, carriers);
+        };
+        entry.small_path |= reason.is_silence();
+        dial.connections.retain(|other| *other != connection);
+        dial.refusal = reason.refusal();
+        let id = DialId {
+            hop,
+            number: dial.number,
+        };
+        self.try_next_address(now, id, carriers);
+    }
+
+    /// What is due for the dials of a hop.
+    pub(super) fn expire_dials(&mut self, now: Instant, hop: HopId, carriers: &mut Carriers) {
+        let mut overdue = Vec::new();
+        let mut lost = false;
+        let mut wake = None;
+        for dial in &self.entries[hop.0 as usize].dials {
+            let due = match dial.stage {
+                Stage::Resolving { until } => {
+                    lost |= until <= now;
+                    until
+                }
+                Stage::Handshaking { next } if !dial.addresses.is_empty() => {
+                    if next <= now {
+                        overdue.push(DialId {
+                            hop,
+                            number: dial.number,
+                        });
+                    }
+                    next
+                }
+                Stage::Handshaking { .. } | Stage::Tunnelling => continue,
+            };
+            wake = Some(wake.map_or(due, |wake: Instant| wake.min(due)));
+        }
+        if let Some(due) = wake.filter(|due| now < *due) {
+            self.wake_at(due);
+        }
+        if lost {
+            self.handle_unresolved(now, hop, Refusal::DnsTimeout);
+        }
+        for id in overdue {
+            self.try_next_address(now, id, carriers);
         }
     }
 
-    pub(super) fn fail(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
+    fn fail_dial(&mut self, now: Instant, id: DialId, refusal: Refusal) {
+        let dials = &mut self.entries[id.hop.0 as usize].dials;
+        dials.retain(|dial| dial.number != id.number);
+        self.fail(now, id.hop, refusal);
+    }
+
+    /// A dial came to nothing. Those that wait are told when no other is under way.
+    fn fail(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
         let limits = self.limits;
         let entry = &mut self.entries[hop.0 as usize];
         let pause = limits
@@ -160,9 +391,17 @@ impl Pool {
             .saturating_mul(1 << entry.failures.min(16));
         entry.failures += 1;
         entry.not_before = Some(now + pause.min(limits.backoff_max));
-        entry.dial = Dial::Idle;
-        let waiting = std::mem::take(&mut entry.waiting).into_values();
-        let failed = waiting.map(|(tunnel, _)| PoolEvent::Failed { tunnel, refusal });
+        if !entry.dials.is_empty() {
+            return;
+        }
+        let waiting = std::mem::take(&mut entry.waiting);
+        let failed = waiting
+            .into_iter()
+            .map(|(number, (tunnel, _))| PoolEvent::Failed {
+                tunnel,
+                ticket: super::Ticket { hop, number },
+                refusal,
+            });
         self.events.extend(failed);
     }
 }

@@ -16,7 +16,9 @@ fn all() -> Vec<Refusal> {
         MalformedRequest,
         UnknownProtocol,
         MethodNotAllowed,
-        UpgradeRequired,
+        UpgradeRequired {
+            token: "connect-tcp",
+        },
         UnknownOrigin,
         Unauthorized,
         ProxyUnauthorized,
@@ -74,7 +76,7 @@ fn spec(refusal: &Refusal) -> (&'static str, u16, &'static str) {
         MalformedRequest => ("map-4", 400, ""),
         UnknownProtocol => ("map-5", 501, "proxy_internal_response"),
         MethodNotAllowed => ("map-6", 405, "http_request_error"),
-        UpgradeRequired => ("map-7", 426, "http_request_error"),
+        UpgradeRequired { .. } => ("map-7", 426, "http_request_error"),
         UnknownOrigin => ("map-8", 421, "http_request_error"),
         Unauthorized => ("map-9", 401, "http_request_error"),
         ProxyUnauthorized => ("map-10", 407, "http_request_error"),
@@ -254,6 +256,9 @@ fn statuses_come_with_the_fields_they_require() {
         field(Refusal::MethodNotAllowed, "allow").unwrap(),
         "CONNECT"
     );
+    let token = "connect-tcp";
+    let upgrade = Refusal::UpgradeRequired { token };
+    assert_eq!(field(upgrade, "upgrade").unwrap(), token);
     assert_eq!(field(Refusal::Overloaded, "retry-after").unwrap(), "2");
 }
 

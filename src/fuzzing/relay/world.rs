@@ -5,6 +5,7 @@ use crate::worker::TcpTag;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
@@ -171,4 +172,8 @@ impl Outside for World {
     }
 
     fn set_tcp_tag(&mut self, _: TcpId, _: TcpTag) {}
+
+    fn local_ip_towards(&mut self, _: SocketAddr) -> Option<IpAddr> {
+        None
+    }
 }

@@ -70,6 +70,27 @@ pub fn request_from_lines(lines: Vec<FieldLine>) -> Result<RequestHead, HeadErro
     Ok(head)
 }
 
+/// Checks a request whose field lines another codec has read, as HTTP/2 does: what each method needs and forbids, the
+/// authority, which `Host` stands in for, and fields that describe content.
+///
+/// # Errors
+///
+/// Why the request is malformed.
+pub fn check_request(head: &mut RequestHead) -> Result<(), HeadError> {
+    if let Some(authority) = head.authority.take() {
+        set_once(
+            AUTHORITY,
+            &mut head.authority,
+            authority.as_bytes(),
+            is_authority,
+        )?;
+    }
+    check_content_length(&head.headers)?;
+    check_form(head)?;
+    check_authority(head)?;
+    check_content(head)
+}
+
 /// Reads a response, interim ones included, from the field lines of its HEADERS frame.
 ///
 /// # Errors

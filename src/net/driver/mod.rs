@@ -1,11 +1,13 @@
-//! The datagram driver of one worker: owns its UDP sockets, receives and sends trains, and parks the worker.
+//! The driver of one worker: owns its UDP and TCP sockets, receives and sends, and parks the worker.
 //!
 //! ```text
 //!   loop {                                        one turn
-//!       let more = driver.receive(f);             every ready socket, each up to its budget
+//!       let more = driver.receive(f);             every ready UDP socket, each up to its budget
+//!       while let Some(…) = driver.poll_tcp(now)  what happened to TCP sockets (`tcp`)
 //!       … feed machines, expire timers …
 //!       driver.send(id, …);                       trains
 //!       driver.set_timer(earliest deadline, now);
+//!       more |= driver.has_tcp_events();
 //!       woken = if more { yield_now().await; driver.poll_ready_nonblocking() } else { driver.ready().await };
 //!   }
 //! ```
@@ -56,7 +58,8 @@ impl SocketId {
         Self { slot, generation }
     }
 
-    /// The number under which the epoll set knows the socket. Generations begin at 1, so it is never below 2^32.
+    /// The number under which the epoll set knows the socket. Generations begin at 1 and have 31 bits, so it is never
+    /// below 2^32, and the top bit is free to mark TCP sockets.
     fn token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.slot)
     }
@@ -155,6 +158,22 @@ counters! {
         segmentation_failures,
         /// Times the worker parked and was woken.
         wakeups,
+        /// TCP connections accepted.
+        tcp_accepted,
+        /// Accept calls that failed: connections that were gone already, and times that no descriptor was left.
+        tcp_accept_failed,
+        /// TCP connections asked for.
+        tcp_connects,
+        /// Of those, the ones that could not be had.
+        tcp_connects_failed,
+        /// Read calls on TCP connections.
+        tcp_read_calls,
+        /// Bytes that they brought.
+        tcp_read_bytes,
+        /// Write calls on TCP connections.
+        tcp_write_calls,
+        /// Bytes that they took.
+        tcp_written_bytes,
     }
 }
 
@@ -174,7 +193,7 @@ struct Entry {
     send_error: Option<io::Error>,
 }
 
-/// The datagram driver of one worker. Not shared between threads; only its [`Waker`] leaves the thread.
+/// The driver of one worker. Not shared between threads; only its [`Waker`] leaves the thread.
 pub struct Driver {
     config: DriverConfig,
     /// The kernel and the configuration allow segmentation.
@@ -185,6 +204,7 @@ pub struct Driver {
     /// been removed since.
     ready: VecDeque<SocketId>,
     pool: Pool,
+    tcp: tcp::Sockets,
     poller: Poller,
     stats: Stats,
 }
@@ -202,6 +222,7 @@ impl Driver {
             generation: 0,
             ready: VecDeque::new(),
             pool: Pool::new(),
+            tcp: tcp::Sockets::default(),
             poller: Poller::new()?,
             stats: Stats::default(),
         })
@@ -257,8 +278,7 @@ impl Driver {
             ),
         };
         socket::set_buffers(&socket, receive_bytes, send_bytes)?;
-        // Zero is kept for the tokens that are not sockets.
-        self.generation = self.generation.wrapping_add(1).max(1);
+        self.generation = next_generation(self.generation);
         let vacant = self.sockets.vacant_entry();
         let id = SocketId {
             slot: u32::try_from(vacant.key()).map_err(|_| io::ErrorKind::OutOfMemory)?,
@@ -307,6 +327,8 @@ impl Driver {
         // not let it go.
         let removed = self.poller.remove(entry.socket.as_fd());
         debug_assert!(removed.is_ok(), "the socket was in the set: {removed:?}");
+        drop(entry);
+        self.tcp.resume();
         true
     }
 
@@ -320,7 +342,7 @@ impl Driver {
         Ok(address.ok_or(io::ErrorKind::InvalidInput)?)
     }
 
-    /// Number of open sockets.
+    /// Number of open UDP sockets.
     #[must_use]
     pub fn socket_count(&self) -> usize {
         self.sockets.len()
@@ -345,6 +367,7 @@ impl Driver {
     /// # Errors
     /// None that a working kernel gives.
     pub fn set_timer(&mut self, deadline: Option<Instant>, now: Instant) -> io::Result<()> {
+        let deadline = deadline.into_iter().chain(self.tcp.next_timeout()).min();
         self.poller.set_timer(deadline, now)
     }
 
@@ -356,7 +379,7 @@ impl Driver {
     /// # Errors
     /// When the poll itself fails; the worker cannot go on.
     pub async fn ready(&mut self) -> io::Result<Woken> {
-        if self.ready.is_empty() {
+        if self.ready.is_empty() && !self.tcp.has_events() {
             self.poller.readable().await?;
             self.stats.wakeups += 1;
         }
@@ -372,8 +395,11 @@ impl Driver {
     }
 
     fn collect(&mut self, timeout: Duration) -> io::Result<Woken> {
-        let (sockets, ready) = (&mut self.sockets, &mut self.ready);
-        self.poller.collect(timeout, |token| {
+        let (sockets, ready, tcp) = (&mut self.sockets, &mut self.ready, &mut self.tcp);
+        self.poller.collect(timeout, |token, readiness| {
+            if tcp::is_token(token) {
+                return tcp.note(token, readiness);
+            }
             let id = SocketId::from_token(token);
             if let Some(entry) = find(sockets, id) {
                 entry.enqueue(id, ready);
@@ -394,6 +420,12 @@ impl Entry {
             ready.push_back(id);
         }
     }
+}
+
+/// The next generation, for a slot of either kind. Zero is kept for the tokens that are not sockets, the top bit for
+/// those of TCP.
+fn next_generation(generation: u32) -> u32 {
+    (generation.wrapping_add(1) & (u32::MAX >> 1)).max(1)
 }
 
 fn find(sockets: &mut Slab<Entry>, id: SocketId) -> Option<&mut Entry> {

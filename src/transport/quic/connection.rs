@@ -8,10 +8,10 @@ use quinn_proto::{ConnectionHandle, Dir, SendDatagramError, Side, StreamId};
 use rustc_hash::FxHashMap;
 
 use super::credit;
-use super::outbox::{Outbox, OutboxLimits};
 use super::{EndpointId, HubStats, Link};
 use crate::config::limits::EARLY_CONNECTION_BYTES;
 use crate::http::h3::{self, DatagramMode, DatagramRoute, SendData};
+use crate::transport::outbox::{Outbox, OutboxLimits};
 use crate::wire::{capsule, varint};
 
 /// Most datagrams that one connection holds for request streams it has not seen yet (RFC 9297 §2.1).
@@ -84,6 +84,8 @@ pub(super) struct Connection {
     /// Set until the handshake ended, one way or the other.
     pub(super) handshake_deadline: Option<Instant>,
     pub(super) end: End,
+    /// When the peer was last heard.
+    pub(super) heard: Option<Instant>,
     /// The deadline that the hub's heap holds for us.
     pub(super) timer: Option<Instant>,
     pub(super) touched: bool,
@@ -118,6 +120,7 @@ impl Connection {
             link,
             generation,
             handshake_deadline: Some(handshake_deadline),
+            heard: None,
             end: End::Open,
             timer: None,
             touched: false,

@@ -3,6 +3,9 @@
 use std::time::Instant;
 
 use super::connection::End;
+use bytes::Bytes;
+
+use super::super::carriers::RequestStream;
 use super::{Hub, Link, outgoing};
 use crate::net::{Network, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX};
 
@@ -41,19 +44,10 @@ impl Hub {
                     Link::Socket(socket) => {
                         net.send(socket, &outgoing(&transmit, &transmit_buffer))
                     }
-                    Link::Tunnel {
-                        connection: outer,
-                        stream,
-                    } => {
-                        // After the end of the tunnel nothing may be sent in it (RFC 9297 §2.1).
-                        if self.owner(outer, stream).is_none() {
-                            continue;
-                        }
+                    Link::Tunnel(stream) => {
                         let segment_size = transmit.segment_size.unwrap_or(transmit.size).max(1);
-                        for packet in transmit_buffer[..transmit.size].chunks(segment_size) {
-                            // QUIC finds out by itself what was lost.
-                            self.send_datagram(outer, stream, packet);
-                        }
+                        let packets = transmit_buffer[..transmit.size].chunks(segment_size);
+                        self.send_nested(stream, packets);
                     }
                 },
                 None if connection.feed(&mut self.stats) => {}
@@ -62,6 +56,24 @@ impl Hub {
         }
         self.transmit = transmit_buffer;
         self.settle(index);
+    }
+
+    /// Sends packets of a nested connection as datagrams of the tunnel that it lives in.
+    fn send_nested<'a>(&mut self, tunnel: RequestStream, packets: impl Iterator<Item = &'a [u8]>) {
+        match tunnel {
+            // After the end of the tunnel nothing may be sent in it (RFC 9297 §2.1).
+            RequestStream::Quic(outer, stream) if self.owner(outer, stream).is_none() => {}
+            RequestStream::Quic(outer, stream) => {
+                for packet in packets {
+                    // QUIC finds out by itself what was lost.
+                    self.send_datagram(outer, stream, packet);
+                }
+            }
+            RequestStream::Tcp(outer, stream) => {
+                let packets = packets.map(|packet| (outer, stream, Bytes::copy_from_slice(packet)));
+                self.detours.extend(packets);
+            }
+        }
     }
 
     /// Re-arms the connection's timer, or removes the connection when nobody needs it any more.

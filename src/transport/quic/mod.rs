@@ -24,7 +24,7 @@ mod connection;
 mod credit;
 mod flush;
 pub mod options;
-mod outbox;
+
 mod receive;
 mod stats;
 mod streams;
@@ -37,14 +37,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, PathStats, StreamId, VarInt};
+use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, PathStats, VarInt};
 use slab::Slab;
 
 use self::arena::Arena;
 pub use self::connection::{CloseReason, Event, SendOutcome};
 use self::connection::{Connection, End};
-pub use self::outbox::OutboxLimits;
 pub use self::stats::HubStats;
+use super::carriers::RequestStream;
+pub use super::outbox::OutboxLimits;
+use super::tcp;
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::net::{Network, Outgoing, SocketId, TRAIN_BYTES_MAX};
@@ -65,13 +67,8 @@ pub struct EndpointId(usize);
 pub enum Link {
     /// A UDP socket of the worker.
     Socket(SocketId),
-    /// The datagrams of a CONNECT-UDP request on another connection of the same hub (nesting).
-    Tunnel {
-        /// The connection that carries the tunnel.
-        connection: ConnectionId,
-        /// The request stream of the tunnel.
-        stream: StreamId,
-    },
+    /// The datagrams of a CONNECT-UDP request on another connection of the same worker (nesting).
+    Tunnel(RequestStream),
 }
 
 /// Bounds of a [`Hub`].
@@ -120,6 +117,8 @@ pub struct Hub {
     transmit: Vec<u8>,
     response: Vec<u8>,
     nested_count: u32,
+    /// Packets of connections whose tunnels are on HTTP/2 or HTTP/1.1; empty again before the turn ends.
+    pub(super) detours: Vec<(tcp::ConnectionId, tcp::StreamId, Bytes)>,
     /// What happened so far.
     pub stats: HubStats,
 }
@@ -144,6 +143,7 @@ impl Hub {
             transmit: Vec::with_capacity(TRAIN_BYTES_MAX),
             response: Vec::new(),
             nested_count: 0,
+            detours: Vec::new(),
             stats: HubStats::default(),
         }
     }
@@ -282,6 +282,11 @@ impl Hub {
     pub fn is_open(&self, id: ConnectionId) -> bool {
         self.get(id)
             .is_some_and(|connection| connection.end == End::Open)
+    }
+
+    /// When the peer of a connection was last heard.
+    pub fn last_heard(&self, id: ConnectionId) -> Option<Instant> {
+        self.get(id)?.heard
     }
 
     /// Whether clients opened this connection to us.

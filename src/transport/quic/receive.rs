@@ -34,6 +34,7 @@ impl Hub {
             if index != last
                 && let Some(index) = index
             {
+                self.connections[index as usize].heard = Some(now);
                 self.touch(index);
                 self.mark_dirty(index);
                 last = Some(index);
@@ -57,6 +58,7 @@ impl Hub {
         let packet = BytesMut::from(payload);
         let index = self.handle_packet(now, endpoint, link, (peer, None, None), packet, net);
         if let Some(index) = index {
+            self.connections[index as usize].heard = Some(now);
             self.touch(index);
             self.mark_dirty(index);
         }

@@ -115,20 +115,44 @@ impl Hub {
         answered
     }
 
-    /// Reads the data stream of a request: what DATA frames carry.
-    pub fn recv_data(&mut self, now: Instant, id: ConnectionId, stream: StreamId) -> h3::RecvData {
+    /// Reads the data stream of a request: what DATA frames carry, at most `bytes_max` bytes at once.
+    pub fn recv_data(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        stream: StreamId,
+        bytes_max: usize,
+    ) -> h3::RecvData {
         let Some(connection) = open(&mut self.connections, id) else {
             return h3::RecvData::Blocked;
         };
         let read = connection
             .h3
-            .recv_data(&mut connection.quic, stream, usize::MAX);
+            .recv_data(&mut connection.quic, stream, bytes_max);
         self.touch(id.index);
         self.mark_dirty(id.index);
         read.unwrap_or_else(|error| {
             self.fail(now, id, error);
             h3::RecvData::Blocked
         })
+    }
+
+    /// How many bytes of data the stream takes now. See [`h3::Connection::send_room`].
+    pub fn send_room(&mut self, id: ConnectionId, stream: StreamId) -> usize {
+        let Some(connection) = open(&mut self.connections, id) else {
+            return 0;
+        };
+        connection.h3.send_room(&mut connection.quic, stream)
+    }
+
+    /// Sends bytes on the data stream of a request. See [`h3::Connection::send_data`].
+    pub fn send_data(&mut self, id: ConnectionId, stream: StreamId, data: &[u8]) -> h3::SendData {
+        let Some(connection) = open(&mut self.connections, id) else {
+            return h3::SendData::Gone;
+        };
+        let sent = connection.h3.send_data(&mut connection.quic, stream, data);
+        self.mark_dirty(id.index);
+        sent
     }
 
     /// Ends our direction of a request stream in an orderly way, and drops what still waited for it.

@@ -6,6 +6,7 @@
 //! ```
 
 use crate::net::{TcpClose, TcpId, TcpRead};
+use crate::transport::carriers::RequestStream;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -545,7 +546,10 @@ fn stale_ids_find_nothing() {
     hub.close(pair.now, old, Code::H3_NO_ERROR);
     assert!(!hub.is_open(old) && hub.is_open(new));
     assert_eq!(hub.send_datagram(old, stream, b"x"), SendOutcome::Gone);
-    assert_eq!(hub.recv_data(pair.now, old, stream), h3::RecvData::Blocked);
+    assert_eq!(
+        hub.recv_data(pair.now, old, stream, usize::MAX),
+        h3::RecvData::Blocked
+    );
     pair.exchange();
     assert_eq!(pair.client.hub.owner(new, stream), Some(5));
     assert!(pair.client.is_connected(new));
@@ -619,7 +623,10 @@ fn peers_without_quic_datagrams_get_capsules() {
     pair.exchange();
     assert_eq!(pair.client.hub.stats.capsules_sent, 1);
     let (served, _) = pair.server.events[0];
-    let read = pair.server.hub.recv_data(pair.now, served, stream);
+    let read = pair
+        .server
+        .hub
+        .recv_data(pair.now, served, stream, usize::MAX);
     assert_eq!(
         read,
         h3::RecvData::Data(Bytes::from_static(b"\0\x06\0hello"))
@@ -637,10 +644,7 @@ fn a_nested_connection_lives_in_its_tunnel() {
 
     let address = pair.client.hub.nested_address();
     let room = pair.client.hub.payload_size_max(outer, stream).unwrap();
-    let link = Link::Tunnel {
-        connection: outer,
-        stream,
-    };
+    let link = Link::Tunnel(RequestStream::Quic(outer, stream));
     let transport = options().nested_transport(room);
     let inner = pair.client.connect_with(pair.now, address, transport, link);
     // The server in the middle does what a relay does, and the client what its worker does.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::part::{self, Operator, Part, Variable, is_unreserved};
-use super::{DEFAULT_PATH, TemplateError};
+use super::{DEFAULT_PATH, DEFAULT_TCP_PATH, TemplateError};
 use crate::wire::target::{Target, TargetError};
 
 /// Path and query of a template, as a server matches requests against it.
@@ -16,7 +16,7 @@ use crate::wire::target::{Target, TargetError};
 pub struct PathTemplate {
     elements: Vec<Element>,
     query: Option<Vec<Field>>,
-    /// The well-known path is served with and without its last slash, because clients differ.
+    /// The well-known paths are served with and without their last slash, because clients differ.
     slash_optional: bool,
 }
 
@@ -71,6 +71,15 @@ impl PathTemplate {
         Self::parse(DEFAULT_PATH).expect("the default template is valid")
     }
 
+    /// The template of [`DEFAULT_TCP_PATH`].
+    ///
+    /// # Panics
+    /// Never: the text is a constant.
+    #[must_use]
+    pub fn well_known_tcp() -> Self {
+        Self::parse(DEFAULT_TCP_PATH).expect("the default template is valid")
+    }
+
     pub(super) fn new(parts: &[Part]) -> Result<Self, TemplateError> {
         let text = canonical(parts)?;
         for name in [Variable::TARGET_HOST, Variable::TARGET_PORT] {
@@ -79,7 +88,8 @@ impl PathTemplate {
             }
         }
         let slashless = text.strip_suffix('/').unwrap_or(&text);
-        let slash_optional = Some(slashless) == DEFAULT_PATH.strip_suffix('/');
+        let is_default = |path: &&str| path.strip_suffix('/') == Some(slashless);
+        let slash_optional = [DEFAULT_PATH, DEFAULT_TCP_PATH].iter().any(is_default);
         let text = if slash_optional { slashless } else { &text };
         let (path, query) = split_query(text);
         Ok(Self {

@@ -489,3 +489,38 @@ proptest! {
         }
     }
 }
+
+// spec: ctcp-3-a, ctcp-3-c, ctcp-5.2-b
+#[test]
+fn templates_of_both_services() {
+    let target: Target = "[2001:db8::1]:443".parse().unwrap();
+    let path = "/.well-known/masque/tcp/2001%3Adb8%3A%3A1/443/";
+    for url in [
+        "https://relay.example:4433",
+        "https://relay.example:4433/",
+        "https://relay.example:4433/.well-known/masque/udp/{target_host}/{target_port}/",
+    ] {
+        let templates = RelayTemplates::from_relay_url(url).unwrap();
+        assert_eq!(templates.udp.authority(), "relay.example:4433");
+        assert_eq!(templates.tcp.unwrap().expand_path(&target), path);
+    }
+    for url in [
+        "https://relay.example/udp/{target_host}/{target_port}/",
+        "https://relay.example/masque{?target_host,target_port}",
+    ] {
+        let templates = RelayTemplates::from_relay_url(url).unwrap();
+        assert_eq!(templates.tcp, None, "{url}");
+    }
+
+    let matched = |path| PathTemplate::well_known_tcp().match_path(path);
+    assert_eq!(matched(path), Match::Target(target.clone()));
+    assert_eq!(matched(&path[..path.len() - 1]), Match::Target(target));
+    assert_eq!(
+        matched("/.well-known/masque/udp/192.0.2.1/443/"),
+        Match::NoMatch
+    );
+    assert!(matches!(
+        matched("/.well-known/masque/tcp/192.0.2.1/0/"),
+        Match::Malformed(_)
+    ));
+}

@@ -5,6 +5,7 @@ use bauta::worker::TcpTag;
 use bytes::BytesMut;
 use std::io;
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use bauta::net::{
@@ -127,4 +128,8 @@ impl Outside for World<'_> {
     }
 
     fn set_tcp_tag(&mut self, _: TcpId, _: TcpTag) {}
+
+    fn local_ip_towards(&mut self, _: SocketAddr) -> Option<IpAddr> {
+        None
+    }
 }

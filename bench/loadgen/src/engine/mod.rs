@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bauta::client::{Hop, HopId};
+use bauta::client::{Hop, RouteId};
 use bauta::net::{Driver, Received, SocketId, SocketKind, clock, listen};
 use bauta::transport::quic::SendOutcome;
 use bauta::tunnel::TunnelId;
@@ -174,7 +174,7 @@ pub(crate) struct Engine {
     published: u64,
     phase: Phase,
     epoch: Instant,
-    routes: Vec<HopId>,
+    routes: Vec<RouteId>,
     target: SocketId,
     target_address: SocketAddr,
     flows: Vec<Flow>,
@@ -299,7 +299,7 @@ impl Engine {
                 // Hops that differ in what stands for their trust never share a connection.
                 let apart = hops.iter().cloned().map(|mut hop| {
                     let apart = u64::from(number) << 32 | u64::from(connection);
-                    hop.crypto_hash = hop.crypto_hash.wrapping_add(apart);
+                    hop.tls_hash = hop.tls_hash.wrapping_add(apart);
                     hop
                 });
                 self.routes.push(machine.add_route(apart));
@@ -556,9 +556,10 @@ impl App for Engine {
                     self.greet(now, flow, machine, out);
                 }
             }
-            LocalEvent::Refused(_, refusal, response) => {
-                self.fail(bauta::program::udp::explain(refusal, response.as_deref()));
+            LocalEvent::Refused(_, refused) => {
+                self.fail(bauta::program::udp::explain(&refused));
             }
+            LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
             LocalEvent::Closed(_) => match self.phase {
                 Phase::Grace { .. } | Phase::Over => {}
                 Phase::Opening | Phase::Ready | Phase::Sending { .. } => {

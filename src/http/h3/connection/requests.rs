@@ -197,6 +197,25 @@ impl Connection {
         }
     }
 
+    /// How many bytes the next [`Connection::send_data`] takes whole; at 0 [`Event::Writable`] follows. 0 as well for a
+    /// stream that takes nothing any more.
+    pub fn send_room(&mut self, t: &mut impl Transport, id: StreamId) -> usize {
+        let Some(stream) = self.requests.get_mut(&id.index()) else {
+            return 0;
+        };
+        if stream.send != Send::Open {
+            return 0;
+        }
+        match stream.outgoing.flush(t, id) {
+            Ok(true) => self.config.pending_write_bytes_max,
+            Ok(false) => {
+                stream.wants_write = true;
+                0
+            }
+            Err(SendGone) => 0,
+        }
+    }
+
     /// Ends our sending side behind everything sent. The receiving side stands.
     pub fn finish(&mut self, t: &mut impl Transport, id: StreamId) {
         if let Some(stream) = self.requests.get_mut(&id.index())

@@ -2,6 +2,7 @@
 
 mod errors;
 mod park;
+mod tcp;
 mod trains;
 mod turns;
 

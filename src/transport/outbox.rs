@@ -33,26 +33,43 @@ struct Queue {
 
 /// The waiting datagrams of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(in crate::transport) struct Outbox {
     /// Streams that wait, in the order they are served; each has a non-empty queue.
     ring: VecDeque<u64>,
     queues: FxHashMap<u64, Queue>,
 }
 
 impl Outbox {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::transport) fn is_empty(&self) -> bool {
         self.ring.is_empty()
     }
 
+    /// Streams that wait.
+    pub(in crate::transport) fn streams(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Lets the next stream go behind the others.
+    pub(in crate::transport) fn rotate(&mut self) {
+        if let Some(stream) = self.ring.pop_front() {
+            self.ring.push_back(stream);
+        }
+    }
+
     /// Datagrams that wait on `stream`.
-    pub(super) fn waiting(&self, stream: u64) -> usize {
+    pub(in crate::transport) fn waiting(&self, stream: u64) -> usize {
         self.queues
             .get(&stream)
             .map_or(0, |queue| queue.datagrams.len())
     }
 
     /// Appends a datagram for `stream` and returns how many older ones of the same stream had to go.
-    pub(super) fn push(&mut self, stream: u64, datagram: Bytes, limits: OutboxLimits) -> usize {
+    pub(in crate::transport) fn push(
+        &mut self,
+        stream: u64,
+        datagram: Bytes,
+        limits: OutboxLimits,
+    ) -> usize {
         let queue = self.queues.entry(stream).or_default();
         if queue.datagrams.is_empty() {
             self.ring.push_back(stream);
@@ -72,7 +89,7 @@ impl Outbox {
     }
 
     /// Takes the next datagram in round-robin order.
-    pub(super) fn pop(&mut self) -> Option<(u64, Bytes)> {
+    pub(in crate::transport) fn pop(&mut self) -> Option<(u64, Bytes)> {
         let stream = self.ring.pop_front()?;
         let queue = self.queues.get_mut(&stream)?;
         let datagram = queue.datagrams.pop_front()?;
@@ -86,7 +103,7 @@ impl Outbox {
     }
 
     /// Puts back what [`Outbox::pop`] returned and found no room; it stays the next of its stream.
-    pub(super) fn unpop(&mut self, stream: u64, datagram: Bytes) {
+    pub(in crate::transport) fn unpop(&mut self, stream: u64, datagram: Bytes) {
         let queue = self.queues.entry(stream).or_default();
         if !queue.datagrams.is_empty() {
             self.ring.pop_back();
@@ -97,7 +114,7 @@ impl Outbox {
     }
 
     /// Forgets everything; returns how many datagrams that was.
-    pub(super) fn clear(&mut self) -> usize {
+    pub(in crate::transport) fn clear(&mut self) -> usize {
         self.ring.clear();
         self.queues
             .drain()
@@ -106,7 +123,7 @@ impl Outbox {
     }
 
     /// Forgets a stream; returns how many datagrams it lost.
-    pub(super) fn remove(&mut self, stream: u64) -> usize {
+    pub(in crate::transport) fn remove(&mut self, stream: u64) -> usize {
         let Some(queue) = self.queues.remove(&stream) else {
             return 0;
         };

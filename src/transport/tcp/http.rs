@@ -1,0 +1,169 @@
+//! The HTTP version that ALPN chose for a connection.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::h2::{H2, Options};
+use super::tls::Session;
+use super::{CloseReason, Event, StreamId};
+use crate::http::h3::code::Code;
+use crate::http::h3::{RecvData, RequestError, Role, SendData};
+use crate::http::request::{RequestHead, ResponseHead};
+use crate::wire::carrier::Carrier;
+
+/// What speaks HTTP on a connection.
+pub(super) enum Http {
+    /// TLS is not done.
+    Handshaking,
+    /// HTTP/2 in either role.
+    H2(Box<H2>),
+}
+
+impl Http {
+    /// Starts what ALPN chose; `None` if nobody here speaks it.
+    pub(super) fn start(
+        carrier: Carrier,
+        role: Role,
+        options: &Options,
+        session: &Rc<RefCell<Session>>,
+    ) -> Option<Self> {
+        let session = Rc::clone(session);
+        match (carrier, role) {
+            (Carrier::H2, Role::Server) => Some(Self::H2(Box::new(H2::server(options, session)))),
+            (Carrier::H2, Role::Client) => Some(Self::H2(Box::new(H2::client(options, session)))),
+            (Carrier::H1 | Carrier::H3, _) => None,
+        }
+    }
+
+    /// Streams that are not over.
+    pub(super) fn open_streams(&self) -> usize {
+        match self {
+            Self::Handshaking => 0,
+            Self::H2(h2) => h2.open_streams(),
+        }
+    }
+
+    /// Whether a head has begun and is not complete.
+    pub(super) fn is_mid_head(&self, session: &Session) -> bool {
+        match self {
+            Self::Handshaking => false,
+            Self::H2(_) => session
+                .gauge
+                .as_ref()
+                .is_some_and(|gauge| gauge.is_mid_head),
+        }
+    }
+
+    /// Whether [`Http::poll`] has something to do besides what the session got.
+    pub(super) fn wants_poll(&self) -> bool {
+        match self {
+            Self::Handshaking => false,
+            Self::H2(h2) => h2.wants_poll(),
+        }
+    }
+
+    /// Whether the end of what the peer sends ends the connection.
+    pub(super) fn ends_with_peer(&self) -> bool {
+        match self {
+            Self::Handshaking | Self::H2(_) => true,
+        }
+    }
+
+    /// Moves everything on that can be moved on.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub(super) fn poll(&mut self, events: &mut VecDeque<Event>) -> Result<(), CloseReason> {
+        match self {
+            Self::Handshaking => Ok(()),
+            Self::H2(h2) => h2.poll(events),
+        }
+    }
+
+    pub(super) fn request(&mut self, head: &RequestHead) -> Result<StreamId, RequestError> {
+        match self {
+            Self::Handshaking => Err(RequestError::NoSettingsYet),
+            Self::H2(h2) => h2.request(head),
+        }
+    }
+
+    pub(super) fn respond(&mut self, stream: StreamId, head: &ResponseHead, fin: bool) -> bool {
+        match self {
+            Self::Handshaking => false,
+            Self::H2(h2) => h2.respond(stream, head, fin),
+        }
+    }
+
+    pub(super) fn recv_data(&mut self, stream: StreamId, bytes_max: usize) -> RecvData {
+        match self {
+            Self::Handshaking => RecvData::Gone,
+            Self::H2(h2) => h2.recv_data(stream, bytes_max),
+        }
+    }
+
+    pub(super) fn send_room(&self, stream: StreamId) -> usize {
+        match self {
+            Self::Handshaking => 0,
+            Self::H2(h2) => h2.send_room(stream),
+        }
+    }
+
+    pub(super) fn send_data(&mut self, stream: StreamId, data: Bytes) -> SendData {
+        match self {
+            Self::Handshaking => SendData::Gone,
+            Self::H2(h2) => h2.send_data(stream, data),
+        }
+    }
+
+    /// Appends a capsule of `len` bytes, all or nothing.
+    pub(super) fn send_capsule(
+        &mut self,
+        stream: StreamId,
+        len: usize,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> SendData {
+        match self {
+            Self::Handshaking => SendData::Gone,
+            Self::H2(h2) => h2.send_capsule(stream, len, encode),
+        }
+    }
+
+    pub(super) fn finish(&mut self, stream: StreamId) {
+        match self {
+            Self::Handshaking => {}
+            Self::H2(h2) => h2.finish(stream),
+        }
+    }
+
+    pub(super) fn reset(&mut self, stream: StreamId, code: Code) {
+        match self {
+            Self::Handshaking => {}
+            Self::H2(h2) => h2.reset(stream, code),
+        }
+    }
+
+    pub(super) fn stop(&mut self, stream: StreamId) {
+        match self {
+            Self::Handshaking => {}
+            Self::H2(h2) => h2.stop(stream),
+        }
+    }
+
+    pub(super) fn goaway(&mut self) {
+        match self {
+            Self::Handshaking => {}
+            Self::H2(h2) => h2.goaway(),
+        }
+    }
+
+    /// Ends the connection at once, as far as there is room for what tells the peer.
+    pub(super) fn close(&mut self, code: Code) {
+        match self {
+            Self::Handshaking => {}
+            Self::H2(h2) => h2.close(code),
+        }
+    }
+}

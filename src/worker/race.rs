@@ -1,0 +1,405 @@
+//! Which carrier a tunnel goes over: they race, the first usable 2xx wins (RFC 8305 in spirit).
+//!
+//! ```text
+//!   h3 ─ dial ─ request ─────────────────────── … nothing comes back
+//!   h2 ·········│ 250 ms │─ dial ─ request ─ 2xx   wins: the h3 request is cancelled
+//!   h1 ·················│ + 500 ms │               never starts
+//! ```
+//!
+//! A head start lasts longer while the path shows life: a relay whose packets arrive is busy with the request, and
+//! asking again elsewhere would make it connect twice. A final answer decides the race, whatever it says: another
+//! carrier leads to the same relay. Only answers about the carrier itself do not.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ::http::StatusCode;
+
+use super::leg::{Leg, State};
+use super::machine::{Machine, Outside};
+use crate::client::TcpForm;
+use crate::client::{HopId, Request, RouteId, Ticket};
+use crate::error::Refusal;
+use crate::http::h3::code::Code;
+use crate::http::request::ResponseHead;
+use crate::server::{Protocol, check_accepted};
+use crate::transport::carriers::RequestStream;
+use crate::tunnel::{Framing, TunnelId};
+use crate::wire::carrier::Carrier;
+
+/// How much earlier one carrier starts than the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadStarts {
+    /// Of the first carrier before the second.
+    pub first: Duration,
+    /// Of the second carrier before the third.
+    pub second: Duration,
+}
+
+impl Default for HeadStarts {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(250),
+            second: Duration::from_millis(500),
+        }
+    }
+}
+
+/// The attempts to open one tunnel at the next hop.
+#[derive(Debug)]
+pub(super) struct Race {
+    pub(super) request: Request,
+    route: RouteId,
+    network: Option<IpAddr>,
+    /// Carriers that have not started.
+    choices: VecDeque<(Carrier, HopId)>,
+    attempts: Vec<Attempt>,
+    /// Why attempts failed, in that order.
+    failures: Vec<(Carrier, Refusal)>,
+    /// When the next carrier may start.
+    next: Option<Instant>,
+    started: u32,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    carrier: Carrier,
+    ticket: Ticket,
+    /// Where the request went, and when.
+    asked: Option<(RequestStream, Instant)>,
+    retried: bool,
+}
+
+impl Race {
+    /// When the machine has to look at the race.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.next.filter(|_| !self.choices.is_empty())
+    }
+
+    /// Whether a request went out.
+    pub(super) fn has_asked(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.asked.is_some())
+    }
+
+    pub(super) fn is_asked(&self, stream: RequestStream) -> bool {
+        self.attempt_on(stream).is_some()
+    }
+
+    fn attempt_on(&self, stream: RequestStream) -> Option<usize> {
+        let asked = |attempt: &Attempt| attempt.asked.is_some_and(|(asked, _)| asked == stream);
+        self.attempts.iter().position(asked)
+    }
+
+    /// Why attempts failed, in that order.
+    pub(super) fn failures(self) -> Vec<(Carrier, Refusal)> {
+        self.failures
+    }
+}
+
+impl Machine {
+    /// The state of a tunnel that is going to ask the next hop.
+    pub(super) fn race(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        request: Request,
+        out: &mut impl Outside,
+    ) -> State {
+        let network = self.network(route, out);
+        State::Racing(Box::new(Race {
+            request,
+            route,
+            network,
+            choices: self.pool.choices(now, route, network).into(),
+            attempts: Vec::new(),
+            failures: Vec::new(),
+            next: None,
+            started: 0,
+        }))
+    }
+
+    /// Our address towards the first relay, which tells networks apart. Nothing is asked where there is no choice.
+    fn network(&mut self, route: RouteId, out: &mut impl Outside) -> Option<IpAddr> {
+        let address = self.pool.first_address(route)?;
+        out.local_ip_towards(address)
+    }
+
+    fn race_mut(&mut self, id: TunnelId) -> Option<&mut Race> {
+        match self.tunnels.get_mut(id)?.state {
+            State::Racing(ref mut race) => Some(race),
+            State::Resolving { .. } | State::Connecting(_) | State::Open => None,
+        }
+    }
+
+    /// Starts the next carrier, if there is one.
+    pub(super) fn start_attempt(&mut self, now: Instant, id: TunnelId) {
+        let head_starts = self.limits.head_starts;
+        let Some(race) = self.race_mut(id) else {
+            return;
+        };
+        let Some((carrier, hop)) = race.choices.pop_front() else {
+            return;
+        };
+        race.started += 1;
+        race.next = Some(match race.started {
+            1 => now + head_starts.first,
+            _ => now + head_starts.second,
+        });
+        let request = race.request.clone();
+        let ticket = self.pool.open(now, hop, id, request, &mut self.carriers);
+        if let Some(race) = self.race_mut(id) {
+            race.attempts.push(Attempt {
+                carrier,
+                ticket,
+                asked: None,
+                retried: false,
+            });
+        }
+        self.arm_race(id);
+    }
+
+    fn arm_race(&mut self, id: TunnelId) {
+        let Some(tunnel) = self.tunnels.get(id) else {
+            return;
+        };
+        let State::Racing(race) = &tunnel.state else {
+            return;
+        };
+        let due = race.next_timeout().unwrap_or(tunnel.open_until);
+        self.arm(id, due.min(tunnel.open_until));
+    }
+
+    /// The head start of a carrier is over.
+    pub(super) fn handle_head_start_over(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        out: &mut impl Outside,
+    ) {
+        let delay = self.limits.head_starts.first;
+        let Some(Tunnel {
+            state: State::Racing(race),
+            ..
+        }) = self.tunnels.get(id)
+        else {
+            return;
+        };
+        let alive = race.attempts.iter().any(|attempt| {
+            attempt.asked.is_some_and(|(stream, since)| {
+                self.carriers.heard_since(stream.connection(), since)
+            })
+        });
+        if alive && let Some(race) = self.race_mut(id) {
+            race.next = Some(now + delay);
+            return self.arm_race(id);
+        }
+        self.start_attempt(now, id);
+        self.handle_pool_events(now, out);
+    }
+
+    /// The pool found a stream; the request is on its way.
+    pub(super) fn handle_pooled(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        ticket: Ticket,
+        stream: RequestStream,
+    ) {
+        let attempt = self.race_mut(id).and_then(|race| {
+            race.attempts
+                .iter_mut()
+                .find(|attempt| attempt.ticket == ticket)
+        });
+        match attempt {
+            Some(attempt) => {
+                attempt.asked = Some((stream, now));
+                self.carriers.bind(stream, id.to_bits());
+            }
+            // Nobody waits any more.
+            None => {
+                self.carriers.reset(stream, Code::H3_REQUEST_CANCELLED);
+                self.pool
+                    .release(now, stream.connection(), &mut self.carriers);
+            }
+        }
+    }
+
+    /// The pool has no stream for an attempt.
+    pub(super) fn handle_pool_failed(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        ticket: Ticket,
+        refusal: Refusal,
+        out: &mut impl Outside,
+    ) {
+        let Some(race) = self.race_mut(id) else {
+            return;
+        };
+        if let Some(index) = race
+            .attempts
+            .iter()
+            .position(|attempt| attempt.ticket == ticket)
+        {
+            self.attempt_failed(now, id, index, refusal, None, out);
+        }
+    }
+
+    /// The stream of an attempt failed, with a code if the peer gave one.
+    pub(super) fn attempt_lost(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        stream: RequestStream,
+        code: Option<Code>,
+        out: &mut impl Outside,
+    ) {
+        let Some(race) = self.race_mut(id) else {
+            return;
+        };
+        let Some(index) = race.attempt_on(stream) else {
+            return;
+        };
+        let request = race.request.clone();
+        let attempt = &mut race.attempts[index];
+        // Not processed at all: another connection may do it (RFC 9114 §4.1.1, RFC 9113 §8.7).
+        if code == Some(Code::H3_REQUEST_REJECTED) && !attempt.retried {
+            attempt.retried = true;
+            attempt.asked = None;
+            let hop = attempt.ticket.hop;
+            self.carriers.unbind(stream);
+            self.pool
+                .release(now, stream.connection(), &mut self.carriers);
+            let ticket = self.pool.open(now, hop, id, request, &mut self.carriers);
+            if let Some(race) = self.race_mut(id) {
+                race.attempts[index].ticket = ticket;
+            }
+            return;
+        }
+        let refusal = match code {
+            Some(_) => Refusal::NextHopProtocol,
+            None => Refusal::DestinationUnavailable,
+        };
+        self.attempt_failed(now, id, index, refusal, None, out);
+    }
+
+    fn attempt_failed(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        index: usize,
+        refusal: Refusal,
+        response: Option<Box<ResponseHead>>,
+        out: &mut impl Outside,
+    ) {
+        let Some(race) = self.race_mut(id) else {
+            return;
+        };
+        let attempt = race.attempts.swap_remove(index);
+        race.failures.push((attempt.carrier, refusal));
+        let (running, first) = (!race.attempts.is_empty(), race.failures[0].1);
+        let more = !race.choices.is_empty();
+        self.cancel_attempt(now, attempt);
+        if more {
+            self.start_attempt(now, id);
+            self.handle_pool_events(now, out);
+        } else if !running {
+            let refusal = if response.is_some() { refusal } else { first };
+            self.refuse(now, id, refusal, response, out);
+        }
+    }
+
+    /// Takes back what an attempt has asked for, without a trace.
+    fn cancel_attempt(&mut self, now: Instant, attempt: Attempt) {
+        match attempt.asked {
+            Some((stream, _)) => {
+                self.carriers.unbind(stream);
+                self.carriers.reset(stream, Code::H3_REQUEST_CANCELLED);
+                self.pool
+                    .release(now, stream.connection(), &mut self.carriers);
+            }
+            None => self.pool.cancel(attempt.ticket),
+        }
+    }
+
+    /// Ends a race that nobody is interested in any more.
+    pub(super) fn cancel_race(&mut self, now: Instant, race: &mut Race) {
+        for attempt in std::mem::take(&mut race.attempts) {
+            self.cancel_attempt(now, attempt);
+        }
+    }
+
+    /// The next hop answered.
+    pub(super) fn handle_response(
+        &mut self,
+        now: Instant,
+        stream: RequestStream,
+        head: Box<ResponseHead>,
+        out: &mut impl Outside,
+    ) {
+        let Some(id) = self.carriers.owner(stream).map(TunnelId::from_bits) else {
+            return;
+        };
+        let Some(race) = self.race_mut(id) else {
+            return;
+        };
+        let Some(index) = race.attempt_on(stream) else {
+            return;
+        };
+        let (kind, hop) = (race.request.kind, race.attempts[index].ticket.hop);
+        let hop = self.pool.hop(hop);
+        let asked = match hop.form(kind) {
+            None => Protocol::Udp,
+            Some(TcpForm::Classic | TcpForm::Raw) => Protocol::Tcp(Framing::Raw),
+            Some(TcpForm::Capsules) => Protocol::Tcp(Framing::Capsules(hop.revision())),
+        };
+        match check_accepted(&head, asked) {
+            Ok(protocol) => self.attempt_won(now, id, index, protocol, out),
+            Err(refusal) if is_about_carrier(&head) => {
+                self.attempt_failed(now, id, index, refusal, Some(head), out);
+            }
+            Err(refusal) => self.refuse(now, id, refusal, Some(head), out),
+        }
+    }
+
+    fn attempt_won(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        index: usize,
+        protocol: Protocol,
+        out: &mut impl Outside,
+    ) {
+        let Some(race) = self.race_mut(id) else {
+            return;
+        };
+        let winner = race.attempts.swap_remove(index);
+        let losers = std::mem::take(&mut race.attempts);
+        let (route, network) = (race.route, race.network);
+        for loser in losers {
+            // What swallows requests gets no more of them.
+            if let Some((stream, _)) = loser.asked {
+                self.pool.distrust(stream.connection());
+            }
+            self.cancel_attempt(now, loser);
+        }
+        let network = network.or_else(|| self.network(route, out));
+        self.pool.remember(now, route, network, winner.carrier);
+        if let Some((stream, _)) = winner.asked {
+            self.opened(now, id, Leg::Stream(stream), protocol, out);
+        }
+    }
+}
+
+use super::leg::Tunnel;
+
+/// Whether an answer says more about the HTTP version than about the request.
+fn is_about_carrier(head: &ResponseHead) -> bool {
+    const ABOUT_CARRIER: [StatusCode; 3] = [
+        StatusCode::MISDIRECTED_REQUEST,
+        StatusCode::NOT_IMPLEMENTED,
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+    ];
+    ABOUT_CARRIER.contains(&head.status)
+}

@@ -1,0 +1,735 @@
+//! The bytes of a TCP tunnel: from one leg to the other, at the pace of the slower one.
+//!
+//! ```text
+//!   source ─► reader ─► waiting (bounded) ─► writer ─► sink
+//!   stream    capsules                       capsules  socket, stream, local user, nested connection
+//! ```
+//!
+//! Nothing is read that cannot be kept: while the sink has no room, the source gets no credit, and the far end stops.
+//! Nothing is ever dropped. The end of a source becomes the end of the sink behind the last byte (half-close), and the
+//! other direction goes on; whatever breaks a source breaks the whole tunnel, so that nobody takes a cut stream for a
+//! complete one.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::leg::{Flow, Leg};
+use super::machine::{LocalEvent, Machine, Outside};
+use crate::error::Abort;
+use crate::http::h3::{RecvData, SendData};
+use crate::net::{TcpClose, TcpId, TcpRead};
+use crate::transport::carriers::{ConnectionId, RequestStream};
+use crate::transport::tcp::LinkOutput;
+use crate::tunnel::tcp::{Inbound, Outbound, Progress};
+use crate::tunnel::{Framing, TunnelId};
+
+/// Bytes that one direction moves before others get their turn.
+const BYTES_PER_PUMP: usize = 256 * 1024;
+/// Bytes that a read of a socket has room for at least.
+const READ_BYTES_MIN: usize = 16 * 1024;
+/// Size of the buffer that reads of sockets share.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// Pieces that one write takes.
+const WRITE_PIECES_MAX: usize = 64;
+/// How long a peer may take to end its stream after both directions have ended.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A direction of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From the client to the target.
+    Up,
+    /// From the target to the client.
+    Down,
+}
+
+impl Direction {
+    pub(super) const BOTH: [Self; 2] = [Self::Up, Self::Down];
+}
+
+/// Where a direction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Flowing,
+    /// The source has ended; what waits, and the end, are still to be passed on.
+    Ending,
+    /// The sink knows of the end.
+    Done,
+}
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    reader: Inbound,
+    writer: Outbound,
+    waiting: VecDeque<Bytes>,
+    waiting_bytes: usize,
+    stage: Stage,
+    /// The source has nothing more to say, not even capsules behind the last byte.
+    source_closed: bool,
+    /// The pipe is in [`Machine::resume`].
+    queued: bool,
+}
+
+impl Pipe {
+    fn new(source: Framing, sink: Framing) -> Self {
+        Self {
+            reader: Inbound::new(source),
+            writer: Outbound::new(sink),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            stage: Stage::Flowing,
+            source_closed: false,
+            queued: false,
+        }
+    }
+
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        self.waiting_bytes += bytes.len();
+        self.waiting.push_back(bytes);
+    }
+
+    /// Forgets the first `count` bytes.
+    fn advance(&mut self, mut count: usize) {
+        self.waiting_bytes -= count;
+        while let Some(first) = self.waiting.front_mut() {
+            if count < first.len() {
+                drop(first.split_to(count));
+                return;
+            }
+            count -= first.len();
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Takes up to `bytes_max` bytes, framed for the sink. Without a frame a single piece is not copied.
+    fn take_framed(&mut self, bytes_max: usize) -> Bytes {
+        let bare = self.writer.head_len_max() == 0;
+        match self.waiting.front_mut() {
+            Some(first)
+                if bare && (self.waiting_bytes == first.len() || first.len() >= bytes_max) =>
+            {
+                let piece = first.split_to(first.len().min(bytes_max));
+                self.advance_taken(piece.len());
+                return piece;
+            }
+            Some(_) | None => {}
+        }
+        let len = self.waiting_bytes.min(bytes_max);
+        let mut framed = BytesMut::with_capacity(self.writer.head_len_max() + len);
+        self.writer.frame(len, &mut framed);
+        let mut left = len;
+        for piece in &self.waiting {
+            let part = &piece[..piece.len().min(left)];
+            framed.put_slice(part);
+            left -= part.len();
+            if left == 0 {
+                break;
+            }
+        }
+        self.advance(len);
+        framed.freeze()
+    }
+
+    /// The first piece lost `count` bytes already.
+    fn advance_taken(&mut self, count: usize) {
+        self.waiting_bytes -= count;
+        if self.waiting.front().is_some_and(Bytes::is_empty) {
+            self.waiting.pop_front();
+        }
+    }
+}
+
+/// Both directions of one tunnel.
+#[derive(Debug)]
+pub(super) struct Splice {
+    pub(super) up: Pipe,
+    pub(super) down: Pipe,
+    downstream: Framing,
+}
+
+impl Splice {
+    /// A tunnel whose downstream leg has this framing; what upstream looks like is known later.
+    pub(super) fn new(downstream: Framing) -> Self {
+        Self {
+            up: Pipe::new(downstream, Framing::Raw),
+            down: Pipe::new(Framing::Raw, downstream),
+            downstream,
+        }
+    }
+
+    /// The upstream leg is there.
+    pub(super) fn set_upstream(&mut self, upstream: Framing) {
+        self.up.writer = Outbound::new(upstream);
+        self.down.reader = Inbound::new(upstream);
+    }
+
+    pub(super) fn downstream(&self) -> Framing {
+        self.downstream
+    }
+
+    pub(super) fn pipe(&mut self, direction: Direction) -> &mut Pipe {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+
+    /// Whether both directions have ended.
+    fn is_done(&self) -> bool {
+        self.up.stage == Stage::Done && self.down.stage == Stage::Done
+    }
+
+    /// Whether both directions have ended, and nobody has anything more to say.
+    fn is_closed(&self) -> bool {
+        self.is_done() && self.up.source_closed && self.down.source_closed
+    }
+}
+
+/// What [`Machine::read_local`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LocalRead {
+    /// Bytes from the target.
+    Data(Bytes),
+    /// Nothing now; [`LocalEvent::Readable`] follows.
+    Blocked,
+    /// The target has ended its direction.
+    End,
+}
+
+/// A step of a direction that broke the tunnel.
+struct Broken(Abort);
+
+impl Machine {
+    /// The two ends of a direction, and the direction itself.
+    fn pipe(&mut self, id: TunnelId, direction: Direction) -> Option<(Leg, Leg, &mut Pipe)> {
+        let tunnel = self.tunnels.get_mut(id)?;
+        let (source, sink) = match direction {
+            Direction::Up => (tunnel.downstream, tunnel.upstream),
+            Direction::Down => (tunnel.upstream, tunnel.downstream),
+        };
+        if !tunnel.is_open() {
+            return None;
+        }
+        match &mut tunnel.flow {
+            Flow::Tcp(splice) => Some((source, sink, splice.pipe(direction))),
+            Flow::Udp(_) => None,
+        }
+    }
+
+    /// Moves what can be moved in one direction.
+    pub(super) fn pump(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        direction: Direction,
+        out: &mut impl Outside,
+    ) {
+        let mut moved = 0;
+        loop {
+            let step = self.fill(now, id, direction, out).and_then(|filled| {
+                let drained = self.drain_waiting(id, direction, out)?;
+                Ok((filled, drained))
+            });
+            match step {
+                Err(Broken(abort)) => return self.abort(now, id, abort, out),
+                Ok((0, 0)) => break,
+                Ok((_, drained)) => moved += drained,
+            }
+            if moved >= BYTES_PER_PUMP {
+                self.resume_later(id, direction);
+                break;
+            }
+        }
+        if moved > 0 {
+            self.count_moved(now, id, direction, moved);
+        }
+        if let Err(Broken(abort)) = self.pass_end(now, id, direction, out) {
+            self.abort(now, id, abort, out);
+        }
+    }
+
+    fn count_moved(&mut self, now: Instant, id: TunnelId, direction: Direction, moved: usize) {
+        match direction {
+            Direction::Up => self.stats.tcp_upstream_bytes += moved as u64,
+            Direction::Down => self.stats.tcp_downstream_bytes += moved as u64,
+        }
+        if let Some(tunnel) = self.tunnels.get_mut(id) {
+            tunnel.last_active = now;
+        }
+    }
+
+    fn resume_later(&mut self, id: TunnelId, direction: Direction) {
+        if let Some((_, _, pipe)) = self.pipe(id, direction)
+            && !pipe.queued
+        {
+            pipe.queued = true;
+            self.resume.push_back((id, direction));
+        }
+    }
+
+    /// Goes on with directions that gave way to others.
+    pub(super) fn resume_pumps(&mut self, now: Instant, out: &mut impl Outside) {
+        for (id, direction) in std::mem::take(&mut self.resume) {
+            if let Some((_, _, pipe)) = self.pipe(id, direction) {
+                pipe.queued = false;
+                self.pump(now, id, direction, out);
+            }
+        }
+    }
+
+    /// Reads from the source as much as may wait.
+    fn fill(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        direction: Direction,
+        out: &mut impl Outside,
+    ) -> Result<usize, Broken> {
+        let waiting_max = self.limits.tcp_buffer_bytes;
+        let mut filled = 0;
+        while let Some((source, _, pipe)) = self.pipe(id, direction) {
+            let room = waiting_max.saturating_sub(pipe.waiting_bytes);
+            if room == 0 || pipe.source_closed {
+                break;
+            }
+            let read = match source {
+                Leg::Stream(stream) => self.read_stream(now, id, direction, stream, room)?,
+                Leg::Tcp(socket) => self.read_socket(id, direction, socket, room, out)?,
+                Leg::Nested(ConnectionId::Tcp(inner)) => {
+                    match self.carriers.tcp.poll_output(now, inner, room) {
+                        LinkOutput::Bytes(bytes) => {
+                            let len = bytes.len();
+                            self.push(id, direction, bytes);
+                            len
+                        }
+                        LinkOutput::Blocked => 0,
+                        LinkOutput::Finished => {
+                            self.source_ended(id, direction);
+                            0
+                        }
+                        LinkOutput::Aborted => return Err(Broken(Abort::ClientCancelled)),
+                    }
+                }
+                Leg::Local | Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => 0,
+            };
+            if read == 0 {
+                break;
+            }
+            filled += read;
+        }
+        Ok(filled)
+    }
+
+    fn push(&mut self, id: TunnelId, direction: Direction, bytes: Bytes) {
+        if let Some((_, _, pipe)) = self.pipe(id, direction) {
+            pipe.push(bytes);
+        }
+    }
+
+    /// The source has ended in an orderly way.
+    fn source_ended(&mut self, id: TunnelId, direction: Direction) {
+        if let Some((_, _, pipe)) = self.pipe(id, direction) {
+            pipe.source_closed = true;
+            if pipe.stage == Stage::Flowing {
+                pipe.stage = Stage::Ending;
+            }
+        }
+    }
+
+    fn read_stream(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        direction: Direction,
+        stream: RequestStream,
+        bytes_max: usize,
+    ) -> Result<usize, Broken> {
+        let broken = match direction {
+            Direction::Up => Broken(Abort::ClientCancelled),
+            Direction::Down => Broken(Abort::UpstreamReset),
+        };
+        let read = self.carriers.recv_data(now, stream, bytes_max);
+        let Some((_, _, pipe)) = self.pipe(id, direction) else {
+            return Ok(0);
+        };
+        match read {
+            RecvData::Data(data) => {
+                let len = data.len();
+                let Pipe {
+                    reader,
+                    waiting,
+                    waiting_bytes,
+                    ..
+                } = pipe;
+                let progress = reader.handle_data(data, &mut |payload| {
+                    *waiting_bytes += payload.len();
+                    waiting.push_back(payload);
+                });
+                match progress {
+                    Ok(Progress::Open) => {}
+                    Ok(Progress::Ended) if pipe.stage == Stage::Flowing => {
+                        pipe.stage = Stage::Ending
+                    }
+                    Ok(Progress::Ended) => {}
+                    Err(error) => return Err(self.bad_framing(&error)),
+                }
+                Ok(len)
+            }
+            RecvData::Blocked => Ok(0),
+            RecvData::Finished => {
+                let finished = pipe.reader.handle_finished();
+                match finished {
+                    Ok(()) => self.source_ended(id, direction),
+                    Err(error) => return Err(self.bad_framing(&error)),
+                }
+                Ok(0)
+            }
+            // The end of a stream that has said everything is nobody's loss.
+            RecvData::Reset(_) | RecvData::Gone if pipe.stage != Stage::Flowing => {
+                pipe.source_closed = true;
+                Ok(0)
+            }
+            RecvData::Reset(_) => Err(broken),
+            RecvData::Gone => Ok(0),
+        }
+    }
+
+    fn bad_framing(&mut self, error: &crate::tunnel::TcpError) -> Broken {
+        self.stats.tunnels_misbehaved += 1;
+        tracing::debug!(%error, "a tunnel ends");
+        Broken(Abort::CapsuleError)
+    }
+
+    fn read_socket(
+        &mut self,
+        id: TunnelId,
+        direction: Direction,
+        socket: TcpId,
+        bytes_max: usize,
+        out: &mut impl Outside,
+    ) -> Result<usize, Broken> {
+        let buffer = &mut self.read_buffer;
+        if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
+            *buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
+        }
+        let bytes_max = bytes_max.min(buffer.capacity() - buffer.len());
+        match out.read(socket, buffer, bytes_max) {
+            Ok(TcpRead::Bytes(count)) => {
+                let bytes = buffer.split().freeze();
+                debug_assert_eq!(bytes.len(), count);
+                self.push(id, direction, bytes);
+                Ok(count)
+            }
+            Ok(TcpRead::Blocked) => Ok(0),
+            Ok(TcpRead::End) => {
+                self.source_ended(id, direction);
+                Ok(0)
+            }
+            Err(error) => Err(self.socket_broke(direction, &error)),
+        }
+    }
+
+    fn socket_broke(&mut self, direction: Direction, error: &std::io::Error) -> Broken {
+        tracing::debug!(%error, "a TCP connection broke");
+        match direction {
+            Direction::Up => Broken(Abort::ClientCancelled),
+            Direction::Down => Broken(Abort::UpstreamReset),
+        }
+    }
+
+    /// Gives the sink what it has room for.
+    fn drain_waiting(
+        &mut self,
+        id: TunnelId,
+        direction: Direction,
+        out: &mut impl Outside,
+    ) -> Result<usize, Broken> {
+        let mut drained = 0;
+        while let Some((_, sink, pipe)) = self.pipe(id, direction) {
+            let before = pipe.waiting_bytes;
+            if before == 0 {
+                break;
+            }
+            match sink {
+                Leg::Stream(stream) => {
+                    let room = self.carriers.send_room(stream);
+                    let Some((_, _, pipe)) = self.pipe(id, direction) else {
+                        break;
+                    };
+                    let payload_max = pipe.writer.payload_max(room);
+                    if payload_max == 0 {
+                        break;
+                    }
+                    let framed = pipe.take_framed(payload_max);
+                    match self.carriers.send_data(stream, framed) {
+                        SendData::Written => {}
+                        SendData::Blocked | SendData::Gone => return Err(self.sink_gone(direction)),
+                    }
+                }
+                Leg::Tcp(socket) => {
+                    let mut pieces = [IoSlice::new(&[]); WRITE_PIECES_MAX];
+                    let mut count = 0;
+                    for (slot, piece) in pieces.iter_mut().zip(&pipe.waiting) {
+                        *slot = IoSlice::new(piece);
+                        count += 1;
+                    }
+                    match out.write(socket, &pieces[..count]) {
+                        Ok(0) => break,
+                        Ok(written) => pipe.advance(written),
+                        Err(error) => {
+                            return Err(match direction {
+                                Direction::Up => self.socket_broke(Direction::Down, &error),
+                                Direction::Down => self.socket_broke(Direction::Up, &error),
+                            });
+                        }
+                    }
+                }
+                Leg::Nested(ConnectionId::Tcp(inner)) => {
+                    let room = self.carriers.tcp.receive_room(inner);
+                    let Some((_, _, pipe)) = self.pipe(id, direction).filter(|_| room > 0) else {
+                        break;
+                    };
+                    let bytes = pipe.take_framed(room);
+                    self.carriers.tcp.handle_bytes(inner, &bytes);
+                }
+                Leg::Local => {
+                    self.announce_readable(id);
+                    break;
+                }
+                Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => break,
+            }
+            let left = self
+                .pipe(id, direction)
+                .map_or(0, |(_, _, pipe)| pipe.waiting_bytes);
+            drained += before - left;
+        }
+        Ok(drained)
+    }
+
+    /// The sink takes nothing more although its direction has not ended.
+    fn sink_gone(&self, direction: Direction) -> Broken {
+        match direction {
+            Direction::Up => Broken(Abort::UpstreamReset),
+            Direction::Down => Broken(Abort::ClientCancelled),
+        }
+    }
+
+    /// Tells the sink that the source has ended, once everything before is passed on.
+    fn pass_end(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        direction: Direction,
+        out: &mut impl Outside,
+    ) -> Result<(), Broken> {
+        let Some((_, sink, pipe)) = self.pipe(id, direction) else {
+            return Ok(());
+        };
+        if pipe.stage == Stage::Ending && pipe.waiting_bytes == 0 {
+            let writer = pipe.writer;
+            match sink {
+                Leg::Stream(stream) if writer.head_len_max() > 0 => {
+                    if self.carriers.send_room(stream) < writer.head_len_max() {
+                        return Ok(());
+                    }
+                    let mut last = BytesMut::new();
+                    writer.final_capsule(&mut last);
+                    match self.carriers.send_data(stream, last.freeze()) {
+                        SendData::Written => {}
+                        SendData::Blocked | SendData::Gone => return Err(self.sink_gone(direction)),
+                    }
+                }
+                Leg::Stream(stream) => self.carriers.finish(stream),
+                Leg::Tcp(socket) => out.shutdown(socket),
+                Leg::Nested(ConnectionId::Tcp(inner)) => self.carriers.tcp.handle_end(inner, true),
+                Leg::Local => self.announce_readable(id),
+                Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => {}
+            }
+            if let Some((_, _, pipe)) = self.pipe(id, direction) {
+                pipe.stage = Stage::Done;
+            }
+            self.both_ended(now, id);
+        }
+        self.close_if_over(now, id, out);
+        Ok(())
+    }
+
+    /// When both directions have ended, our streams end too: after FINAL_DATA they were still open.
+    fn both_ended(&mut self, now: Instant, id: TunnelId) {
+        let Some(tunnel) = self.tunnels.get(id) else {
+            return;
+        };
+        let Flow::Tcp(splice) = &tunnel.flow else {
+            return;
+        };
+        if !splice.is_done() {
+            return;
+        }
+        let legs = [
+            (tunnel.downstream, splice.down.writer),
+            (tunnel.upstream, splice.up.writer),
+        ];
+        for (leg, writer) in legs {
+            match leg {
+                Leg::Stream(stream) if writer.head_len_max() > 0 => self.carriers.finish(stream),
+                Leg::Stream(_) | Leg::None | Leg::Socket(_) | Leg::Tcp(_) => {}
+                Leg::Nested(_) | Leg::Local => {}
+            }
+        }
+        self.arm(id, now + LINGER);
+    }
+
+    fn close_if_over(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        let over = self
+            .tunnels
+            .get(id)
+            .is_some_and(|tunnel| match &tunnel.flow {
+                Flow::Tcp(splice) => splice.is_closed(),
+                Flow::Udp(_) => false,
+            });
+        if over {
+            self.complete(now, id, out);
+        }
+    }
+
+    /// Whether both directions of a TCP tunnel have ended.
+    pub(super) fn is_done(&self, id: TunnelId) -> bool {
+        self.tunnels
+            .get(id)
+            .is_some_and(|tunnel| match &tunnel.flow {
+                Flow::Tcp(splice) => splice.is_done(),
+                Flow::Udp(_) => false,
+            })
+    }
+
+    /// Takes a tunnel whose directions have both ended out of the table.
+    pub(super) fn complete(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        let Some(tunnel) = self.remove_tunnel(id) else {
+            return;
+        };
+        for leg in [tunnel.downstream, tunnel.upstream] {
+            match leg {
+                Leg::Stream(stream) => self.carriers.unbind(stream),
+                Leg::Tcp(socket) => out.close(socket, TcpClose::Orderly),
+                Leg::Nested(inner) => {
+                    self.nested.remove(&inner);
+                }
+                Leg::None | Leg::Socket(_) | Leg::Local => {}
+            }
+        }
+        if let Leg::Stream(stream) = tunnel.upstream {
+            self.pool
+                .release(now, stream.connection(), &mut self.carriers);
+        }
+        if tunnel.local {
+            self.local.push_back(LocalEvent::Closed(id));
+        }
+    }
+
+    fn announce_readable(&mut self, id: TunnelId) {
+        let event = LocalEvent::Readable(id);
+        // One announcement is enough, however much arrives before it is heard.
+        if !matches!(self.local.back(), Some(LocalEvent::Readable(last)) if *last == id) {
+            self.local.push_back(event);
+        }
+    }
+}
+
+/// A local user's side of a TCP tunnel.
+impl Machine {
+    /// The next bytes from the target, at most `bytes_max`; what was read gives credit to the far end.
+    pub fn read_local(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        bytes_max: usize,
+        out: &mut impl Outside,
+    ) -> LocalRead {
+        let Some((_, Leg::Local, pipe)) = self.pipe(id, Direction::Down) else {
+            return LocalRead::Blocked;
+        };
+        let Some(first) = pipe.waiting.front_mut() else {
+            return match pipe.stage {
+                Stage::Done => LocalRead::End,
+                Stage::Flowing | Stage::Ending => LocalRead::Blocked,
+            };
+        };
+        let bytes = first.split_to(first.len().min(bytes_max));
+        pipe.advance_taken(bytes.len());
+        self.count_moved(now, id, Direction::Down, bytes.len());
+        self.pump(now, id, Direction::Down, out);
+        LocalRead::Data(bytes)
+    }
+
+    /// How many bytes [`Machine::write_local`] takes now; at 0 [`LocalEvent::Writable`] follows.
+    pub fn local_room(&mut self, id: TunnelId) -> usize {
+        let waiting_max = self.limits.tcp_buffer_bytes;
+        match self.pipe(id, Direction::Up) {
+            Some((Leg::Local, _, pipe)) if pipe.stage == Stage::Flowing => {
+                waiting_max.saturating_sub(pipe.waiting_bytes)
+            }
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Sends bytes to the target. More than [`Machine::local_room`] is a mistake of the caller, and kept all the same.
+    pub fn write_local(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        bytes: Bytes,
+        out: &mut impl Outside,
+    ) {
+        if let Some((Leg::Local, _, pipe)) = self.pipe(id, Direction::Up)
+            && pipe.stage == Stage::Flowing
+            && !bytes.is_empty()
+        {
+            pipe.push(bytes);
+            self.pump(now, id, Direction::Up, out);
+        }
+    }
+
+    /// Ends the direction to the target behind everything written; the other one goes on.
+    pub fn finish_local(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        if let Some((Leg::Local, ..)) = self.pipe(id, Direction::Up) {
+            self.source_ended(id, Direction::Up);
+            self.pump(now, id, Direction::Up, out);
+        }
+    }
+
+    /// Breaks a TCP tunnel: the target sees a reset.
+    pub fn reset_local(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        self.abort(now, id, Abort::ClientCancelled, out);
+    }
+
+    /// Puts a TCP socket in the place of the local user, once the tunnel is open: from here on its bytes go to the
+    /// target and back without the user, half-closes and resets included. `read` was read from the socket before.
+    /// [`LocalEvent::Closed`] tells of the end.
+    pub fn splice_local(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        socket: TcpId,
+        read: Bytes,
+        out: &mut impl Outside,
+    ) -> bool {
+        let Some((Leg::Local, _, pipe)) = self.pipe(id, Direction::Up) else {
+            return false;
+        };
+        if !read.is_empty() {
+            pipe.push(read);
+        }
+        if let Some(tunnel) = self.tunnels.get_mut(id) {
+            tunnel.downstream = Leg::Tcp(socket);
+        }
+        out.set_tcp_tag(socket, super::machine::TcpTag::Target(id));
+        for direction in Direction::BOTH {
+            self.pump(now, id, direction, out);
+        }
+        true
+    }
+}
