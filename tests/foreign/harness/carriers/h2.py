@@ -121,7 +121,8 @@ class H2Stream(Stream):
     def send(self, data: bytes) -> None:
         state, view = self.connection.h2, memoryview(data)
         while view:
-            self.wait(lambda: state.local_flow_control_window(self.id) > 0 or self.end is not None, "window")
+            self.wait(lambda: not self.is_writable() or state.local_flow_control_window(self.id) > 0, "window")
+            assert self.is_writable(), f"ended with {self.end} while sending"
             room = min(state.local_flow_control_window(self.id), state.max_outbound_frame_size, len(view))
             state.send_data(self.id, view[:room].tobytes())
             view = view[room:]

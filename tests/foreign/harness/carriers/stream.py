@@ -65,6 +65,10 @@ class Stream:
         """Whether the whole connection has been closed by the peer."""
         raise NotImplementedError
 
+    def is_writable(self) -> bool:
+        """Whether the own direction may still lead somewhere: a FIN of the other one does not matter."""
+        return self.end in (None, FIN)
+
     def wait(self, ready: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + self.wait_seconds
         while not ready():
