@@ -62,7 +62,8 @@ def test_many_at_once(
     urls = [web.random_url(by_name, seed, 1 << 20) for seed in range(8)]
     files = [tmp_path / str(seed) for seed in range(8)]
     more = [word for url, file in zip(urls[1:], files[1:]) for word in (url, "--output", file)]
-    parallel = ["--parallel", "--parallel-immediate", "--parallel-max", "8", "--output", files[0], *more]
+    # curl pairs URLs and outputs in their order; urls[0] comes last.
+    parallel = ["--parallel", "--parallel-max", "8", *more, "--output", files[0]]
     fetched = web.fetch(certificates.ca, urls[0], "--proxy", f"https://{via}", *options, *parallel)
     assert fetched.exit_code == 0, fetched.log
     for seed, file in enumerate(files):

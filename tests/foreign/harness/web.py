@@ -14,7 +14,7 @@ import https_origin as page
 from .certificates import Certificates
 from .tools import chromium, curl
 
-CURL_SECONDS = 60
+CURL_SECONDS = 30
 CHROMIUM_SECONDS = 90
 NEGOTIATED = re.compile(r"CONNECT tunnel: HTTP/(\S+) negotiated")
 
