@@ -12,8 +12,18 @@ SECTIONS = ("generic", "hpack", "http2")
 # The number of cases of h2spec 2.2.1 in these sections: fewer mean that it broke off.
 CASES = 145
 
+NO_CONTENT = "waits for DATA in the answer to GET, and there is none"
 # Case: reason. A case that passes has no place here.
-ACCEPTED: dict[str, str] = {}
+ACCEPTED: dict[str, str] = {
+    "generic/2 Sends a WINDOW_UPDATE frame on half-closed (remote) stream": NO_CONTENT,
+    "generic/2 Sends a PRIORITY frame on half-closed (remote) stream": NO_CONTENT,
+    "http2/4.2 Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE": (
+        "sends a little more than the default, and the relay announces a larger SETTINGS_MAX_FRAME_SIZE"
+    ),
+    "http2/5.1.2 Sends HEADERS frames that causes their advertised concurrent stream limit to be exceeded": (
+        "keeps streams open by a window of 0 for their content; without content each ends with its answer"
+    ),
+}
 
 
 def test_h2spec(bauta: Bauta, relay: str, tmp_path: Path) -> None:
