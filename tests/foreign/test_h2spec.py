@@ -24,12 +24,14 @@ ACCEPTED: dict[str, str] = {
         "keeps streams open by a window of 0 for their content; without content each ends with its answer"
     ),
 }
+# Found or not, depending on what comes first: the relay answers GET at once, and a closed stream takes no more frames.
+RACES = {"http2/8.1 Sends a second HEADERS frame without the END_STREAM flag"}
 
 
 def test_h2spec(bauta: Bauta, relay: str, tmp_path: Path) -> None:
     results = run_h2spec(relay, tmp_path / "report.xml", *SECTIONS)
     assert len(results) == CASES, f"{len(results)} cases"
     found = {case: problem for case, problem in results.items() if problem is not None}
-    unexpected = {case: problem for case, problem in found.items() if case not in ACCEPTED}
+    unexpected = {case: problem for case, problem in found.items() if case not in ACCEPTED and case not in RACES}
     assert not unexpected, "\n".join(f"{case}: {problem}" for case, problem in unexpected.items())
     assert not ACCEPTED.keys() - found.keys(), f"no longer found: {ACCEPTED.keys() - found.keys()}"
