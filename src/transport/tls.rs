@@ -1,17 +1,20 @@
-//! Certificates, trust and the TLS 1.3 configurations of both directions of QUIC.
+//! Certificates, trust and the TLS 1.3 configurations of both directions of QUIC and TCP.
 //!
 //! ```text
 //!  chain.pem + key.pem ──► Identity ──► server_config ──► quic_server ──► quinn-proto, downstream
+//!                                  └──► tcp_server_config ──► HTTP/2 and HTTP/1.1, downstream
 //!  system roots / CA / dangerous ──► ClientTls ──► client_config ──► quic_client ──► quinn-proto, upstream
+//!                                             └──► tcp_client_config ──► HTTP/2 or HTTP/1.1, upstream
 //!  DevCa: a throw-away CA and its leaf, for `--dev`, the demo and tests
 //! ```
 //!
-//! Invariants: TLS 1.3 only, ALPN `h3` only (RFC 9001 section 8.1, RFC 9114 section 3.1), AES-128-GCM before all other
+//! Invariants: TLS 1.3 only, on QUIC ALPN `h3` only (RFC 9001 section 8.1, RFC 9114 section 3.1), AES-128-GCM before all other
 //! suites (ChaCha20 doubles the cost of a hop), no 0-RTT (CONNECT is not safe to replay, RFC 8470 section 4). Key
 //! logging happens only where a field asks for it, never because of the environment alone.
 //!
-//! Deliberately not here: session resumption. Tickets would let a relay link a client's connections, and a cache would
-//! be a lock between workers; a full handshake costs one signature more.
+//! Deliberately not here: session resumption on QUIC and as a client. Tickets would let a relay link a client's
+//! connections, and a cache would be a lock between workers; a full handshake costs one signature more. On TCP a client
+//! that wants to be resumed may: it decides by itself whether it uses the ticket.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -32,6 +35,8 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{KeyLogFile, RootCertStore};
+
+use crate::wire::carrier::Carrier;
 
 mod dangerous;
 mod session;
@@ -209,6 +214,40 @@ pub fn server_config(
         config.key_log = Arc::new(KeyLogFile::new());
     }
     Ok(Arc::new(config))
+}
+
+/// The TLS side of a TCP listener: HTTP/2 before HTTP/1.1, and otherwise as [`server_config`]. Tickets go out, so that
+/// a client that comes back saves a signature of ours; they are encrypted with keys that live as long as the process
+/// and change every six hours.
+///
+/// # Errors
+/// As [`server_config`], and when the system has no random bytes.
+pub fn tcp_server_config(
+    identity: &Identity,
+    dangerous_key_log: bool,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let mut config = rustls::ServerConfig::clone(&*server_config(identity, dangerous_key_log)?);
+    config.alpn_protocols = [Carrier::H2, Carrier::H1].map(alpn).to_vec();
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// The TLS side of an upstream TCP connection that is to speak exactly `carrier`.
+///
+/// # Errors
+/// As [`client_config`].
+pub fn tcp_client_config(
+    options: &ClientTls,
+    carrier: Carrier,
+) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+    let mut config = rustls::ClientConfig::clone(&*client_config(options)?);
+    config.alpn_protocols = vec![alpn(carrier)];
+    Ok(Arc::new(config))
+}
+
+fn alpn(carrier: Carrier) -> Vec<u8> {
+    carrier.alpn().as_bytes().to_vec()
 }
 
 /// The TLS side of an upstream connection.

@@ -109,7 +109,9 @@ pub enum CloseReason {
     IdleTimeout,
     /// The peer took nothing of what waits for it for too long.
     WriteTimeout,
-    /// We closed it, see [`super::TcpHub::close`].
+    /// We reset the request of an HTTP/1.1 connection, which is the connection.
+    Aborted(Code),
+    /// We closed it, see [`super::TcpHub::close`], or because no request may follow on it.
     Local,
 }
 
@@ -117,7 +119,11 @@ impl CloseReason {
     /// Whether nothing more can or shall be said to the peer.
     pub(super) const fn is_abrupt(&self) -> bool {
         match self {
-            Self::Lost(_) | Self::Truncated | Self::WriteTimeout | Self::HandshakeTimeout => true,
+            Self::Lost(_)
+            | Self::Truncated
+            | Self::Aborted(_)
+            | Self::WriteTimeout
+            | Self::HandshakeTimeout => true,
             Self::Peer(_)
             | Self::Tls(_)
             | Self::Misbehaved(_)
@@ -196,6 +202,8 @@ pub(super) struct Connection {
     /// Since when the link takes nothing.
     pub(super) blocked_since: Option<Instant>,
     pub(super) linger_deadline: Option<Instant>,
+    /// FIN was sent.
+    pub(super) shut: bool,
     /// The deadline that the hub's timers hold for us.
     pub(super) timer: Option<Instant>,
     pub(super) touched: bool,
@@ -234,6 +242,7 @@ impl Connection {
             head_since: None,
             blocked_since: None,
             linger_deadline: None,
+            shut: false,
             timer: None,
             touched: false,
             dirty: false,

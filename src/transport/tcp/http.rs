@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::h1::H1;
 use super::h2::{H2, Options};
 use super::tls::Session;
 use super::{CloseReason, Event, StreamId};
@@ -20,6 +21,8 @@ pub(super) enum Http {
     Handshaking,
     /// HTTP/2 in either role.
     H2(Box<H2>),
+    /// HTTP/1.1 in either role.
+    H1(Box<H1>),
 }
 
 impl Http {
@@ -31,10 +34,17 @@ impl Http {
         session: &Rc<RefCell<Session>>,
     ) -> Option<Self> {
         let session = Rc::clone(session);
+        let head_bytes_max = usize::try_from(options.field_section_bytes).unwrap_or(usize::MAX);
         match (carrier, role) {
             (Carrier::H2, Role::Server) => Some(Self::H2(Box::new(H2::server(options, session)))),
             (Carrier::H2, Role::Client) => Some(Self::H2(Box::new(H2::client(options, session)))),
-            (Carrier::H1 | Carrier::H3, _) => None,
+            (Carrier::H1, Role::Server) => {
+                Some(Self::H1(Box::new(H1::server(head_bytes_max, session))))
+            }
+            (Carrier::H1, Role::Client) => {
+                Some(Self::H1(Box::new(H1::client(head_bytes_max, session))))
+            }
+            (Carrier::H3, _) => None,
         }
     }
 
@@ -43,6 +53,7 @@ impl Http {
         match self {
             Self::Handshaking => 0,
             Self::H2(h2) => h2.open_streams(),
+            Self::H1(h1) => h1.open_streams(),
         }
     }
 
@@ -50,10 +61,19 @@ impl Http {
     pub(super) fn is_mid_head(&self, session: &Session) -> bool {
         match self {
             Self::Handshaking => false,
+            Self::H1(h1) => h1.is_mid_head(),
             Self::H2(_) => session
                 .gauge
                 .as_ref()
                 .is_some_and(|gauge| gauge.is_mid_head),
+        }
+    }
+
+    /// Windows of streams that were full when their owner came to read, since this was asked last.
+    pub(super) fn take_stalled(&mut self) -> u64 {
+        match self {
+            Self::Handshaking | Self::H1(_) => 0,
+            Self::H2(h2) => h2.take_stalled(),
         }
     }
 
@@ -62,6 +82,7 @@ impl Http {
         match self {
             Self::Handshaking => false,
             Self::H2(h2) => h2.wants_poll(),
+            Self::H1(h1) => h1.wants_poll(),
         }
     }
 
@@ -69,6 +90,8 @@ impl Http {
     pub(super) fn ends_with_peer(&self) -> bool {
         match self {
             Self::Handshaking | Self::H2(_) => true,
+            // A tunnel ends in each direction by itself.
+            Self::H1(_) => false,
         }
     }
 
@@ -80,6 +103,7 @@ impl Http {
         match self {
             Self::Handshaking => Ok(()),
             Self::H2(h2) => h2.poll(events),
+            Self::H1(h1) => h1.poll(events),
         }
     }
 
@@ -87,6 +111,7 @@ impl Http {
         match self {
             Self::Handshaking => Err(RequestError::NoSettingsYet),
             Self::H2(h2) => h2.request(head),
+            Self::H1(h1) => h1.request(head),
         }
     }
 
@@ -94,6 +119,7 @@ impl Http {
         match self {
             Self::Handshaking => false,
             Self::H2(h2) => h2.respond(stream, head, fin),
+            Self::H1(h1) => h1.respond(head, fin),
         }
     }
 
@@ -101,13 +127,15 @@ impl Http {
         match self {
             Self::Handshaking => RecvData::Gone,
             Self::H2(h2) => h2.recv_data(stream, bytes_max),
+            Self::H1(h1) => h1.recv_data(bytes_max),
         }
     }
 
-    pub(super) fn send_room(&self, stream: StreamId) -> usize {
+    pub(super) fn send_room(&mut self, stream: StreamId) -> usize {
         match self {
             Self::Handshaking => 0,
             Self::H2(h2) => h2.send_room(stream),
+            Self::H1(h1) => h1.send_room(),
         }
     }
 
@@ -115,6 +143,7 @@ impl Http {
         match self {
             Self::Handshaking => SendData::Gone,
             Self::H2(h2) => h2.send_data(stream, data),
+            Self::H1(h1) => h1.send_data(&data),
         }
     }
 
@@ -128,6 +157,7 @@ impl Http {
         match self {
             Self::Handshaking => SendData::Gone,
             Self::H2(h2) => h2.send_capsule(stream, len, encode),
+            Self::H1(h1) => h1.append(len, encode),
         }
     }
 
@@ -135,6 +165,7 @@ impl Http {
         match self {
             Self::Handshaking => {}
             Self::H2(h2) => h2.finish(stream),
+            Self::H1(h1) => h1.finish(),
         }
     }
 
@@ -142,6 +173,7 @@ impl Http {
         match self {
             Self::Handshaking => {}
             Self::H2(h2) => h2.reset(stream, code),
+            Self::H1(h1) => h1.reset(code),
         }
     }
 
@@ -149,6 +181,7 @@ impl Http {
         match self {
             Self::Handshaking => {}
             Self::H2(h2) => h2.stop(stream),
+            Self::H1(h1) => h1.stop(),
         }
     }
 
@@ -156,6 +189,7 @@ impl Http {
         match self {
             Self::Handshaking => {}
             Self::H2(h2) => h2.goaway(),
+            Self::H1(h1) => h1.goaway(),
         }
     }
 
@@ -164,6 +198,7 @@ impl Http {
         match self {
             Self::Handshaking => {}
             Self::H2(h2) => h2.close(code),
+            Self::H1(h1) => h1.close(),
         }
     }
 }

@@ -19,12 +19,16 @@
 //!
 //! Does not know: tunnels, policy, pools, configuration files.
 
-#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::cast_possible_truncation)
+)]
 
 mod code;
 mod connection;
 mod flush;
 mod gauge;
+mod h1;
 mod h2;
 mod http;
 mod io;
@@ -329,6 +333,7 @@ impl TcpHub {
             | CloseReason::Lost(_)
             | CloseReason::Truncated
             | CloseReason::Tls(_)
+            | CloseReason::Aborted(_)
             | CloseReason::HandshakeTimeout
             | CloseReason::HeadTimeout
             | CloseReason::IdleTimeout

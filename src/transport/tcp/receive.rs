@@ -60,7 +60,9 @@ impl TcpHub {
                 break;
             }
             self.timers.pop_first();
-            let connection = &mut *self.connections[index as usize];
+            let Some(connection) = self.connections.get_mut(index as usize) else {
+                continue;
+            };
             connection.timer = None;
             let id = ConnectionId {
                 index,
@@ -139,7 +141,9 @@ impl TcpHub {
         self.take_http_events(id);
         if let Some(connection) = open(&mut self.connections, id) {
             connection.note_activity(now);
-            if connection.readable && outcome.is_ok() && !connection.later {
+            // What HTTP has no room for waits until it has, see `flush`.
+            let is_left = connection.readable && connection.inbound.is_empty();
+            if is_left && outcome.is_ok() && !connection.later {
                 connection.later = true;
                 self.later.push(id.index);
             }

@@ -82,6 +82,7 @@ impl TcpHubStats {
             CloseReason::Tls(_)
             | CloseReason::Peer(_)
             | CloseReason::Lost(_)
+            | CloseReason::Aborted(_)
             | CloseReason::Local => {
                 return;
             }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::connection::End;
 use super::{ConnectionId, StreamId, TcpHub, live, open};
 use crate::http::h3::code::Code;
 use crate::http::h3::{RecvData, RequestError, SendData};
@@ -74,19 +75,23 @@ impl TcpHub {
         stream: StreamId,
         bytes_max: usize,
     ) -> RecvData {
-        let Some(connection) = open(&mut self.connections, id) else {
+        // Also behind the end, until its event is polled: what came before it is not lost.
+        let Some(connection) = live(&mut self.connections, id) else {
             return RecvData::Gone;
         };
+        if connection.end == End::Polled {
+            return RecvData::Gone;
+        }
         let read = connection.http.recv_data(stream, bytes_max);
+        self.stats.tcp_streams_stalled += connection.http.take_stalled();
         self.mark_dirty(id.index);
         read
     }
 
     /// Bytes that [`TcpHub::send_data`] takes now. When it is 0, [`Event::Writable`](super::Event::Writable) follows as
     /// soon as there is room, unless the stream is over.
-    pub fn send_room(&self, id: ConnectionId, stream: StreamId) -> usize {
-        self.get(id)
-            .map_or(0, |connection| connection.http.send_room(stream))
+    pub fn send_room(&mut self, id: ConnectionId, stream: StreamId) -> usize {
+        open(&mut self.connections, id).map_or(0, |connection| connection.http.send_room(stream))
     }
 
     /// Sends data, all of it or nothing: no more than [`TcpHub::send_room`] says.

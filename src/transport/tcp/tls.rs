@@ -23,7 +23,7 @@ use crate::wire::carrier::Carrier;
 const PLAINTEXT_BYTES: usize = 16 * 1024;
 
 /// What a read of decrypted bytes found.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plaintext {
     /// This many bytes were handed over.
     Bytes(usize),
@@ -139,9 +139,14 @@ impl Session {
         self.link_ended && !self.peer_closed
     }
 
-    /// Whether the closure alert of the peer has come.
-    pub(super) fn is_peer_closed(&self) -> bool {
-        self.peer_closed
+    /// Whether there is room to decrypt more.
+    pub(super) fn has_room(&self) -> bool {
+        self.plaintext <= PLAINTEXT_BYTES
+    }
+
+    /// Whether our direction has ended.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
     }
 
     /// Whether decrypted bytes wait.
@@ -156,7 +161,7 @@ impl Session {
         let taken = match reader.fill_buf() {
             Ok(ready) if !ready.is_empty() => {
                 let len = ready.len().min(bytes_max);
-                let part = &ready[..len];
+                let part = ready.get(..len).unwrap_or_default();
                 if let Some(gauge) = &mut self.gauge {
                     gauge.note_received(part);
                 }
@@ -216,6 +221,10 @@ impl Session {
 }
 
 /// What a failed handshake or a broken record says about the peer.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the errors of rustls are many, and not ours"
+)]
 pub(super) fn failure_of(error: &rustls::Error) -> TlsFailure {
     match error {
         rustls::Error::InvalidCertificate(_)
