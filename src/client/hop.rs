@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ::http::{HeaderMap, HeaderValue, header};
 use quinn_proto::crypto;
 
+use super::credentials::Credentials;
 use crate::http::request::RequestHead;
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::Revision;
@@ -27,8 +28,10 @@ pub struct Hop {
     pub tls: HopTls,
     /// Stands for every option of `tls`: two hops with different trust never share a connection.
     pub tls_hash: u64,
-    /// Fields added to every request, credentials for example.
+    /// Fields added to every request.
     pub headers: HeaderMap,
+    /// What is shown to a relay that wants to know who asks.
+    pub credentials: Option<Credentials>,
 }
 
 /// The TLS configurations of the carriers, which differ in ALPN.
@@ -100,7 +103,9 @@ impl Hop {
     /// Whether requests to both relays look the same.
     pub fn asks_like(&self, other: &Self) -> bool {
         let form = |hop: &Self| (hop.udp.clone(), hop.tcp.clone(), hop.tcp_form);
-        form(self) == form(other) && self.headers == other.headers
+        form(self) == form(other)
+            && self.headers == other.headers
+            && self.credentials == other.credentials
     }
 
     /// The relay itself as a target, for the hop before it.
@@ -146,6 +151,9 @@ impl Hop {
         }
         if let Some(via) = &request.via {
             head.headers.insert(header::VIA, via.clone());
+        }
+        if let Some(credentials) = &self.credentials {
+            credentials.add_to(&mut head);
         }
         head
     }

@@ -23,8 +23,9 @@ use crate::config::{self, Checked, Environment, Io};
 use crate::net::clock;
 use crate::net::raise_file_limit;
 use crate::transport::tls::{DevCa, Trust};
+use crate::wire::carrier::Carrier;
 use crate::wire::template::Template;
-use crate::worker::build::{BuildError, Plan, hops};
+use crate::worker::build::{BuildError, Plan, RouteOptions, hops};
 use crate::worker::mailbox::Letter;
 use crate::worker::run::{NoApp, Report};
 
@@ -172,7 +173,10 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     };
     let (progress, news) = bounded(4);
     let mut plan = Plan::new(settings(demo, "client", NonZeroUsize::MIN, None)?, None)?;
-    plan.set_hops(hops(via, trust, &[])?);
+    plan.set_hops(hops(&RouteOptions {
+        carriers: vec![Carrier::H3],
+        ..RouteOptions::new(via, trust)
+    })?);
     let count = Arc::clone(&sent);
     let mut client = Workers::start(&mut plan, "client", None, move |_, hop, _| {
         let hop = hop.expect("the client has a route");
@@ -252,7 +256,10 @@ fn start_relay(
     let checked = settings(demo, role, demo.workers, Some(listen))?;
     let mut plan = Plan::new(checked, Some(&ca.identity))?;
     if let Some((via, trust)) = upstream {
-        plan.set_hops(hops(via, trust, &[])?);
+        plan.set_hops(hops(&RouteOptions {
+            carriers: vec![Carrier::H3],
+            ..RouteOptions::new(via, trust)
+        })?);
     }
     let address = plan.addresses[0];
     let workers = Workers::start(&mut plan, role, None, |_, _, _| Ok::<_, io::Error>(NoApp))?;

@@ -162,6 +162,18 @@ pub enum Trust {
     DangerousAnybody,
 }
 
+impl Trust {
+    /// As options and configurations say it: authorities in a file, else anybody if that is `insecure`, else those of the
+    /// system.
+    pub fn from_options(authorities: Option<&Path>, insecure: bool) -> Self {
+        match authorities {
+            Some(path) => Self::File(path.to_owned()),
+            None if insecure => Self::DangerousAnybody,
+            None => Self::System,
+        }
+    }
+}
+
 /// What decides about the TLS side of an upstream connection.
 ///
 /// Two connections may be shared only when these are equal; [`ClientTls::client_hash`] is the short form of that.

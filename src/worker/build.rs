@@ -16,7 +16,7 @@ use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
 use super::race::HeadStarts;
 use super::run::{App, Question, Worker};
-use crate::client::{Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
+use crate::client::{Hop, Pool, PoolLimits, RouteId};
 use crate::config::{self, Checked};
 use crate::error::Refusal;
 use crate::handler::Handler;
@@ -32,12 +32,12 @@ use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
 use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{
-    ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
-    tcp_client_config, tcp_server_config,
+    Identity, TlsError, Trust, quic_server, server_config, tcp_server_config,
 };
 use crate::tunnel::EarlyLimits;
-use crate::wire::carrier::Carrier;
-use crate::wire::template::{PathTemplate, Template, TemplateError};
+use crate::wire::template::{PathTemplate, TemplateError};
+
+pub use super::hops::{RouteOptions, hops};
 
 /// A connection to a next hop that carried nothing for this long is closed.
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -332,45 +332,13 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
     if upstream.hops.is_empty() {
         return Ok(Vec::new());
     }
-    let trust = match &upstream.ca {
-        Some(path) => Trust::File(path.clone()),
-        None if upstream.dangerous_insecure => Trust::DangerousAnybody,
-        None => Trust::System,
+    let trust = Trust::from_options(upstream.ca.as_deref(), upstream.dangerous_insecure);
+    let route = RouteOptions {
+        carriers: upstream.carriers.clone(),
+        headers: upstream.headers.clone(),
+        ..RouteOptions::new(upstream.hops.clone(), trust)
     };
-    let templates = upstream.hops.iter().map(|hop| hop.udp.clone()).collect();
-    hops(templates, trust, &upstream.headers)
-}
-
-/// The hops of a route, all trusted alike. `headers` go to the first hop, who is the one we have an account with.
-///
-/// # Errors
-/// When the authorities to trust cannot be read.
-pub fn hops(
-    templates: Vec<Template>,
-    trust: Trust,
-    headers: &[(::http::HeaderName, ::http::HeaderValue)],
-) -> Result<Vec<Hop>, BuildError> {
-    let tls = ClientTls::new(trust);
-    let quic: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
-    let hop_tls = HopTls {
-        quic,
-        h2: tcp_client_config(&tls, Carrier::H2)?,
-        h1: tcp_client_config(&tls, Carrier::H1)?,
-    };
-    let hop = |(index, udp): (usize, Template)| Hop {
-        tcp: udp.clone(),
-        udp,
-        tcp_form: TcpForm::default(),
-        carriers: vec![Carrier::H3],
-        tls: hop_tls.clone(),
-        tls_hash: tls.client_hash(),
-        headers: if index == 0 {
-            headers.iter().cloned().collect()
-        } else {
-            Default::default()
-        },
-    };
-    Ok(templates.into_iter().enumerate().map(hop).collect())
+    hops(&route)
 }
 
 fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {

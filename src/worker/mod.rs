@@ -15,6 +15,7 @@ mod batch;
 pub mod build;
 mod close;
 mod drain;
+mod hops;
 mod leg;
 mod machine;
 pub mod mailbox;

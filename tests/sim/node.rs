@@ -170,6 +170,7 @@ pub(crate) fn hop(name: &str) -> Hop {
         tls: hop_tls(),
         tls_hash: 1,
         headers: Default::default(),
+        credentials: None,
     }
 }
 

@@ -18,10 +18,11 @@ use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_
 use bauta::transport::tcp::TcpHub;
 use bauta::transport::tls::{DevCa, Trust, quic_server, server_config};
 use bauta::tunnel::TunnelId;
+use bauta::wire::carrier::Carrier;
 use bauta::wire::target::Target;
 use bauta::wire::template::{PathTemplate, Template};
 use bauta::worker::build::{
-    h3_config, hops, hub_limits, machine_limits, pool_limits, tcp_hub_limits,
+    RouteOptions, h3_config, hops, hub_limits, machine_limits, pool_limits, tcp_hub_limits,
 };
 use bauta::worker::{LocalEvent, Machine, Setup, Tag};
 use bytes::Bytes;
@@ -107,7 +108,10 @@ impl Node {
         let mut pool = Pool::new(pool_limits(&checked), dialler, options);
         let hop = next.map(|next| {
             let template = Template::default_for(&next.to_string()).expect("an address");
-            let route = hops(vec![template], Trust::DangerousAnybody, &[]);
+            let route = hops(&RouteOptions {
+                carriers: vec![Carrier::H3],
+                ..RouteOptions::new([template], Trust::DangerousAnybody)
+            });
             pool.add_route(route.expect("nothing is read"))
         });
         let policy = Policy {

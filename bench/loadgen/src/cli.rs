@@ -414,11 +414,7 @@ impl Load {
     }
 
     fn running(&self) -> Option<Running> {
-        let trust = match (&self.ca, self.insecure) {
-            (Some(path), _) => Trust::File(path.clone()),
-            (None, true) => Trust::DangerousAnybody,
-            (None, false) => Trust::System,
-        };
+        let trust = Trust::from_options(self.ca.as_deref(), self.insecure);
         (!self.relay.is_empty()).then(|| Running {
             urls: self.relay.clone(),
             trust,

@@ -18,8 +18,9 @@ use bauta::client::Hop;
 use bauta::net::{clock, raise_file_limit};
 use bauta::program::threads::{Workers, resolver};
 use bauta::transport::tls::Trust;
+use bauta::wire::carrier::Carrier;
 use bauta::wire::template::Template;
-use bauta::worker::build::{Plan, hops};
+use bauta::worker::build::{Plan, RouteOptions, hops};
 use crossbeam::channel::{Sender, unbounded};
 use tokio::sync::mpsc;
 
@@ -278,11 +279,11 @@ impl Scene {
 
     /// Relays that run already.
     fn meet(&mut self, plans: &Plans, running: &Running) -> io::Result<()> {
-        let hops = hops(
-            running.urls.clone(),
-            running.trust.clone(),
-            &running.headers,
-        )
+        let hops = hops(&RouteOptions {
+            carriers: vec![Carrier::H3],
+            headers: running.headers.clone(),
+            ..RouteOptions::new(running.urls.clone(), running.trust.clone())
+        })
         .map_err(io::Error::other)?;
         self.way = Way::Tunnels {
             hops,
@@ -369,7 +370,11 @@ impl Scene {
     }
 
     fn tunnels(&self, plans: &Plans, templates: Vec<Template>, ca: String) -> io::Result<Way> {
-        let hops: Vec<Hop> = hops(templates, Trust::Pem(ca), &[]).map_err(io::Error::other)?;
+        let hops: Vec<Hop> = hops(&RouteOptions {
+            carriers: vec![Carrier::H3],
+            ..RouteOptions::new(templates, Trust::Pem(ca))
+        })
+        .map_err(io::Error::other)?;
         Ok(Way::Tunnels {
             hops,
             connections: plans.connections,
