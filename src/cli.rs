@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Udp(UdpArgs),
     /// Forward a local TCP port to a target through one relay or two
     Tcp(TcpArgs),
+    /// Serve SOCKS5 and HTTP CONNECT on a local port, through one relay or two
+    Proxy(ProxyArgs),
     /// Hash a password from standard input for the password file of a relay
     Passwd(PasswdArgs),
 }
@@ -179,6 +181,32 @@ Examples:
   bauta tcp --via https://proxy.example --carrier h2,h1 --tcp-form classic \\
       --listen 127.0.0.1:5432 --target db.example:5432";
 
+/// `bauta proxy`.
+#[derive(Debug, Args)]
+#[command(after_help = PROXY_HELP)]
+pub(crate) struct ProxyArgs {
+    /// The relays.
+    #[command(flatten)]
+    pub(crate) relays: ViaArgs,
+
+    /// Local TCP address to serve on; whoever reaches it may use the relays
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+
+    /// How tunnels are asked for: connect-tcp with capsules or without, or CONNECT as every proxy knows it
+    #[arg(long, value_name = "capsules|raw|classic", default_value = "capsules", value_parser = via::tcp_form)]
+    pub(crate) tcp_form: TcpForm,
+}
+
+const PROXY_HELP: &str = "\
+One port for SOCKS5 (CONNECT and UDP ASSOCIATE) and HTTP CONNECT; the relay resolves the names.
+
+Examples:
+  bauta proxy --via https://relay.example --listen 127.0.0.1:1080
+  bauta proxy --via https://ingress.example --via https://egress.example:4433 \\
+      --listen 127.0.0.1:1080 --credentials @token
+  bauta proxy --via https://proxy.example --carrier h2 --tcp-form classic --listen [::1]:1080";
+
 /// `bauta passwd`.
 #[derive(Debug, Args)]
 #[command(after_help = PASSWD_HELP)]
@@ -211,7 +239,9 @@ impl Cli {
             Command::Demo(demo) if demo.nested && demo.hops != 2 => {
                 wrong("--nested needs --hops 2: there is nothing to nest in one hop".to_owned())
             }
-            Command::Udp(UdpArgs { relays, .. }) | Command::Tcp(TcpArgs { relays, .. })
+            Command::Udp(UdpArgs { relays, .. })
+            | Command::Tcp(TcpArgs { relays, .. })
+            | Command::Proxy(ProxyArgs { relays, .. })
                 if relays.via.len() > VIA_MAX =>
             {
                 wrong(format!(
@@ -219,7 +249,7 @@ impl Cli {
                     relays.via.len()
                 ))
             }
-            Command::Udp(_) | Command::Tcp(_) => Ok(self),
+            Command::Udp(_) | Command::Tcp(_) | Command::Proxy(_) => Ok(self),
             Command::Relay(_) | Command::Demo(_) | Command::Passwd(_) => Ok(self),
         }
     }

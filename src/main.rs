@@ -19,6 +19,7 @@ use bauta::net;
 use bauta::policy::Rule;
 use bauta::policy::auth::{SALT_LEN, hash_password};
 use bauta::program::demo::{self, Demo};
+use bauta::program::proxy::{self, Proxy};
 use bauta::program::{StartError, relay, tcp, udp};
 use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
@@ -26,7 +27,7 @@ use bauta::transport::tls::{
 use bauta::worker::build::RouteOptions;
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command, DemoArgs, PasswdArgs, RelayArgs, TcpArgs, UdpArgs, ViaArgs};
+use cli::{Cli, Command, DemoArgs, PasswdArgs, ProxyArgs, RelayArgs, TcpArgs, UdpArgs, ViaArgs};
 
 /// Something failed while running.
 const FAILURE: u8 = 1;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => run_demo(&arguments),
         Command::Udp(arguments) => run_udp(&arguments),
         Command::Tcp(arguments) => run_tcp(&arguments),
+        Command::Proxy(arguments) => run_proxy(&arguments),
         Command::Passwd(arguments) => run_passwd(&arguments),
     }
 }
@@ -117,6 +119,17 @@ fn run_tcp(arguments: &TcpArgs) -> ExitCode {
             target: arguments.target.clone(),
         };
         tcp::run(forward, checked, &mut io::stdout())
+    })
+}
+
+/// `bauta proxy`.
+fn run_proxy(arguments: &ProxyArgs) -> ExitCode {
+    run_client(&arguments.relays, arguments.tcp_form, |route, checked| {
+        let proxy = Proxy {
+            route,
+            listen: arguments.listen,
+        };
+        proxy::run(proxy, checked, &mut io::stdout())
     })
 }
 

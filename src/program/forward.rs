@@ -15,12 +15,12 @@ use super::threads::{StartError, Workers, control_runtime, resolver};
 use crate::client::RouteId;
 use crate::config::Checked;
 use crate::error::{Refusal, TlsFault};
-use crate::net::Driver;
+use crate::net::{Driver, Network, Outgoing, SocketId};
 use crate::wire::proxy_status::PROXY_STATUS;
 use crate::worker::Refused;
 use crate::worker::build::{Plan, RouteOptions, hops};
 use crate::worker::mailbox::Letter;
-use crate::worker::run::App;
+use crate::worker::run::{App, World};
 
 /// Most local connections of one program at once, those included that wait for their tunnel.
 pub(super) const CONNECTIONS_MAX: usize = 4_096;
@@ -97,6 +97,57 @@ impl Client {
                 }
             }
         })
+    }
+}
+
+/// Datagrams of one turn for one local program, while they have one size.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    datagrams: Vec<u8>,
+    segment_size: usize,
+}
+
+impl Outbox {
+    /// Adds a datagram made of two parts, behind which nothing of another size is kept. Returns whether it is the first
+    /// one, and [`Outbox::flush`] wanted at the end of the turn.
+    pub(super) fn push(
+        &mut self,
+        to: (SocketId, SocketAddr),
+        header: &[u8],
+        payload: &[u8],
+        out: &mut World<'_>,
+    ) -> bool {
+        let len = header.len() + payload.len();
+        if len != self.segment_size || len == 0 {
+            self.flush(to, out);
+        }
+        let is_first = self.datagrams.is_empty() && len > 0;
+        self.segment_size = len;
+        self.datagrams.extend_from_slice(header);
+        self.datagrams.extend_from_slice(payload);
+        if len == 0 {
+            self.send(to, out);
+        }
+        is_first
+    }
+
+    /// Sends what is there.
+    pub(super) fn flush(&mut self, to: (SocketId, SocketAddr), out: &mut World<'_>) {
+        if !self.datagrams.is_empty() {
+            self.send(to, out);
+        }
+    }
+
+    fn send(&mut self, (socket, peer): (SocketId, SocketAddr), out: &mut World<'_>) {
+        let outgoing = Outgoing {
+            peer: Some(peer),
+            local_ip: None,
+            ecn: None,
+            segment_size: Some(self.segment_size),
+            contents: &self.datagrams,
+        };
+        out.send(socket, &outgoing);
+        self.datagrams.clear();
     }
 }
 

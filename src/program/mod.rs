@@ -7,6 +7,7 @@
 pub mod demo;
 pub mod forward;
 mod generator;
+pub mod proxy;
 pub mod relay;
 mod target;
 pub mod tcp;

@@ -12,12 +12,12 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
-use super::forward::{Client, First, explain};
+use super::forward::{Client, First, Outbox, explain};
 use super::threads::StartError;
 use crate::client::RouteId;
 use crate::config::Checked;
 use crate::net::listen::bind_group;
-use crate::net::{Driver, Network, Outgoing, Received, SocketId, SocketKind};
+use crate::net::{Driver, Received, SocketId, SocketKind};
 use crate::tunnel::TunnelId;
 use crate::wire::target::Target;
 use crate::worker::build::RouteOptions;
@@ -65,9 +65,8 @@ pub fn run(forward: Forward, checked: Checked, out: &mut dyn Write) -> Result<()
 #[derive(Debug)]
 struct Flow {
     peer: SocketAddr,
-    /// Payloads of one turn on their way back, while they have one size.
-    train: Vec<u8>,
-    segment_size: usize,
+    /// Payloads on their way back.
+    outbox: Outbox,
 }
 
 /// The app: flows by address, and by tunnel.
@@ -83,7 +82,7 @@ struct Forwarder {
     opened: mpsc::Sender<Result<(), String>>,
     tunnels: FxHashMap<SocketAddr, TunnelId>,
     flows: FxHashMap<TunnelId, Flow>,
-    /// Flows whose train has something in it.
+    /// Flows whose outbox has something in it.
     filled: Vec<TunnelId>,
 }
 
@@ -129,8 +128,7 @@ impl Forwarder {
                     tunnel,
                     Flow {
                         peer,
-                        train: Vec::new(),
-                        segment_size: 0,
+                        outbox: Outbox::default(),
                     },
                 );
                 Some(tunnel)
@@ -146,20 +144,6 @@ impl Forwarder {
     }
 }
 
-impl Flow {
-    fn send(&mut self, socket: SocketId, out: &mut World<'_>) {
-        let outgoing = Outgoing {
-            peer: Some(self.peer),
-            local_ip: None,
-            ecn: None,
-            segment_size: Some(self.segment_size),
-            contents: &self.train,
-        };
-        out.send(socket, &outgoing);
-        self.train.clear();
-    }
-}
-
 impl App for Forwarder {
     fn handle(&mut self, _: Instant, event: LocalEvent, _: &mut Machine, out: &mut World<'_>) {
         match event {
@@ -172,17 +156,9 @@ impl App for Forwarder {
                 let Some(flow) = self.flows.get_mut(&tunnel) else {
                     return;
                 };
-                let fits = payload.len() == flow.segment_size && !payload.is_empty();
-                if !flow.train.is_empty() && !fits {
-                    flow.send(self.socket, out);
-                }
-                if flow.train.is_empty() {
-                    flow.segment_size = payload.len();
+                let to = (self.socket, flow.peer);
+                if flow.outbox.push(to, &[], &payload, out) {
                     self.filled.push(tunnel);
-                }
-                flow.train.extend_from_slice(&payload);
-                if payload.is_empty() {
-                    flow.send(self.socket, out);
                 }
             }
             LocalEvent::Refused(tunnel, refused) => {
@@ -225,10 +201,8 @@ impl App for Forwarder {
             self.spare = Some(machine.open_local(now, self.hop, self.target.clone(), out));
         }
         for tunnel in self.filled.drain(..) {
-            if let Some(flow) = self.flows.get_mut(&tunnel)
-                && !flow.train.is_empty()
-            {
-                flow.send(self.socket, out);
+            if let Some(flow) = self.flows.get_mut(&tunnel) {
+                flow.outbox.flush((self.socket, flow.peer), out);
             }
         }
         false
