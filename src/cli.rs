@@ -302,11 +302,13 @@ mod tests {
             DEMO_HELP,
             UDP_HELP,
             TCP_HELP,
+            PROXY_HELP,
             PASSWD_HELP,
         ] {
             let joined = help
                 .replace("\\\n      ", "")
                 .replace("'proxy-authorization: Bearer TOKEN'", "a:b")
+                .replace("@token", "bearer:a")
                 .replace(" >> passwords", "");
             for line in joined
                 .lines()
@@ -322,7 +324,7 @@ mod tests {
                 examples += 1;
             }
         }
-        assert_eq!(examples, 13);
+        assert_eq!(examples, 19);
     }
 
     #[test]
@@ -380,6 +382,22 @@ mod tests {
             (
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a:1 --header via:x",
                 "via is a field that",
+            ),
+            (
+                "bauta udp --via https://a --listen 127.0.0.1:1 --target a:1 --credentials token",
+                "must be USER:PASSWORD, bearer:TOKEN or @FILE",
+            ),
+            (
+                "bauta tcp --via https://a --listen 127.0.0.1:1 --target a:1 --tcp-form udp",
+                "must be capsules, raw or classic",
+            ),
+            (
+                "bauta proxy --via https://a --listen 127.0.0.1:1 --carrier h3,h4",
+                "\"h4\" is none of h3, h2 and h1",
+            ),
+            (
+                "bauta proxy --via https://a --listen localhost:1",
+                "invalid socket address",
             ),
         ] {
             let error = parse(line).unwrap_err();

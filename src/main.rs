@@ -25,6 +25,7 @@ use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
 use bauta::worker::build::RouteOptions;
+use bauta::worker::secrets::{self, SecretsError};
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, DemoArgs, PasswdArgs, ProxyArgs, RelayArgs, TcpArgs, UdpArgs, ViaArgs};
@@ -54,6 +55,9 @@ fn run_relay(arguments: &RelayArgs) -> ExitCode {
         Err(error) => return fail(USAGE, &error),
     };
     if let Err(error) = load_certificates(&checked) {
+        return fail(USAGE, &error.to_string());
+    }
+    if let Err(error) = load_secrets(&checked) {
         return fail(USAGE, &error.to_string());
     }
     if arguments.check {
@@ -140,10 +144,7 @@ fn run_client(
     run: impl FnOnce(RouteOptions, Checked) -> Result<(), StartError>,
 ) -> ExitCode {
     log_to_stderr(LogLevel::Warn);
-    let route = match relays.route(tcp_form) {
-        Ok(route) => route,
-        Err(error) => return fail(USAGE, &format!("--credentials: {error}")),
-    };
+    let route = relays.route(tcp_form);
     // Authorities that cannot be read are a wrong argument; the system's may be missing for reasons of its own.
     if let Trust::File(_) = route.trust
         && let Err(error) = client_config(&ClientTls::new(route.trust.clone()))
@@ -254,9 +255,18 @@ fn load_certificates(checked: &Checked) -> Result<(), TlsError> {
     }
     let upstream = &checked.upstream;
     if !upstream.hops.is_empty() {
-        let trust = Trust::from_options(upstream.ca.as_deref(), upstream.dangerous_insecure);
+        let trust = Trust::from_options(upstream.ca.clone(), upstream.dangerous_insecure);
         quic_client(client_config(&ClientTls::new(trust))?)?;
     }
+    Ok(())
+}
+
+/// Reads all files with secrets that the configuration names.
+fn load_secrets(checked: &Checked) -> Result<(), SecretsError> {
+    if let Some(files) = &checked.auth {
+        secrets::load(files)?;
+    }
+    secrets::load_credentials(checked)?;
     Ok(())
 }
 
@@ -268,9 +278,11 @@ fn report(checked: &Checked) -> String {
             Some(certificate) => certificate.chain.display().to_string(),
             None => "made at start, for development".to_owned(),
         };
+        let carriers: Vec<_> = listener.carriers.iter().map(ToString::to_string).collect();
         lines.push(format!(
-            "listen    {} (certificate: {certificate})",
-            listener.address
+            "listen    {} {} (certificate: {certificate})",
+            listener.address,
+            carriers.join(" ")
         ));
     }
     lines.extend(

@@ -44,6 +44,12 @@ fn install(example: &str) -> (TempDir, PathBuf) {
             fs::write(directory.path().join(format!("{relay}-{suffix}.pem")), pem).unwrap();
         }
     }
+    for (name, text) in [
+        ("egress-tokens.txt", "# ingress\ningress:9f2c51d0\n"),
+        ("egress-credentials.txt", "bearer:9f2c51d0\n"),
+    ] {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
     (directory, config)
 }
 
@@ -89,6 +95,74 @@ fn an_empty_certificate_authority_is_named() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn files_with_secrets_are_read_by_the_check() {
+    let failure = |config: &Path| {
+        let output = check(config);
+        assert_eq!(output.status.code(), Some(2));
+        stderr(&output)
+    };
+    let (directory, config) = install("egress.toml");
+    let tokens = directory.path().join("egress-tokens.txt");
+    fs::write(&tokens, "abc\nb\u{f6}b:secret\n").unwrap();
+    let error = failure(&config);
+    assert!(
+        error.contains("egress-tokens.txt: line 2: the name"),
+        "{error}"
+    );
+    assert!(!error.contains("secret\n"), "{error}");
+    fs::write(&tokens, "# nobody\n").unwrap();
+    let error = failure(&config);
+    assert!(
+        error.contains("egress-tokens.txt: no secret in it"),
+        "{error}"
+    );
+
+    let (directory, config) = install("ingress.toml");
+    fs::remove_file(directory.path().join("egress-credentials.txt")).unwrap();
+    let error = failure(&config);
+    assert!(error.contains("egress-credentials.txt: "), "{error}");
+}
+
+#[test]
+fn a_password_becomes_a_line_of_the_file() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let run = |user: &str, input: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bauta"))
+            .args(["passwd", "--user", user])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let output = run("alice", "open sesame\n");
+    assert_eq!(output.status.code(), Some(0));
+    let line = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        line.starts_with("alice:$argon2id$v=19$m=19456,t=2,p=1$"),
+        "{line}"
+    );
+
+    let (directory, config) = install("egress.toml");
+    let text = fs::read_to_string(&config)
+        .unwrap()
+        .replace("# passwords =", "passwords =");
+    fs::write(&config, text).unwrap();
+    fs::write(directory.path().join("egress-passwords.txt"), line).unwrap();
+    assert_eq!(check(&config).status.code(), Some(0));
+
+    assert_eq!(run("alice", "\n").status.code(), Some(2));
 }
 
 #[test]
@@ -145,7 +219,7 @@ fn wrong_arguments_are_code_2_and_help_is_code_0() {
         Some(2)
     );
     assert_eq!(run(&["relay", "--dev", "--check"]).status.code(), Some(0));
-    for command in ["relay", "demo", "udp"] {
+    for command in ["relay", "demo", "udp", "passwd"] {
         let output = run(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0));
         assert!(

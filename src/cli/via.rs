@@ -1,10 +1,10 @@
 //! Arguments of the programs that go through relays: which ones, how they are spoken to, and what they are shown.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ::http::{HeaderName, HeaderValue};
-use bauta::client::{Credentials, CredentialsError, TcpForm};
+use bauta::client::{Credentials, TcpForm};
 use bauta::config::parse_header;
 use bauta::transport::tls::Trust;
 use bauta::wire::carrier::Carrier;
@@ -35,9 +35,9 @@ pub(crate) struct ViaArgs {
     #[arg(long)]
     pub(crate) insecure: bool,
 
-    /// Who you are to the first relay; others on this machine can read arguments, but not a file of yours
-    #[arg(long, value_name = "USER:PASSWORD|bearer:TOKEN|@FILE")]
-    pub(crate) credentials: Option<String>,
+    /// What to show to the first relay; a file keeps it out of the list of processes
+    #[arg(long, value_name = "USER:PASSWORD|bearer:TOKEN|@FILE", value_parser = credentials)]
+    pub(crate) credentials: Option<Credentials>,
 
     /// Field to send with each request to the first relay
     #[arg(long, value_name = "NAME:VALUE", value_parser = header)]
@@ -46,26 +46,25 @@ pub(crate) struct ViaArgs {
 
 impl ViaArgs {
     /// What the arguments say, TCP tunnels asked for as `tcp_form`.
-    ///
-    /// # Errors
-    /// When the credentials are none, or their file cannot be read. What was given is never part of the message.
-    pub(crate) fn route(&self, tcp_form: TcpForm) -> Result<RouteOptions, CredentialsError> {
-        let read = |path: &std::path::Path| fs::read_to_string(path);
-        let credentials = self.credentials.as_ref();
-        let credentials = credentials.map(|text| Credentials::parse(text, read));
-        Ok(RouteOptions {
+    pub(crate) fn route(&self, tcp_form: TcpForm) -> RouteOptions {
+        RouteOptions {
             relays: self.via.clone(),
-            trust: Trust::from_options(self.ca.as_deref(), self.insecure),
             carriers: self.carrier.to_vec(),
             tcp_form,
+            trust: Trust::from_options(self.ca.clone(), self.insecure),
             headers: self.header.clone(),
-            credentials: credentials.transpose()?,
-        })
+            credentials: self.credentials.clone(),
+        }
     }
 }
 
 fn relay(text: &str) -> Result<RelayTemplates, String> {
     RelayTemplates::from_relay_url(text).map_err(|error| error.to_string())
+}
+
+fn credentials(text: &str) -> Result<Credentials, String> {
+    let read = |path: &Path| fs::read_to_string(path);
+    Credentials::parse(text, read).map_err(|error| error.to_string())
 }
 
 fn carriers(text: &str) -> Result<Box<[Carrier]>, String> {

@@ -56,8 +56,22 @@ impl Credentials {
             return Self::from_text(text);
         };
         let text = read(Path::new(path)).map_err(|_| CredentialsError::File)?;
+        Self::from_file(&text)
+    }
+
+    /// Reads the first line of a file that is not blank.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] says what is wrong.
+    pub fn from_file(text: &str) -> Result<Self, CredentialsError> {
         let line = text.lines().map(str::trim).find(|line| !line.is_empty());
         Self::from_text(line.ok_or(CredentialsError::File)?)
+    }
+
+    /// The value of the field, marked as sensitive.
+    #[must_use]
+    pub const fn value(&self) -> &HeaderValue {
+        &self.value
     }
 
     fn from_text(text: &str) -> Result<Self, CredentialsError> {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use ::http::{HeaderMap, HeaderValue, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, header};
 use quinn_proto::crypto;
 
 use super::credentials::Credentials;
-use crate::http::request::RequestHead;
+use crate::http::request::{RequestHead, ResponseHead};
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::Revision;
 use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE};
@@ -18,8 +18,8 @@ use crate::wire::template::Template;
 pub struct Hop {
     /// Where CONNECT-UDP requests go and how targets are written into their path.
     pub udp: Template,
-    /// The same for templated CONNECT-TCP.
-    pub tcp: Template,
+    /// The same for templated CONNECT-TCP; without, TCP tunnels are asked for by classic CONNECT.
+    pub tcp: Option<Template>,
     /// How TCP tunnels are asked for, unless their user says it.
     pub tcp_form: TcpForm,
     /// HTTP versions to try, in the order of preference.
@@ -28,10 +28,10 @@ pub struct Hop {
     pub tls: HopTls,
     /// Stands for every option of `tls`: two hops with different trust never share a connection.
     pub tls_hash: u64,
+    /// Who we are, if the relay asks.
+    pub credentials: Option<Credentials>,
     /// Fields added to every request.
     pub headers: HeaderMap,
-    /// What is shown to a relay that wants to know who asks.
-    pub credentials: Option<Credentials>,
 }
 
 /// The TLS configurations of the carriers, which differ in ALPN.
@@ -62,6 +62,20 @@ pub struct Request {
     pub kind: TunnelKind,
     /// The Via field to send, when we relay somebody else's request (RFC 9110 §7.6.3).
     pub via: Option<HeaderValue>,
+    /// What the relay asked for when it refused the request without.
+    pub asked: HeaderMap,
+}
+
+impl Request {
+    /// A request of our own.
+    pub fn new(target: Target, kind: TunnelKind) -> Self {
+        Self {
+            target,
+            kind,
+            via: None,
+            asked: HeaderMap::new(),
+        }
+    }
 }
 
 /// What a tunnel carries.
@@ -128,6 +142,7 @@ impl Hop {
     pub fn form(&self, kind: TunnelKind) -> Option<TcpForm> {
         match kind {
             TunnelKind::Udp => None,
+            TunnelKind::Tcp(_) if self.tcp.is_none() => Some(TcpForm::Classic),
             TunnelKind::Tcp(form) => Some(form.unwrap_or(self.tcp_form)),
         }
     }
@@ -140,22 +155,43 @@ impl Hop {
             RequestHead::extended_connect(token, "https", authority, path)
         };
         let form = self.form(request.kind);
-        let mut head = match form {
-            None => templated(&self.udp, "connect-udp"),
-            Some(TcpForm::Raw | TcpForm::Capsules) => templated(&self.tcp, self.revision().token),
-            Some(TcpForm::Classic) => RequestHead::classic_connect(target.to_string()),
+        let mut head = match (form, &self.tcp) {
+            (None, _) => templated(&self.udp, "connect-udp"),
+            (Some(TcpForm::Raw | TcpForm::Capsules), Some(tcp)) => {
+                templated(tcp, self.revision().token)
+            }
+            (Some(_), _) => RequestHead::classic_connect(target.to_string()),
         };
         head.headers = self.headers.clone();
         if matches!(form, None | Some(TcpForm::Capsules)) {
             head.headers.insert(CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE);
         }
-        if let Some(via) = &request.via {
-            head.headers.insert(header::VIA, via.clone());
-        }
         if let Some(credentials) = &self.credentials {
             credentials.add_to(&mut head);
         }
+        head.headers.extend(request.asked.clone());
+        if let Some(via) = &request.via {
+            head.headers.insert(header::VIA, via.clone());
+        }
         head
+    }
+
+    /// Whether a refused request is worth repeating with the credentials that the relay asks for, which it has then.
+    pub fn can_answer(&self, request: &mut Request, response: &ResponseHead) -> bool {
+        let Some(credentials) = &self.credentials else {
+            return false;
+        };
+        let before = self.request(request);
+        let mut after = before.clone();
+        let answered = credentials.answer(&mut after, response);
+        let added = |name: &&HeaderName| !before.headers.contains_key(*name);
+        let names: Vec<_> = after.headers.keys().filter(added).cloned().collect();
+        for name in names {
+            if let Some(value) = after.headers.remove(&name) {
+                request.asked.insert(name, value);
+            }
+        }
+        answered
     }
 
     /// The revision of connect-tcp that this relay is spoken to in.

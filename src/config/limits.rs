@@ -299,17 +299,17 @@ pub const TCP_CONNECTIONS: Limit = Limit {
     min: 1,
     max: 1_000_000,
     metric: "tcp_connections_refused",
-    reason: "a new connection is closed at once; each is a file descriptor, and the buffers below are paid once per connection",
+    reason: "a new connection is closed at once; each is a file descriptor, and has the buffers below",
 };
 
-/// Downstream TCP connections of one client address per worker: an IPv4 address, or an IPv6 network of 64 bits.
+/// Downstream TCP connections of one client per worker: an IPv4 address, or an IPv6 network of 64 bits.
 pub const TCP_CONNECTIONS_PER_ADDRESS: Limit = Limit {
     key: "tcp.connections_per_address",
     default: 256,
     min: 1,
     max: 1_000_000,
     metric: "tcp_connections_refused_address",
-    reason: "a new connection is closed at once; a browser opens one, a proxy for an office some dozens over HTTP/1.1",
+    reason: "a new connection is closed at once; a browser opens one, an office some dozens over HTTP/1.1",
 };
 
 /// Milliseconds for the handshakes of TLS and HTTP/2 together.
@@ -329,7 +329,7 @@ pub const TCP_HEAD_TIMEOUT: Limit = Limit {
     min: 100,
     max: 600_000,
     metric: "tcp_heads_timed_out",
-    reason: "the connection is closed; a head fits in one or two segments, and who sends it slower wants to hold the place",
+    reason: "the connection is closed; a head fits in one or two segments",
 };
 
 /// Milliseconds that a connection lives without a request.
@@ -339,7 +339,7 @@ pub const TCP_IDLE_TIMEOUT: Limit = Limit {
     min: 1_000,
     max: 3_600_000,
     metric: "tcp_idle_timed_out",
-    reason: "the connection is closed; long enough for a client between two pages, as the idle timeouts of other servers",
+    reason: "the connection is closed; long enough for a client between two pages",
 };
 
 /// Milliseconds in which a peer takes at least a part of what waits for it.
@@ -359,7 +359,7 @@ pub const TCP_STREAM_WINDOW: Limit = Limit {
     min: 64 * KIB,
     max: 256 * MIB,
     metric: "tcp_streams_stalled",
-    reason: "the peer waits; one tunnel reaches 160 Mbit/s over 50 ms with it, and credit comes back as the owner reads",
+    reason: "the peer waits; 160 Mbit/s over 50 ms for one tunnel, and credit comes back as its owner reads",
 };
 
 /// Unread bytes that a peer may have in flight on all streams of an HTTP/2 connection.
@@ -389,7 +389,7 @@ pub const TCP_CONTROL_FRAMES: Limit = Limit {
     min: 100,
     max: 1_000_000,
     metric: "tcp_floods",
-    reason: "the connection is closed with ENHANCE_YOUR_CALM; 512 bytes of data pay for one, and a tenth of all comes back each second",
+    reason: "the connection is closed with ENHANCE_YOUR_CALM; 512 bytes of data pay for one, time for a tenth a second",
 };
 
 /// Requests that a client resets before they were looked at.
@@ -399,7 +399,7 @@ pub const TCP_PENDING_RESETS: Limit = Limit {
     min: 1,
     max: 10_000,
     metric: "tcp_calmed",
-    reason: "the connection is closed with ENHANCE_YOUR_CALM; a client that cancels pages resets requests that were answered",
+    reason: "the connection is closed with ENHANCE_YOUR_CALM; honest clients reset requests that were answered",
 };
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::carrier::Carrier;
 use crate::wire::template::PathTemplate;
 
 const MINIMAL: &str =
@@ -61,6 +62,11 @@ fn defaults() {
         ),
         (1200, 1350, 1452)
     );
+    // spec: rc-all-a, rc-apple-a
+    assert_eq!(config.listen[0].carriers, Carrier::ALL);
+    assert_eq!(config.upstream.carriers, Carrier::ALL);
+    assert_eq!(config.policy.services, Service::ALL);
+    assert_eq!(config.auth, None);
     // spec: 9000-10.1-c, 9298-3.1-m
     assert!(config.quic.idle_timeout >= config.timeouts.tunnel_idle);
     assert!(config.timeouts.tunnel_idle >= Duration::from_secs(120));
@@ -85,17 +91,44 @@ fn every_key_is_read() {
         certificate = "a.pem"
         key = "a.key"
         templates = ["/masque?h={target_host}&p={target_port}"]
+        carriers = ["h1", "h3"]
+        tcp_templates = ["/tcp/{target_host}/{target_port}"]
         origins = ["Relay.Example:8443"]
 
         [upstream]
         urls = ["https://egress.example"]
+        tcp_urls = ["https://egress.example/t/{target_host}/{target_port}"]
+        carriers = ["h2"]
+        credentials = "secret.txt"
         ca = "ca.pem"
         headers = { proxy-authorization = "Bearer x" }
 
         [policy]
+        services = ["connect-tcp", "connect"]
         public_only = false
         allow = ["10.0.0.0/8"]
         deny = ["*.example:25"]
+
+        [auth]
+        tokens = "tokens.txt"
+        passwords = "/p/passwords.txt"
+        header = "X-Relay-Key"
+        realm = "the relay"
+        challenge = false
+        remember = "1h"
+
+        [tcp]
+        connections = 9
+        connections_per_address = 3
+        handshake_timeout = "2s"
+        head_timeout = 3
+        idle_timeout = "1m"
+        write_timeout = "1500ms"
+        stream_window = 65_536
+        connection_window = 131_072
+        pending_bytes = 65_536
+        control_frames = 100
+        pending_resets = 5
 
         [dns]
         servers = ["192.0.2.53", "[2001:db8::53]:5353"]
@@ -133,6 +166,51 @@ fn every_key_is_read() {
         Some(Path::new("/etc/bauta/ca.pem"))
     );
     assert!(config.upstream.headers[0].1.is_sensitive());
+    assert_eq!(config.listen[0].carriers, [Carrier::H3, Carrier::H1]);
+    let own = PathTemplate::parse("/tcp/{target_host}/{target_port}").unwrap();
+    assert_eq!(
+        config.listen[0].tcp_templates,
+        [PathTemplate::well_known_tcp(), own]
+    );
+    assert_eq!(config.upstream.carriers, [Carrier::H2]);
+    let target = "192.0.2.6:443".parse().unwrap();
+    let tcp = config.upstream.hops[0].tcp.as_ref().unwrap();
+    assert_eq!(tcp.expand_path(&target), "/t/192.0.2.6/443");
+    assert_eq!(
+        config.upstream.credentials.as_deref(),
+        Some(Path::new("/etc/bauta/secret.txt"))
+    );
+    assert_eq!(
+        config.policy.services,
+        [Service::ConnectTcp, Service::Connect]
+    );
+    assert_eq!(
+        config.auth,
+        Some(AuthFiles {
+            tokens: Some("/etc/bauta/tokens.txt".into()),
+            passwords: Some("/p/passwords.txt".into()),
+            header: Some(::http::HeaderName::from_static("x-relay-key")),
+            realm: "the relay".to_owned(),
+            challenge: false,
+            remember: Duration::from_secs(3600),
+        })
+    );
+    assert_eq!(
+        config.tcp,
+        Tcp {
+            connections: 9,
+            connections_per_address: 3,
+            handshake_timeout: Duration::from_secs(2),
+            head_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_millis(1500),
+            stream_window: 65_536,
+            connection_window: 131_072,
+            pending_bytes: 65_536,
+            control_frames: 100,
+            pending_resets: 5,
+        }
+    );
     assert_eq!(config.dns.servers[0], "192.0.2.53:53".parse().unwrap());
     assert_eq!(config.dns.timeout, Duration::from_millis(500));
     assert_eq!(config.quic.congestion, Congestion::NewReno);
@@ -189,8 +267,8 @@ fn everything_wrong_is_reported_in_one_go() {
             "listen[1].adress: unknown key, did you mean `address`?",
             "quic.keep_alive: \"soon\": not a duration such as \"30s\", \"150ms\", \"2m\" or \"1h\"",
             "limits.conections: unknown key, did you mean `connections`?",
-            "colour: unknown key, known are dns, gro, gso, io, limits, listen, log, name, pin, policy, quic, \
-             spin_us, steering, timeouts, upstream, workers",
+            "colour: unknown key, known are auth, dns, gro, gso, io, limits, listen, log, name, pin, policy, quic, \
+             spin_us, steering, tcp, timeouts, upstream, workers",
             "io: \"ring\": unknown variant `ring`, expected one of `auto`, `uring`, `epoll`",
             "workers: 5000: must be 0 to 1024",
             "listen[0].address: \"x\": not an address such as \"[::]:443\"",
@@ -272,6 +350,23 @@ fn relations() {
             "upstream.dangerous_insecure: true: accepts any certificate, so upstream.ca would have no effect; remove \
              one of them",
         ),
+        (
+            "[tcp]\nstream_window = 131072\nconnection_window = 65536",
+            "tcp.stream_window: 131072: must not be above tcp.connection_window (65536)",
+        ),
+        (
+            "[upstream]\ntcp_urls = [\"https://a/{target_host}/{target_port}\"]",
+            "upstream.tcp_urls: 1 templates, must be as many as upstream.urls",
+        ),
+        (
+            "[upstream]\nurls = [\"https://a\"]\ntcp_urls = [\"https://b/{target_host}/{target_port}\"]",
+            "upstream.tcp_urls[0]: \"https://b/{target_host}/{target_port}\": must be at the host and port of \
+             upstream.urls",
+        ),
+        (
+            "[auth]\nchallenge = false",
+            "auth: asks for credentials and knows none: tokens or passwords must name a file",
+        ),
     ] {
         assert_eq!(problems_of(text), [expected], "{text}");
     }
@@ -303,6 +398,39 @@ fn values() {
         (
             "[upstream.headers]\nvia = \"s3cret\"",
             "upstream.headers.via: via is a field that the relay writes itself",
+        ),
+    ] {
+        assert_eq!(problems_of(text), [expected], "{text}");
+    }
+    for (text, expected) in [
+        (
+            "[policy]\nservices = []",
+            "policy.services: must name at least one of \"connect-udp\", \"connect-tcp\" and \"connect\"",
+        ),
+        (
+            "[policy]\nservices = [\"udp\"]",
+            "policy.services: [\"udp\"]: unknown variant `udp`, expected one of `connect-udp`, `connect-tcp`, \
+             `connect`",
+        ),
+        (
+            "[upstream]\ncarriers = []",
+            "upstream.carriers: must name at least one of \"h3\", \"h2\" and \"h1\"",
+        ),
+        (
+            "[upstream]\ncarriers = [\"h3\", \"http/1.1\"]",
+            "upstream.carriers[1]: \"http/1.1\": must be \"h3\", \"h2\" or \"h1\"",
+        ),
+        (
+            "[auth]\ntokens = \"x\"\nheader = \"via\"",
+            "auth.header: \"via\": via is a field that the relay writes itself",
+        ),
+        (
+            "[auth]\ntokens = \"x\"\nrealm = 'a\"b'",
+            "auth.realm: 'a\"b': must be 1 to 64 characters of ASCII without quotes and backslashes",
+        ),
+        (
+            "[tcp]\nhead_timeout = \"99ms\"",
+            "tcp.head_timeout: \"99ms\": must be \"100ms\" to \"600s\"",
         ),
     ] {
         assert_eq!(problems_of(text), [expected], "{text}");
@@ -387,10 +515,16 @@ fn a_missing_file_is_named() {
     assert!(error.starts_with("/nonexistent/relay.toml: "), "{error}");
 }
 
+/// All limits but those that are durations.
+fn limits_in_numbers() -> impl Iterator<Item = &'static limits::Limit> {
+    let all = limits::ALL.iter().chain(limits::TCP).copied();
+    all.filter(|limit| !limit.key.ends_with("_timeout"))
+}
+
 /// Each limit is read from its key, refused one beyond its bounds, and accepted at them.
 #[test]
 fn every_limit_is_enforced_under_its_key() {
-    for limit in limits::ALL {
+    for limit in limits_in_numbers() {
         let (section, key) = limit.key.split_once('.').unwrap();
         for (value, inside) in [
             (limit.min - 1, false),
@@ -402,11 +536,17 @@ fn every_limit_is_enforced_under_its_key() {
             let room = match key {
                 "retry_handshakes" => "max_pending_handshakes = 65536\n",
                 "max_pending_handshakes" => "retry_handshakes = 0\n",
+                "stream_window" => "connection_window = 1073741824\n",
+                "connection_window" => "stream_window = 65536\n",
                 _ => "",
             };
             let found = problems_of(&format!(
                 "[{section}]\n{}{key} = {value}",
-                if section == "quic" { room } else { "" }
+                if matches!(section, "quic" | "tcp") {
+                    room
+                } else {
+                    ""
+                }
             ));
             if inside {
                 assert_eq!(found, [""; 0], "{}", limit.key);
@@ -433,7 +573,7 @@ fn memory_is_a_sum_that_grows_with_each_limit() {
             .sum()
     };
     let default = sum("");
-    for limit in limits::ALL {
+    for limit in limits_in_numbers() {
         let (section, key) = limit.key.split_once('.').unwrap();
         let grown = sum(&format!("[{section}]\n{key} = {}", limit.default + 1));
         // These bound parts of what another limit pays for, cost memory in steps, or bound how a handshake goes on.
@@ -443,6 +583,10 @@ fn memory_is_a_sum_that_grows_with_each_limit() {
             "early_datagrams",
             "queue_datagrams",
             "retry_handshakes",
+            "connections_per_address",
+            "stream_window",
+            "control_frames",
+            "pending_resets",
         ];
         assert_eq!(grown > default, !free.contains(&key), "{}", limit.key);
     }
@@ -479,7 +623,7 @@ proptest! {
     /// A key from anywhere with a value of any kind is either accepted or reported under its own name.
     #[test]
     fn one_bad_key_is_reported_alone(
-        section in prop::sample::select(vec!["quic", "limits", "timeouts", "dns", "policy", "upstream"]),
+        section in prop::sample::select(vec!["quic", "tcp", "auth", "limits", "timeouts", "dns", "policy", "upstream"]),
         key in "[a-z_]{1,12}",
         value in prop::sample::select(vec!["1.5", "true", "[[1]]", "{ a = 1 }", "1979-05-27", "\"x\"", "-7"]),
     ) {

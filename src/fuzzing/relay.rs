@@ -279,7 +279,7 @@ impl Relay {
                 tcp: TcpHub::new(TcpHubLimits::default()),
             },
             tcp_listeners: Vec::new(),
-            listeners: vec![listener],
+            listeners: vec![Some(listener)],
             dialler: (dialler, World::DIALLER),
             pool,
             route: None,

@@ -97,12 +97,15 @@ impl Secrets {
     }
 
     /// Adds the tokens of a file, one per line: `TOKEN`, `SCHEME TOKEN`, each with `NAME:` in front or without. The
-    /// scheme is `Bearer` if it is not said. Blank lines and those that start with `#` do not count.
+    /// scheme is `Bearer` if it is not said. Blank lines and those that start with `#` do not count. Gives the number of
+    /// tokens.
     ///
     /// # Errors
     /// The first line that is wrong.
-    pub fn add_tokens(&mut self, text: &str) -> Result<(), FileError> {
-        for (line, entry) in files::tokens(text)? {
+    pub fn add_tokens(&mut self, text: &str) -> Result<usize, FileError> {
+        let entries = files::tokens(text)?;
+        let count = entries.len();
+        for (line, entry) in entries {
             let digest = self.token_digest(entry.scheme, entry.token.as_bytes());
             let user = User(entry.name.unwrap_or("token").into());
             let token = Token { digest, user };
@@ -115,15 +118,18 @@ impl Secrets {
                 self.schemes.push(entry.scheme.into());
             }
         }
-        Ok(())
+        Ok(count)
     }
 
-    /// Adds the passwords of a file, one per line: `USER:$argon2id$…`, as [`hash_password`] makes them.
+    /// Adds the passwords of a file, one per line: `USER:$argon2id$…`, as [`hash_password`] makes them. Gives their
+    /// number.
     ///
     /// # Errors
     /// The first line that is wrong.
-    pub fn add_passwords(&mut self, text: &str) -> Result<(), FileError> {
-        for (line, name, hash) in files::passwords(text)? {
+    pub fn add_passwords(&mut self, text: &str) -> Result<usize, FileError> {
+        let entries = files::passwords(text)?;
+        let count = entries.len();
+        for (line, name, hash) in entries {
             let user = User(name.into());
             if (self.users.insert(user.clone(), self.passwords.len())).is_some() {
                 let problem = FileProblem::Repeated;
@@ -131,7 +137,7 @@ impl Secrets {
             }
             self.passwords.push((user, hash.into()));
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Whether nobody can be granted anything.

@@ -23,8 +23,7 @@ use crate::config::{self, Checked, Environment, Io};
 use crate::net::clock;
 use crate::net::raise_file_limit;
 use crate::transport::tls::{DevCa, Trust};
-use crate::wire::carrier::Carrier;
-use crate::wire::template::Template;
+use crate::wire::template::RelayTemplates;
 use crate::worker::build::{BuildError, Plan, RouteOptions, hops};
 use crate::worker::mailbox::Letter;
 use crate::worker::run::{NoApp, Report};
@@ -173,10 +172,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     };
     let (progress, news) = bounded(4);
     let mut plan = Plan::new(settings(demo, "client", NonZeroUsize::MIN, None)?, None)?;
-    plan.set_hops(hops(&RouteOptions {
-        carriers: vec![Carrier::H3],
-        ..RouteOptions::new(via, trust)
-    })?);
+    plan.set_hops(hops(RouteOptions::new(via, trust))?);
     let count = Arc::clone(&sent);
     let mut client = Workers::start(&mut plan, "client", None, move |_, hop, _| {
         let hop = hop.expect("the client has a route");
@@ -250,16 +246,13 @@ fn start_relay(
     demo: &Demo,
     role: &'static str,
     ca: &DevCa,
-    upstream: Option<(Vec<Template>, Trust)>,
+    upstream: Option<(Vec<RelayTemplates>, Trust)>,
 ) -> Result<Relay, StartError> {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let checked = settings(demo, role, demo.workers, Some(listen))?;
     let mut plan = Plan::new(checked, Some(&ca.identity))?;
     if let Some((via, trust)) = upstream {
-        plan.set_hops(hops(&RouteOptions {
-            carriers: vec![Carrier::H3],
-            ..RouteOptions::new(via, trust)
-        })?);
+        plan.set_hops(hops(RouteOptions::new(via, trust))?);
     }
     let address = plan.addresses[0];
     let workers = Workers::start(&mut plan, role, None, |_, _, _| Ok::<_, io::Error>(NoApp))?;
@@ -291,9 +284,9 @@ fn settings(
     Ok(checked)
 }
 
-fn url(address: SocketAddr) -> Result<Template, StartError> {
-    let template = Template::from_authority_or_template(&format!("https://{address}"));
-    Ok(template.map_err(BuildError::from)?)
+fn url(address: SocketAddr) -> Result<RelayTemplates, StartError> {
+    let templates = RelayTemplates::from_relay_url(&format!("https://{address}"));
+    Ok(templates.map_err(BuildError::from)?)
 }
 
 fn wait_for_start(news: &Receiver<Progress>) -> Result<(), StartError> {

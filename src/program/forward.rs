@@ -59,7 +59,7 @@ impl Client {
         let resolver = resolver(&checked)?;
         let resolves_max = checked.limits.resolves;
         let mut plan = Plan::new(checked, None)?;
-        plan.set_hops(hops(&self.route)?);
+        plan.set_hops(hops(self.route)?);
         let mut threads = Workers::start(&mut plan, self.title, None, move |_, hop, driver| {
             app(hop.expect("the arguments name a relay"), driver)
         })?;

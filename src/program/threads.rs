@@ -16,7 +16,10 @@ use crate::net::resolve::{Resolver, SetupError};
 use crate::net::runtime::{self, IoChoice, Selected};
 use crate::worker::build::{BuildError, Plan};
 use crate::worker::mailbox::{Address, Letter, PostError};
-use crate::worker::run::{App, Question, Report};
+use crate::worker::run::{App, Ask, Question, Report};
+
+/// Passwords checked at the same time: each takes a core for tens of milliseconds, and the cores belong to the workers.
+const CHECKS_AT_ONCE: usize = 1;
 
 /// Why a program does not start.
 #[derive(Debug, Error)]
@@ -64,7 +67,9 @@ impl<A: App + Send + 'static> Workers<A> {
         let checked = plan.checked();
         let workers = checked.workers.get() as u32;
         let io = io_choice(checked.io);
-        let (asker, questions) = mpsc::channel(checked.limits.resolves * workers as usize);
+        let (asker, questions) = mpsc::channel(
+            (checked.limits.resolves + checked.limits.password_checks) * workers as usize,
+        );
         let (outcome, outcomes) = mpsc::unbounded_channel();
         let (ready, started) = crossbeam::channel::bounded(workers as usize);
         let cores = core_affinity::get_core_ids().unwrap_or_default();
@@ -144,19 +149,33 @@ impl<A: App + Send + 'static> Workers<A> {
         let mut questions = std::mem::replace(&mut self.questions, nobody);
         let peers = self.peers.clone();
         let permits = Arc::new(Semaphore::new(resolves_max));
+        let checks = Arc::new(Semaphore::new(CHECKS_AT_ONCE));
         async move {
             while let Some(question) = questions.recv().await {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                     return;
                 };
-                let resolver = resolver.clone();
+                let (resolver, checks) = (resolver.clone(), Arc::clone(&checks));
                 let peer = peers.get(question.worker as usize).cloned();
                 tokio::spawn(async move {
-                    let resolution = resolver.lookup(&question.name).await;
-                    drop(permit);
-                    let letter = Letter::Resolved {
-                        asker: question.asker,
-                        resolution,
+                    let letter = match question.ask {
+                        Ask::Addresses { asker, name } => {
+                            let resolution = resolver.lookup(&name).await;
+                            drop(permit);
+                            Letter::Resolved { asker, resolution }
+                        }
+                        Ask::Verdict(job) => {
+                            drop(permit);
+                            let Ok(_turn) = checks.acquire_owned().await else {
+                                return;
+                            };
+                            // A check that panics leaves its requests to their timeout.
+                            let Ok(verdict) = tokio::task::spawn_blocking(|| job.run()).await
+                            else {
+                                return;
+                            };
+                            Letter::Verdict(verdict)
+                        }
                     };
                     // A worker that takes no letters answers its tunnel when the time for opening is over.
                     drop(peer.map(|peer| peer.post(letter)));

@@ -8,9 +8,9 @@
 //!  DevCa: a throw-away CA and its leaf, for `--dev`, the demo and tests
 //! ```
 //!
-//! Invariants: TLS 1.3 only, on QUIC ALPN `h3` only (RFC 9001 section 8.1, RFC 9114 section 3.1), AES-128-GCM before all other
-//! suites (ChaCha20 doubles the cost of a hop), no 0-RTT (CONNECT is not safe to replay, RFC 8470 section 4). Key
-//! logging happens only where a field asks for it, never because of the environment alone.
+//! Invariants: TLS 1.3 only, on QUIC ALPN `h3` only (RFC 9001 section 8.1, RFC 9114 section 3.1), AES-128-GCM before
+//! all other suites (ChaCha20 doubles the cost of a hop), no 0-RTT (CONNECT is not safe to replay, RFC 8470 section
+//! 4). Key logging happens only where a field asks for it, never because of the environment alone.
 //!
 //! Deliberately not here: session resumption on QUIC and as a client. Tickets would let a relay link a client's
 //! connections, and a cache would be a lock between workers; a full handshake costs one signature more. On TCP a client
@@ -163,11 +163,11 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// As options and configurations say it: authorities in a file, else anybody if that is `insecure`, else those of the
-    /// system.
-    pub fn from_options(authorities: Option<&Path>, insecure: bool) -> Self {
-        match authorities {
-            Some(path) => Self::File(path.to_owned()),
+    /// What `--ca` and `--insecure`, or the keys of a configuration, ask for.
+    #[must_use]
+    pub fn from_options(ca: Option<PathBuf>, insecure: bool) -> Self {
+        match ca {
+            Some(path) => Self::File(path),
             None if insecure => Self::DangerousAnybody,
             None => Self::System,
         }
@@ -228,18 +228,19 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The TLS side of a TCP listener: HTTP/2 before HTTP/1.1, and otherwise as [`server_config`]. Tickets go out, so that
-/// a client that comes back saves a signature of ours; they are encrypted with keys that live as long as the process
-/// and change every six hours.
+/// The TLS side of a TCP listener that speaks `carriers`, in the order of preference, and otherwise as
+/// [`server_config`]. Tickets go out, so that a client that comes back saves a signature of ours; they are encrypted
+/// with keys that live as long as the process and change every six hours.
 ///
 /// # Errors
 /// As [`server_config`], and when the system has no random bytes.
 pub fn tcp_server_config(
     identity: &Identity,
+    carriers: &[Carrier],
     dangerous_key_log: bool,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let mut config = rustls::ServerConfig::clone(&*server_config(identity, dangerous_key_log)?);
-    config.alpn_protocols = [Carrier::H2, Carrier::H1].map(alpn).to_vec();
+    config.alpn_protocols = carriers.iter().copied().map(alpn).collect();
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))

@@ -160,15 +160,6 @@ impl Template {
         })
     }
 
-    /// The default template for TCP of the same relay.
-    fn with_default_tcp_path(&self) -> Self {
-        Self {
-            path: DEFAULT_TCP_PATH.into(),
-            parts: part::parse(DEFAULT_TCP_PATH).expect("the default is a template"),
-            ..self.clone()
-        }
-    }
-
     /// Host and port of the relay as written: the `:authority` of requests.
     #[must_use]
     pub fn authority(&self) -> &str {
@@ -221,26 +212,13 @@ impl RelayTemplates {
     /// # Errors
     /// [`TemplateError`] names the violation.
     pub fn from_relay_url(url: &str) -> Result<Self, TemplateError> {
-        Template::from_authority_or_template(url).map(Self::from)
-    }
-
-    /// The template for CONNECT-TCP, the default one if it is not known.
-    #[must_use]
-    pub fn tcp_or_default(&self) -> Template {
-        self.tcp
-            .clone()
-            .unwrap_or_else(|| self.udp.with_default_tcp_path())
-    }
-}
-
-impl From<Template> for RelayTemplates {
-    /// The templates of a relay of which one for UDP is known.
-    fn from(udp: Template) -> Self {
+        let udp = Template::from_authority_or_template(url)?;
         let has_defaults = &*udp.path == DEFAULT_PATH;
-        Self {
-            tcp: has_defaults.then(|| udp.with_default_tcp_path()),
+        let tcp = has_defaults.then(|| Template::default_tcp_for(&udp.authority));
+        Ok(Self {
+            tcp: tcp.transpose()?,
             udp,
-        }
+        })
     }
 }
 

@@ -16,15 +16,17 @@ use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
 use super::race::HeadStarts;
 use super::run::{App, Question, Worker};
-use crate::client::{Hop, Pool, PoolLimits, RouteId};
+use super::secrets::{self, SecretsError};
+use crate::client::{Credentials, Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
 use crate::config::{self, Checked};
 use crate::error::Refusal;
 use crate::handler::Handler;
 use crate::http::h3;
 use crate::http::request::ResponseHead;
-use crate::net::listen::{bind_both, bind_group};
+use crate::net::listen::{bind_both, bind_group, bind_tcp_group};
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
+use crate::policy::auth::Secrets;
 use crate::policy::{Policy, own_addresses};
 use crate::server::{Server, Services};
 use crate::transport::carriers::Carriers;
@@ -32,12 +34,12 @@ use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
 use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{
-    Identity, TlsError, Trust, quic_server, server_config, tcp_server_config,
+    ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
+    tcp_client_config, tcp_server_config,
 };
 use crate::tunnel::EarlyLimits;
-use crate::wire::template::{PathTemplate, TemplateError};
-
-pub use super::hops::{RouteOptions, hops};
+use crate::wire::carrier::Carrier;
+use crate::wire::template::{RelayTemplates, TemplateError};
 
 /// A connection to a next hop that carried nothing for this long is closed.
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -56,6 +58,9 @@ pub enum BuildError {
     /// A URI template cannot be used.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// Secrets cannot be used.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// A rule of the policy cannot be used.
     #[error(transparent)]
     Rule(#[from] crate::policy::RuleError),
@@ -71,12 +76,15 @@ pub enum BuildError {
 pub struct Plan {
     checked: Arc<Checked>,
     endpoint: EndpointConfig,
-    servers: Vec<Arc<ServerConfig>>,
+    servers: Vec<Option<Arc<ServerConfig>>>,
     steer: Steer,
     options: Options,
     hops: Vec<Hop>,
     policy: Policy,
-    templates: Vec<PathTemplate>,
+    services: Services,
+    secrets: Option<Arc<Secrets>>,
+    /// Where HTTP/3 is served, for those who come by TCP.
+    h3_port: Option<u16>,
     origins: Vec<Box<str>>,
     /// For each listener the sockets of all workers, in order; taken as the workers are built.
     sockets: Vec<Vec<Option<UdpSocket>>>,
@@ -103,7 +111,16 @@ impl Plan {
             steer: Steer::new(random::words()?, workers as u32),
             hops: upstream_hops(&checked)?,
             policy: Policy::default(),
-            templates: vec![PathTemplate::well_known()],
+            services: Services {
+                udp: Vec::new(),
+                tcp: Vec::new(),
+                classic: false,
+            },
+            secrets: match &checked.auth {
+                Some(files) => Some(Arc::new(secrets::load(files)?)),
+                None => None,
+            },
+            h3_port: None,
             origins: Vec::new(),
             sockets: Vec::new(),
             tcp_sockets: Vec::new(),
@@ -146,36 +163,74 @@ impl Plan {
         let mut server = ServerConfig::with_crypto(crypto);
         server.transport_config(self.options.server_transport());
         server.incoming_buffer_size(config::limits::HANDSHAKE_BUFFER_BYTES);
-        self.servers.push(Arc::new(server));
-        for template in &listener.templates {
-            self.templates.push(template.clone());
+        let server = Arc::new(server);
+        let services = &self.checked.policy.services;
+        let serves = |service| services.contains(&service);
+        if serves(config::Service::ConnectUdp) {
+            self.services.udp.extend(listener.templates.iter().cloned());
         }
+        if serves(config::Service::ConnectTcp) {
+            self.services
+                .tcp
+                .extend(listener.tcp_templates.iter().cloned());
+        }
+        self.services.classic = serves(config::Service::Connect);
         self.origins
             .extend(listener.origins.iter().map(|origin| origin.as_str().into()));
 
         let workers = self.steer.workers() as usize;
         // [::] means everybody, as operators expect of it.
         let dual_stack = listener.address.ip().is_unspecified();
-        let (group, tcp_group) =
-            bind_both(listener.address, workers, dual_stack).map_err(BuildError::Listen)?;
-        self.tcp_servers
-            .push(Some(tcp_server_config(&identity, false)?));
-        self.tcp_sockets
-            .push(tcp_group.into_iter().map(Some).collect());
-        let first = group.first().expect("a group has at least one socket");
-        self.addresses.push(first.local_addr()?);
-        if workers > 1 && self.checked.steering != config::Steering::Mailbox {
-            match steer::attach(first, &self.steer.program()) {
-                Ok(()) => {}
-                Err(error) if self.checked.steering == config::Steering::Kernel => {
-                    return Err(BuildError::Steering(error));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "no steering by the kernel; strays travel by mailbox");
-                }
-            }
+        let on_quic = listener.carriers.contains(&Carrier::H3);
+        let tcp_carriers: Vec<_> = listener
+            .carriers
+            .iter()
+            .copied()
+            .filter(|carrier| *carrier != Carrier::H3)
+            .collect();
+        let (datagrams, streams) = match (on_quic, tcp_carriers.is_empty()) {
+            (true, false) => bind_both(listener.address, workers, dual_stack),
+            (true, true) => bind_group(listener.address, workers, dual_stack)
+                .map(|datagrams| (datagrams, Vec::new())),
+            (false, _) => bind_tcp_group(listener.address, workers, dual_stack)
+                .map(|streams| (Vec::new(), streams)),
         }
-        self.sockets.push(group.into_iter().map(Some).collect());
+        .map_err(BuildError::Listen)?;
+        let address = match (datagrams.first(), streams.first()) {
+            (Some(first), _) => first.local_addr()?,
+            (None, Some(first)) => first.local_addr()?,
+            (None, None) => unreachable!("check() wants a carrier for each listener"),
+        };
+        self.addresses.push(address);
+        if let Some(first) = datagrams.first() {
+            self.steer(first, workers)?;
+            self.h3_port = self.h3_port.or(Some(address.port()));
+        }
+        self.servers.push(on_quic.then_some(server));
+        self.sockets.push(datagrams.into_iter().map(Some).collect());
+        self.tcp_servers.push(match tcp_carriers.is_empty() {
+            true => None,
+            false => Some(tcp_server_config(&identity, &tcp_carriers, false)?),
+        });
+        self.tcp_sockets
+            .push(streams.into_iter().map(Some).collect());
+        Ok(())
+    }
+
+    /// Has the kernel bring packets to the worker of their connection.
+    fn steer(&self, first: &UdpSocket, workers: usize) -> Result<(), BuildError> {
+        if workers == 1 || self.checked.steering == config::Steering::Mailbox {
+            return Ok(());
+        }
+        match steer::attach(first, &self.steer.program()) {
+            Err(error) if self.checked.steering == config::Steering::Kernel => {
+                return Err(BuildError::Steering(error));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no steering by the kernel; strays travel by mailbox");
+            }
+            Ok(()) => {}
+        }
         Ok(())
     }
 
@@ -195,8 +250,6 @@ impl Plan {
     /// When the same worker is asked for twice.
     pub fn seed(&mut self, worker: u32) -> Seed {
         let index = worker as usize;
-        let take =
-            |sockets: &mut Vec<Option<UdpSocket>>| sockets[index].take().expect("asked once");
         Seed {
             worker,
             checked: Arc::clone(&self.checked),
@@ -206,9 +259,15 @@ impl Plan {
             options: self.options.clone(),
             hops: self.hops.clone(),
             policy: self.policy.clone(),
-            templates: self.templates.clone(),
+            services: self.services.clone(),
+            secrets: self.secrets.clone(),
+            h3_port: self.h3_port,
             origins: self.origins.clone(),
-            listeners: self.sockets.iter_mut().map(take).collect(),
+            listeners: self
+                .sockets
+                .iter_mut()
+                .map(|group| group.get_mut(index).and_then(Option::take))
+                .collect(),
             tcp_servers: self.tcp_servers.clone(),
             tcp_listeners: self
                 .tcp_sockets
@@ -226,14 +285,17 @@ pub struct Seed {
     worker: u32,
     checked: Arc<Checked>,
     endpoint: Arc<EndpointConfig>,
-    servers: Vec<Arc<ServerConfig>>,
+    servers: Vec<Option<Arc<ServerConfig>>>,
     steer: Steer,
     options: Options,
     hops: Vec<Hop>,
     policy: Policy,
-    templates: Vec<PathTemplate>,
+    services: Services,
+    secrets: Option<Arc<Secrets>>,
+    /// Where HTTP/3 is served, for those who come by TCP.
+    h3_port: Option<u16>,
     origins: Vec<Box<str>>,
-    listeners: Vec<UdpSocket>,
+    listeners: Vec<Option<UdpSocket>>,
     tcp_servers: Vec<Option<Arc<rustls::ServerConfig>>>,
     tcp_listeners: Vec<Option<TcpListener>>,
     mailbox: Mailbox,
@@ -259,12 +321,20 @@ impl Seed {
         let mut sockets = Vec::new();
         for (number, (socket, server)) in self.listeners.into_iter().zip(&self.servers).enumerate()
         {
+            let Some(socket) = socket else {
+                sockets.push(None);
+                listeners.push(None);
+                continue;
+            };
             let tag = Tag::Listener(number as u32);
-            sockets.push(driver.add(socket, SocketKind::Shared, tag.to_bits())?);
-            let server = Some(Arc::clone(server));
+            sockets.push(Some(driver.add(
+                socket,
+                SocketKind::Shared,
+                tag.to_bits(),
+            )?));
             let endpoint =
-                quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server, true, None);
-            listeners.push(hub.add_endpoint(endpoint));
+                quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server.clone(), true, None);
+            listeners.push(Some(hub.add_endpoint(endpoint)));
         }
         for (number, listener) in self.tcp_listeners.into_iter().enumerate() {
             if let Some(listener) = listener {
@@ -285,11 +355,13 @@ impl Seed {
             Some(_) => Handler::Chain(self.policy),
             None => Handler::Direct(self.policy),
         };
-        let services = Services {
-            udp: self.templates,
-            ..Services::default()
-        };
-        let server = Server::new(&checked.name, services, self.origins, handler);
+        let mut server = Server::new(&checked.name, self.services, self.origins, handler);
+        if let Some(port) = self.h3_port {
+            server = server.with_h3_port(port);
+        }
+        if let (Some(secrets), Some(files)) = (self.secrets, &checked.auth) {
+            server = server.with_auth(secrets::auth(secrets, files, checked));
+        }
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
             carriers: Carriers {
@@ -332,13 +404,85 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
     if upstream.hops.is_empty() {
         return Ok(Vec::new());
     }
-    let trust = Trust::from_options(upstream.ca.as_deref(), upstream.dangerous_insecure);
-    let route = RouteOptions {
+    let trust = Trust::from_options(upstream.ca.clone(), upstream.dangerous_insecure);
+    let credentials = secrets::load_credentials(checked)?;
+    hops(RouteOptions {
+        relays: upstream.hops.clone(),
         carriers: upstream.carriers.clone(),
+        tcp_form: TcpForm::default(),
+        trust,
         headers: upstream.headers.clone(),
-        ..RouteOptions::new(upstream.hops.clone(), trust)
+        credentials,
+    })
+}
+
+/// The way to a relay through others, all trusted and spoken to alike.
+#[derive(Clone, Debug)]
+pub struct RouteOptions {
+    /// Relays in the order of travel, each with the templates of its requests.
+    pub relays: Vec<RelayTemplates>,
+    /// HTTP versions to try, in the order of preference; all if empty.
+    pub carriers: Vec<Carrier>,
+    /// How TCP tunnels are asked for.
+    pub tcp_form: TcpForm,
+    /// Whom to believe.
+    pub trust: Trust,
+    /// Fields for every request to the first relay, who is the one we have an account with.
+    pub headers: Vec<(::http::HeaderName, ::http::HeaderValue)>,
+    /// Credentials for the first relay.
+    pub credentials: Option<Credentials>,
+}
+
+impl RouteOptions {
+    /// A route with the defaults of everything else.
+    pub fn new(relays: Vec<RelayTemplates>, trust: Trust) -> Self {
+        Self {
+            relays,
+            carriers: Carrier::ALL.to_vec(),
+            tcp_form: TcpForm::default(),
+            trust,
+            headers: Vec::new(),
+            credentials: None,
+        }
+    }
+}
+
+/// The hops of a route.
+///
+/// # Errors
+/// When the authorities to trust cannot be read.
+pub fn hops(route: RouteOptions) -> Result<Vec<Hop>, BuildError> {
+    let tls = ClientTls::new(route.trust);
+    let quic: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
+    let hop_tls = HopTls {
+        quic,
+        h2: tcp_client_config(&tls, Carrier::H2)?,
+        h1: tcp_client_config(&tls, Carrier::H1)?,
     };
-    hops(&route)
+    let carriers = match route.carriers.is_empty() {
+        true => Carrier::ALL.to_vec(),
+        false => route.carriers,
+    };
+    let hop = |(index, relay): (usize, RelayTemplates)| {
+        let (headers, credentials) = match index {
+            0 => (
+                route.headers.iter().cloned().collect(),
+                route.credentials.clone(),
+            ),
+            _ => Default::default(),
+        };
+        Hop {
+            udp: relay.udp,
+            tcp: relay.tcp,
+            tcp_form: route.tcp_form,
+            carriers: carriers.clone(),
+            tls: hop_tls.clone(),
+            tls_hash: tls.client_hash(),
+            credentials,
+            headers,
+        }
+    };
+    Ok(route.relays.into_iter().enumerate().map(hop).collect())
 }
 
 fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {

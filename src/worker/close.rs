@@ -39,7 +39,10 @@ impl Machine {
             Leg::Local => {
                 let attempts = match tunnel.state {
                     State::Racing(race) => race.failures(),
-                    State::Resolving { .. } | State::Connecting(_) | State::Open => Vec::new(),
+                    State::Verifying { .. }
+                    | State::Resolving { .. }
+                    | State::Connecting(_)
+                    | State::Open => Vec::new(),
                 };
                 let refused = Refused {
                     refusal,
@@ -188,7 +191,7 @@ impl Machine {
                     out.close(*socket, TcpClose::Abort);
                 }
             }
-            State::Resolving { .. } | State::Open => {}
+            State::Verifying { .. } | State::Resolving { .. } | State::Open => {}
         }
         Some(tunnel)
     }
@@ -216,7 +219,10 @@ impl Machine {
             .and_then(|id| self.tunnels.get(id))
             .is_some_and(|tunnel| match &tunnel.state {
                 State::Racing(race) => race.is_asked(stream),
-                State::Resolving { .. } | State::Connecting(_) | State::Open => false,
+                State::Verifying { .. }
+                | State::Resolving { .. }
+                | State::Connecting(_)
+                | State::Open => false,
             });
         // A refusal asks us to stop sending, and the response may be right behind (RFC 9114 §4.1).
         if !asked {
@@ -285,7 +291,10 @@ impl Machine {
         }
         match tunnel.state {
             State::Racing(_) => self.attempt_lost(now, id, stream, code, out),
-            State::Resolving { .. } | State::Connecting(_) | State::Open => {
+            State::Verifying { .. }
+            | State::Resolving { .. }
+            | State::Connecting(_)
+            | State::Open => {
                 let abort = if orderly {
                     Abort::UpstreamClosed
                 } else {

@@ -11,7 +11,9 @@ use super::race::Race;
 use super::splice::Splice;
 use crate::client::DialId;
 use crate::error::Refusal;
+use crate::http::request::RequestHead;
 use crate::net::{SocketId, TcpId};
+use crate::policy::auth::CheckKey;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::eyeballs::Eyeballs;
 use crate::tunnel::{Early, Inbound};
@@ -37,11 +39,16 @@ pub(super) enum Leg {
 /// How far a tunnel is.
 ///
 /// ```text
-///   Resolving ─► Connecting (TCP) ─► (socket) ───┐
-///   Racing ─► (2xx of the first carrier) ────────┴─► Open
+///   Verifying ─► Resolving ─► Connecting (TCP) ─► (socket) ─┐
+///            └─► Racing ─► (2xx of the first carrier) ──────┴─► Open
 /// ```
 #[derive(Debug)]
 pub(super) enum State {
+    /// A password is being checked.
+    Verifying {
+        key: CheckKey,
+        head: Box<RequestHead>,
+    },
     /// The target's name is being resolved.
     Resolving { target: Target },
     /// Addresses of the target are tried.
@@ -98,7 +105,9 @@ impl Tunnel {
     pub(super) fn is_resolving(&self) -> bool {
         match &self.state {
             State::Resolving { target } => matches!(target.host, Host::Name(_)),
-            State::Connecting(_) | State::Racing(_) | State::Open => false,
+            State::Verifying { .. } | State::Connecting(_) | State::Racing(_) | State::Open => {
+                false
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::net::steer::Steer;
 use crate::net::{Network, SocketId, TcpId, Train};
+use crate::policy::auth::Job;
 use crate::server::Server;
 use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
 use crate::transport::quic::{EndpointId, Hub};
@@ -130,6 +131,10 @@ pub trait Outside: Network {
     /// Gives a TCP socket another tag, an accepted one its first of its own.
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag);
 
+    /// Starts to check a password; the answer goes to [`Machine::handle_verdict`]. Returns `false` when there is no room
+    /// for another check; then no answer comes.
+    fn verify(&mut self, job: Job) -> bool;
+
     /// Our own address on the way to `peer`, which tells networks apart; `None` where nothing leads there.
     fn local_ip_towards(&mut self, peer: SocketAddr) -> Option<IpAddr>;
 
@@ -200,8 +205,8 @@ pub struct Setup {
     pub carriers: Carriers,
     /// TLS of each listener on TCP, if it listens there.
     pub tcp_listeners: Vec<Option<Arc<rustls::ServerConfig>>>,
-    /// The endpoint of each listener.
-    pub listeners: Vec<EndpointId>,
+    /// The endpoint of each listener, if it listens on UDP.
+    pub listeners: Vec<Option<EndpointId>>,
     /// The endpoint that dials, and its socket.
     pub dialler: (EndpointId, SocketId),
     /// Next hops.
@@ -239,7 +244,7 @@ pub struct Machine {
     pub(super) read_buffer: BytesMut,
     /// One deadline per tunnel.
     pub(super) timers: BTreeSet<(Instant, TunnelId)>,
-    pub(super) listeners: Vec<EndpointId>,
+    pub(super) listeners: Vec<Option<EndpointId>>,
     pub(super) dialler: (EndpointId, SocketId),
     pub(super) steer: (Steer, u32),
     /// Sockets towards targets that are open.

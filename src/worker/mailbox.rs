@@ -15,6 +15,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use super::machine::Resolve;
 use super::run::Report;
 use crate::net::{Train, Waker};
+use crate::policy::auth::Verdict;
 use crate::policy::resolve::Resolution;
 
 /// A letter to a worker.
@@ -34,6 +35,8 @@ pub enum Letter {
         /// What was found.
         resolution: Resolution,
     },
+    /// The answer to [`super::Outside::verify`].
+    Verdict(Verdict),
     /// Say what happened so far.
     Report(Sender<Report>),
     /// End gracefully: no new work, tunnels may finish until the deadline.

@@ -16,11 +16,12 @@ use crate::client::{DialId, Request, RouteId, TcpForm, TunnelKind};
 use crate::error::{Abort, Refusal};
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::{TcpClose, TcpId};
+use crate::policy::auth::Verdict;
 use crate::policy::resolve::Resolution;
-use crate::server::{Plan, Protocol, Route};
+use crate::server::{Access, Plan, Protocol, Route};
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::eyeballs::Eyeballs;
-use crate::tunnel::{Framing, TunnelId};
+use crate::tunnel::{Early, Framing, TunnelId};
 use crate::wire::carrier::Carrier;
 use crate::wire::target::{Host, Target};
 
@@ -56,6 +57,88 @@ impl Machine {
         head: &RequestHead,
         out: &mut impl Outside,
     ) -> Result<(), Refusal> {
+        match self.server.authorize(now, head)? {
+            Access::Granted(_) => self.follow(now, stream, head, Early::default(), out),
+            Access::Verify { key, job } => {
+                let posted = job.is_none_or(|job| out.verify(job));
+                if !posted {
+                    self.server.handle_check_dropped(key);
+                    return Err(Refusal::Overloaded);
+                }
+                let head = Box::new(head.clone());
+                let state = State::Verifying { key, head };
+                let flow = Flow::Udp(UdpFlow::default());
+                let id = self.insert(now, Leg::Stream(stream), state, flow);
+                self.carriers.bind(stream, id.to_bits());
+                Ok(())
+            }
+        }
+    }
+
+    /// The password of a request, or of several, was checked.
+    pub fn handle_verdict(&mut self, now: Instant, verdict: Verdict, out: &mut impl Outside) {
+        let key = verdict.key;
+        let granted = self.server.handle_verdict(now, verdict).is_some();
+        let waits = |tunnel: &Tunnel| match &tunnel.state {
+            State::Verifying { key: awaited, .. } => *awaited == key,
+            State::Resolving { .. } | State::Connecting(_) | State::Racing(_) | State::Open => {
+                false
+            }
+        };
+        let waiting: Vec<_> = self
+            .tunnels
+            .iter()
+            .filter(|(_, tunnel)| waits(tunnel))
+            .map(|(id, _)| id)
+            .collect();
+        for id in waiting {
+            self.decided(now, id, granted, out);
+        }
+    }
+
+    /// The fate of a request whose password was checked.
+    fn decided(&mut self, now: Instant, id: TunnelId, granted: bool, out: &mut impl Outside) {
+        let Some(tunnel) = self.tunnels.remove(id) else {
+            return;
+        };
+        self.disarm(id, &tunnel);
+        let Tunnel {
+            downstream: Leg::Stream(stream),
+            state: State::Verifying { head, .. },
+            flow,
+            ..
+        } = tunnel
+        else {
+            return;
+        };
+        self.carriers.unbind(stream);
+        let early = match flow {
+            Flow::Udp(flow) => flow.early,
+            Flow::Tcp(_) => Early::default(),
+        };
+        let followed = match granted {
+            true => self.follow(now, stream, &head, early, out),
+            false => Err(self.server.unauthorized(&head)),
+        };
+        match followed {
+            // What came meanwhile was not announced again.
+            Ok(()) => self.readable.push_back(stream),
+            Err(refusal) => self.answer_refused(stream, refusal, None),
+        }
+    }
+
+    /// Does what a request asks for, now that it may ask.
+    ///
+    /// # Errors
+    /// The refusal, if it is known at once.
+    fn follow(
+        &mut self,
+        now: Instant,
+        stream: RequestStream,
+        head: &RequestHead,
+        early: Early,
+        out: &mut impl Outside,
+    ) -> Result<(), Refusal> {
         let carrier = self.carrier_of(stream);
         let Plan {
             protocol,
@@ -63,7 +146,10 @@ impl Machine {
             route,
         } = self.server.plan(head, carrier)?;
         let flow = match protocol {
-            Protocol::Udp => Flow::Udp(UdpFlow::default()),
+            Protocol::Udp => Flow::Udp(UdpFlow {
+                early,
+                ..UdpFlow::default()
+            }),
             Protocol::Tcp(framing) => Flow::Tcp(Box::new(Splice::new(framing))),
         };
         let downstream = Leg::Stream(stream);
@@ -90,7 +176,10 @@ impl Machine {
                     Protocol::Udp => TunnelKind::Udp,
                     Protocol::Tcp(_) => TunnelKind::TCP,
                 };
-                let request = Request { target, kind, via };
+                let request = Request {
+                    via,
+                    ..Request::new(target, kind)
+                };
                 let id = self.open_chained(now, downstream, route, request, flow, out);
                 self.carriers.bind(stream, id.to_bits());
                 self.handle_pool_events(now, out);
@@ -174,8 +263,7 @@ impl Machine {
         flow: Flow,
         out: &mut impl Outside,
     ) -> TunnelId {
-        let via = None;
-        let request = Request { target, kind, via };
+        let request = Request::new(target, kind);
         let id = self.open_chained(now, Leg::Local, route, request, flow, out);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             tunnel.local = true;
@@ -198,12 +286,7 @@ impl Machine {
             TunnelKind::Udp => Flow::Udp(UdpFlow::default()),
             TunnelKind::Tcp(_) => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
         };
-        let via_field = None;
-        let request = Request {
-            target,
-            kind,
-            via: via_field,
-        };
+        let request = Request::new(target, kind);
         let id = self.open_chained(now, Leg::None, via, request, flow, out);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             tunnel.nests = Some(dial);
@@ -317,7 +400,9 @@ impl Machine {
     fn connecting(&mut self, id: TunnelId) -> Option<&mut Connecting> {
         match &mut self.tunnels.get_mut(id)?.state {
             State::Connecting(connecting) => Some(connecting),
-            State::Resolving { .. } | State::Racing(_) | State::Open => None,
+            State::Verifying { .. } | State::Resolving { .. } | State::Racing(_) | State::Open => {
+                None
+            }
         }
     }
 

@@ -128,7 +128,10 @@ impl Machine {
     fn race_mut(&mut self, id: TunnelId) -> Option<&mut Race> {
         match self.tunnels.get_mut(id)?.state {
             State::Racing(ref mut race) => Some(race),
-            State::Resolving { .. } | State::Connecting(_) | State::Open => None,
+            State::Verifying { .. }
+            | State::Resolving { .. }
+            | State::Connecting(_)
+            | State::Open => None,
         }
     }
 
@@ -354,6 +357,9 @@ impl Machine {
             Some(TcpForm::Classic | TcpForm::Raw) => Protocol::Tcp(Framing::Raw),
             Some(TcpForm::Capsules) => Protocol::Tcp(Framing::Capsules(hop.revision())),
         };
+        if self.answer_challenge(now, id, index, &head) {
+            return self.handle_pool_events(now, out);
+        }
         match check_accepted(&head, asked) {
             Ok(protocol) => self.attempt_won(now, id, index, protocol, out),
             Err(refusal) if is_about_carrier(&head) => {
@@ -361,6 +367,41 @@ impl Machine {
             }
             Err(refusal) => self.refuse(now, id, refusal, Some(head), out),
         }
+    }
+
+    /// Asks once more where the relay wants credentials in a field that the first request did not have; whether it
+    /// did.
+    fn answer_challenge(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        index: usize,
+        response: &ResponseHead,
+    ) -> bool {
+        let Some(State::Racing(race)) = self.tunnels.get(id).map(|tunnel| &tunnel.state) else {
+            return false;
+        };
+        let attempt = &race.attempts[index];
+        let (hop, mut request) = (attempt.ticket.hop, race.request.clone());
+        if !self.pool.hop(hop).can_answer(&mut request, response) {
+            return false;
+        }
+        let asked = attempt.asked;
+        if let Some((stream, _)) = asked {
+            self.carriers.unbind(stream);
+            self.carriers.reset(stream, Code::H3_REQUEST_CANCELLED);
+            self.pool
+                .release(now, stream.connection(), &mut self.carriers);
+        }
+        let ticket = self
+            .pool
+            .open(now, hop, id, request.clone(), &mut self.carriers);
+        if let Some(race) = self.race_mut(id) {
+            race.request = request;
+            race.attempts[index].ticket = ticket;
+            race.attempts[index].asked = None;
+        }
+        true
     }
 
     fn attempt_won(

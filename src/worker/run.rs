@@ -5,6 +5,7 @@
 //!   └────────────────────────────────────────────────────────────────┴─► else: spin a while, arm the timer, park
 //! ```
 
+use crate::policy::auth::Job;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -29,15 +30,27 @@ const LETTERS_PER_TURN: usize = 256;
 /// Busy turns between two looks at the descriptors of other tasks.
 const TURNS_PER_YIELD: u32 = 8;
 
-/// A name that a worker wants resolved.
+/// What a worker wants to know from the control thread.
 #[derive(Debug)]
 pub struct Question {
     /// Which worker asks.
     pub worker: u32,
-    /// Who in it.
-    pub asker: Resolve,
-    /// The name.
-    pub name: Box<str>,
+    /// What.
+    pub ask: Ask,
+}
+
+/// The kinds of questions.
+#[derive(Debug)]
+pub enum Ask {
+    /// The addresses of a name.
+    Addresses {
+        /// Who wants them.
+        asker: Resolve,
+        /// The name.
+        name: Box<str>,
+    },
+    /// Whether a password is right.
+    Verdict(Job),
 }
 
 /// A program that uses a worker's machine for tunnels of its own.
@@ -156,8 +169,10 @@ impl Outside for World<'_> {
     fn resolve(&mut self, name: &str, asker: Resolve) -> bool {
         let question = Question {
             worker: self.worker,
-            asker,
-            name: name.into(),
+            ask: Ask::Addresses {
+                asker,
+                name: name.into(),
+            },
         };
         self.questions.try_send(question).is_ok()
     }
@@ -188,6 +203,14 @@ impl Outside for World<'_> {
     fn local_ip_towards(&mut self, peer: SocketAddr) -> Option<IpAddr> {
         net::local_ip_towards(peer)
     }
+
+    fn verify(&mut self, job: Job) -> bool {
+        let question = Question {
+            worker: self.worker,
+            ask: Ask::Verdict(job),
+        };
+        self.questions.try_send(question).is_ok()
+    }
 }
 
 /// Everything that a worker thread owns.
@@ -198,8 +221,8 @@ pub struct Worker<A> {
     pub machine: Machine,
     /// Sockets.
     pub driver: Driver,
-    /// The socket of each listener, for strays.
-    pub listeners: Vec<SocketId>,
+    /// The UDP socket of each listener, for strays.
+    pub listeners: Vec<Option<SocketId>>,
     /// Tunnels of our own.
     pub app: A,
     /// Letters.
@@ -384,7 +407,7 @@ fn read_letters(
     now: Instant,
     mailbox: &Mailbox,
     machine: &mut Machine,
-    listeners: &[SocketId],
+    listeners: &[Option<SocketId>],
     asked: &mut Vec<Sender<Report>>,
     world: &mut World<'_>,
 ) -> Read {
@@ -392,13 +415,14 @@ fn read_letters(
         match mailbox.take() {
             None => return Read::All,
             Some(Letter::Stray { listener, train }) => {
-                if let Some(&socket) = listeners.get(listener as usize) {
+                if let Some(&Some(socket)) = listeners.get(listener as usize) {
                     machine.handle_stray(now, listener, socket, *train, world);
                 }
             }
             Some(Letter::Resolved { asker, resolution }) => {
                 machine.handle_resolved(now, asker, resolution, world);
             }
+            Some(Letter::Verdict(verdict)) => machine.handle_verdict(now, verdict, world),
             Some(Letter::Report(asker)) => asked.push(asker),
             Some(Letter::Drain) => machine.drain(now),
             Some(Letter::Stop) => {

@@ -72,7 +72,7 @@ impl Machine {
         train: Train,
         out: &mut impl Outside,
     ) {
-        if let Some(&endpoint) = self.listeners.get(listener as usize) {
+        if let Some(&Some(endpoint)) = self.listeners.get(listener as usize) {
             self.carriers
                 .quic
                 .handle_train(now, endpoint, socket, train, out);
@@ -529,6 +529,7 @@ impl Machine {
                         self.abort(now, id, Abort::Idle, out);
                     }
                 }
+                State::Verifying { .. } => self.refuse(now, id, Refusal::Overloaded, None, out),
                 State::Resolving { .. } => self.refuse(now, id, Refusal::DnsTimeout, None, out),
                 State::Connecting(_) if overdue => {
                     self.refuse(now, id, Refusal::ConnectTimeout, None, out);

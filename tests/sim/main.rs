@@ -19,6 +19,7 @@ mod host;
 mod hostile;
 mod idle;
 mod limits;
+mod matrix;
 mod migrate;
 mod net;
 mod node;

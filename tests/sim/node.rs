@@ -33,7 +33,7 @@ use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
 use bauta::wire::template::Template;
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
-use bauta::worker::{LocalEvent, Machine, Setup, Tag, TcpTag};
+use bauta::worker::{LocalEvent, LocalRead, Machine, Setup, Tag, TcpTag};
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
 use rustls::pki_types::UnixTime;
@@ -119,7 +119,8 @@ impl Settings {
     }
 
     fn tcp_server_config(&self) -> Arc<rustls::ServerConfig> {
-        let tls = tcp_server_config(&self.identity.identity, false).expect("a working provider");
+        let tls = tcp_server_config(&self.identity.identity, &[Carrier::H2, Carrier::H1], false)
+            .expect("a working provider");
         let mut config = rustls::ServerConfig::clone(&tls);
         config.time_provider = Arc::new(Calendar);
         Arc::new(config)
@@ -160,17 +161,22 @@ pub(crate) fn client_crypto() -> Arc<dyn crypto::ClientConfig> {
     hop_tls().quic
 }
 
-/// A relay as its clients know it.
+/// A relay as its clients know it, on HTTP/3.
 pub(crate) fn hop(name: &str) -> Hop {
+    hop_on(name, &[Carrier::H3])
+}
+
+/// A relay to be reached on these carriers.
+pub(crate) fn hop_on(name: &str, carriers: &[Carrier]) -> Hop {
     Hop {
         udp: Template::default_for(name).expect("a host name"),
-        tcp: Template::default_tcp_for(name).expect("a host name"),
+        tcp: Some(Template::default_tcp_for(name).expect("a host name")),
         tcp_form: TcpForm::default(),
-        carriers: vec![Carrier::H3],
+        carriers: carriers.to_vec(),
         tls: hop_tls(),
         tls_hash: 1,
-        headers: Default::default(),
         credentials: None,
+        headers: Default::default(),
     }
 }
 
@@ -181,6 +187,14 @@ pub(crate) struct Local {
     pub(crate) refused: Option<(Refusal, Option<Box<ResponseHead>>)>,
     pub(crate) closed: Option<Instant>,
     pub(crate) payloads: Vec<Bytes>,
+    /// Bytes of a TCP tunnel, and whether they ended in order.
+    pub(crate) received: Vec<u8>,
+    pub(crate) ended: bool,
+    /// Reads nothing.
+    pub(crate) paused: bool,
+    /// What is still to be written, and whether the end follows.
+    pub(crate) unwritten: Bytes,
+    pub(crate) finishes: bool,
 }
 
 impl Local {
@@ -245,7 +259,9 @@ impl MachineNode {
         };
         let mut listeners = Vec::new();
         let listener = role.listens.then(|| {
-            listeners.push(hub.add_endpoint(endpoint(net, Some(settings.server_config()))));
+            listeners.push(Some(
+                hub.add_endpoint(endpoint(net, Some(settings.server_config()))),
+            ));
             net.bind(node, Some(RELAY_PORT), Tag::Listener(0).to_bits())
         });
         if role.listens {
@@ -324,14 +340,63 @@ impl MachineNode {
                 Letter::Resolved { asker, resolution } => {
                     machine.handle_resolved(now, asker, resolution, world);
                 }
+                Letter::Verdict(verdict) => machine.handle_verdict(now, verdict, world),
             }
         }
         machine.turn(now, &mut net.world(node));
         while let Some(event) = self.machine.poll_local() {
-            self.note(now, event);
+            match event {
+                LocalEvent::Readable(id) => self.read(net, node, id),
+                LocalEvent::Writable(id) => self.write(net, node, id),
+                other => self.note(now, other),
+            }
         }
         self.machine.flush(now, &mut net.world(node));
         more || self.machine.is_busy()
+    }
+
+    /// Reads what a TCP tunnel has, unless the test has paused it.
+    pub(crate) fn read(&mut self, net: &mut Net, node: NodeId, id: TunnelId) {
+        let Some(local) = self.tunnels.get_mut(&id).filter(|local| !local.paused) else {
+            return;
+        };
+        loop {
+            let now = net.now;
+            let read = self
+                .machine
+                .read_local(now, id, 16 << 10, &mut net.world(node));
+            match read {
+                LocalRead::Data(bytes) => {
+                    assert!(!local.ended, "bytes behind the end");
+                    local.received.extend_from_slice(&bytes);
+                }
+                LocalRead::Blocked => return,
+                LocalRead::End => {
+                    local.ended = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes what a TCP tunnel takes of what is to be written, and the end behind it.
+    pub(crate) fn write(&mut self, net: &mut Net, node: NodeId, id: TunnelId) {
+        let Some(local) = self.tunnels.get_mut(&id) else {
+            return;
+        };
+        let now = net.now;
+        while !local.unwritten.is_empty() {
+            let room = self.machine.local_room(id).min(local.unwritten.len());
+            if room == 0 {
+                return;
+            }
+            let bytes = local.unwritten.split_to(room);
+            self.machine
+                .write_local(now, id, bytes, &mut net.world(node));
+        }
+        if std::mem::take(&mut local.finishes) {
+            self.machine.finish_local(now, id, &mut net.world(node));
+        }
     }
 
     fn note(&mut self, now: Instant, event: LocalEvent) {
@@ -349,7 +414,7 @@ impl MachineNode {
                     .replace((refused.refusal, refused.response));
                 assert_eq!(again, None, "a tunnel is refused once");
             }
-            LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
+            LocalEvent::Readable(_) | LocalEvent::Writable(_) => unreachable!("handled before"),
             LocalEvent::Payload(id, payload) => {
                 let local = self.tunnels.entry(id).or_default();
                 assert!(local.is_open(), "payloads come while the tunnel is open");

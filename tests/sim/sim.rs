@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bauta::client::Hop;
+use bauta::client::{Hop, TcpForm};
 use bauta::net::clock;
 use bauta::net::steer::Steer;
 use bauta::transport::quic::options::shared_endpoint_config;
@@ -125,11 +125,21 @@ impl Sim {
         hops: &[&str],
         change: impl FnOnce(&mut Settings),
     ) -> NodeId {
+        let hops = hops.iter().map(|name| node::hop(name)).collect();
+        self.relay_with_hops(name, hops, change)
+    }
+
+    pub(crate) fn relay_with_hops(
+        &mut self,
+        name: &str,
+        hops: Vec<Hop>,
+        change: impl FnOnce(&mut Settings),
+    ) -> NodeId {
         let mut settings = Settings::new(name);
         change(&mut settings);
         let id = self.place([192, 0, 2]);
         self.net.set_name(name, Ok(vec![self.net.ip(id)]));
-        let role = Role::relay(hops.iter().map(|name| node::hop(name)).collect());
+        let role = Role::relay(hops);
         let machine = MachineNode::new(&mut self.net, id, settings, role);
         self.push(id, Kind::Machine(Box::new(machine)))
     }
@@ -298,6 +308,65 @@ impl Sim {
             node.tunnels.entry(tunnel).or_default();
             tunnel
         })
+    }
+
+    /// Opens a TCP tunnel along the client's route.
+    pub(crate) fn open_tcp(
+        &mut self,
+        client: NodeId,
+        target: &str,
+        form: Option<TcpForm>,
+    ) -> TunnelId {
+        let target = target.parse().expect("host:port");
+        self.act(client, |node, net| {
+            let hop = node.hop.expect("a client has a route");
+            let now = net.now;
+            let world = &mut net.world(client);
+            let tunnel = node.machine.open_local_tcp(now, hop, target, form, world);
+            node.tunnels.entry(tunnel).or_default();
+            tunnel
+        })
+    }
+
+    /// Opens a TCP tunnel and waits until it is open.
+    pub(crate) fn open_tcp_now(
+        &mut self,
+        client: NodeId,
+        target: &str,
+        form: Option<TcpForm>,
+    ) -> TunnelId {
+        let tunnel = self.open_tcp(client, target, form);
+        let opened = self.run_until(secs(5), |sim| sim.tunnel(client, tunnel).is_open());
+        assert!(opened, "{:?}", self.tunnel(client, tunnel));
+        tunnel
+    }
+
+    /// Writes bytes into a TCP tunnel as it takes them, and ends the direction behind them if told to.
+    pub(crate) fn write(&mut self, client: NodeId, tunnel: TunnelId, data: Bytes, finishes: bool) {
+        self.act(client, |node, net| {
+            let local = node.tunnels.entry(tunnel).or_default();
+            assert!(local.unwritten.is_empty(), "one thing after the other");
+            local.unwritten = data;
+            local.finishes = finishes;
+            node.write(net, client, tunnel);
+        });
+    }
+
+    /// Stops reading a TCP tunnel, or goes on.
+    pub(crate) fn pause_tunnel(&mut self, client: NodeId, tunnel: TunnelId, paused: bool) {
+        self.act(client, |node, net| {
+            node.tunnels.entry(tunnel).or_default().paused = paused;
+            node.read(net, client, tunnel);
+        });
+    }
+
+    /// Resets a TCP tunnel.
+    pub(crate) fn reset(&mut self, client: NodeId, tunnel: TunnelId) {
+        self.act(client, |node, net| {
+            let now = net.now;
+            node.machine
+                .reset_local(now, tunnel, &mut net.world(client));
+        });
     }
 
     /// Opens a tunnel and waits until it is open.

@@ -18,9 +18,8 @@ use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_
 use bauta::transport::tcp::TcpHub;
 use bauta::transport::tls::{DevCa, Trust, quic_server, server_config};
 use bauta::tunnel::TunnelId;
-use bauta::wire::carrier::Carrier;
 use bauta::wire::target::Target;
-use bauta::wire::template::{PathTemplate, Template};
+use bauta::wire::template::{PathTemplate, RelayTemplates};
 use bauta::worker::build::{
     RouteOptions, h3_config, hops, hub_limits, machine_limits, pool_limits, tcp_hub_limits,
 };
@@ -107,11 +106,9 @@ impl Node {
         let dialler = (endpoint(None), net.bind(id, Tag::Dialler));
         let mut pool = Pool::new(pool_limits(&checked), dialler, options);
         let hop = next.map(|next| {
-            let template = Template::default_for(&next.to_string()).expect("an address");
-            let route = hops(&RouteOptions {
-                carriers: vec![Carrier::H3],
-                ..RouteOptions::new([template], Trust::DangerousAnybody)
-            });
+            let relay =
+                RelayTemplates::from_relay_url(&format!("https://{next}")).expect("an address");
+            let route = hops(RouteOptions::new(vec![relay], Trust::DangerousAnybody));
             pool.add_route(route.expect("nothing is read"))
         });
         let policy = Policy {
@@ -133,7 +130,7 @@ impl Node {
                 tcp: TcpHub::new(tcp_hub_limits(&checked)),
             },
             tcp_listeners: Vec::new(),
-            listeners,
+            listeners: listeners.into_iter().map(Some).collect(),
             dialler,
             pool,
             route: hop,

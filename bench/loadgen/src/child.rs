@@ -17,8 +17,7 @@ use bauta::config::{self, Checked, Environment};
 use bauta::net::raise_file_limit;
 use bauta::program::threads::Workers;
 use bauta::transport::tls::{DevCa, Trust};
-use bauta::wire::carrier::Carrier;
-use bauta::wire::template::Template;
+use bauta::wire::template::RelayTemplates;
 use bauta::worker::build::{Plan, RouteOptions, hops};
 use bauta::worker::mailbox::Letter;
 use bauta::worker::run::NoApp;
@@ -126,12 +125,9 @@ pub(crate) fn relay(arguments: &RelayChild) -> io::Result<()> {
     let ca = DevCa::new(&[], today).map_err(io::Error::other)?;
     let mut plan = Plan::new(checked, Some(&ca.identity)).map_err(io::Error::other)?;
     if let (Some(via), Some(trust)) = (&arguments.via, &arguments.ca) {
-        let via = Template::from_authority_or_template(via).map_err(io::Error::other)?;
-        let route = hops(&RouteOptions {
-            carriers: vec![Carrier::H3],
-            ..RouteOptions::new([via], Trust::File(trust.clone()))
-        })
-        .map_err(io::Error::other)?;
+        let via = RelayTemplates::from_relay_url(via).map_err(io::Error::other)?;
+        let route = hops(RouteOptions::new(vec![via], Trust::File(trust.clone())))
+            .map_err(io::Error::other)?;
         plan.set_hops(route);
     }
     let address = plan.addresses[0];

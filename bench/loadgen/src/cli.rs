@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bauta::config::parse_header;
 use bauta::transport::tls::Trust;
-use bauta::wire::template::Template;
+use bauta::wire::template::RelayTemplates;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::child::RelayChild;
@@ -290,7 +290,7 @@ pub(crate) struct Load {
 
     /// Measure this relay instead of starting some; give a second one to nest it in the first
     #[arg(long, value_name = "URL", value_parser = template)]
-    pub(crate) relay: Vec<Template>,
+    pub(crate) relay: Vec<RelayTemplates>,
 
     /// Authorities that its certificate may come from, in place of the system's (PEM)
     #[arg(
@@ -414,7 +414,11 @@ impl Load {
     }
 
     fn running(&self) -> Option<Running> {
-        let trust = Trust::from_options(self.ca.as_deref(), self.insecure);
+        let trust = match (&self.ca, self.insecure) {
+            (Some(path), _) => Trust::File(path.clone()),
+            (None, true) => Trust::DangerousAnybody,
+            (None, false) => Trust::System,
+        };
         (!self.relay.is_empty()).then(|| Running {
             urls: self.relay.clone(),
             trust,
@@ -513,8 +517,8 @@ fn setting(text: &str) -> Result<String, String> {
     }
 }
 
-fn template(text: &str) -> Result<Template, String> {
-    Template::from_authority_or_template(text).map_err(|error| error.to_string())
+fn template(text: &str) -> Result<RelayTemplates, String> {
+    RelayTemplates::from_relay_url(text).map_err(|error| error.to_string())
 }
 
 fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {

@@ -18,8 +18,7 @@ use bauta::client::Hop;
 use bauta::net::{clock, raise_file_limit};
 use bauta::program::threads::{Workers, resolver};
 use bauta::transport::tls::Trust;
-use bauta::wire::carrier::Carrier;
-use bauta::wire::template::Template;
+use bauta::wire::template::RelayTemplates;
 use bauta::worker::build::{Plan, RouteOptions, hops};
 use crossbeam::channel::{Sender, unbounded};
 use tokio::sync::mpsc;
@@ -72,7 +71,7 @@ impl Topology {
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
     /// Their templates, the second nested in the first.
-    pub(crate) urls: Vec<Template>,
+    pub(crate) urls: Vec<RelayTemplates>,
     /// How to trust them.
     pub(crate) trust: Trust,
     /// Fields of every request.
@@ -115,7 +114,7 @@ impl Plans {
     fn named(&self, error: io::Error) -> io::Error {
         match &self.running {
             Some(running) if error.kind() == io::ErrorKind::Other => {
-                let authorities = running.urls.iter().map(Template::authority);
+                let authorities = running.urls.iter().map(|relay| relay.udp.authority());
                 let relays = authorities.collect::<Vec<_>>().join(", then ");
                 io::Error::other(format!("{relays}: {error}"))
             }
@@ -279,8 +278,7 @@ impl Scene {
 
     /// Relays that run already.
     fn meet(&mut self, plans: &Plans, running: &Running) -> io::Result<()> {
-        let hops = hops(&RouteOptions {
-            carriers: vec![Carrier::H3],
+        let hops = hops(RouteOptions {
             headers: running.headers.clone(),
             ..RouteOptions::new(running.urls.clone(), running.trust.clone())
         })
@@ -311,7 +309,7 @@ impl Scene {
     /// Relays of our own, the last first, because the others point to it.
     fn start(&mut self, plans: &Plans) -> io::Result<()> {
         let roles = plans.topology.roles();
-        let mut reachable: Vec<(Template, String)> = Vec::new();
+        let mut reachable: Vec<(RelayTemplates, String)> = Vec::new();
         for (index, role) in roles.iter().enumerate().rev() {
             let core = self.places.relays.get(index).copied().flatten();
             let process = if plans.topology == Topology::Forwarder {
@@ -322,7 +320,7 @@ impl Scene {
                     .flatten();
                 Process::relay(&RelayChild {
                     role: (*role).to_owned(),
-                    via: next.map(|(template, _)| template.to_string()),
+                    via: next.map(|(relay, _)| relay.udp.to_string()),
                     ca: next.map(|(_, ca)| self.authority(ca)).transpose()?,
                     core,
                     workers: plans.workers,
@@ -331,7 +329,7 @@ impl Scene {
             };
             self.io.clone_from(&process.hello.io);
             let url = format!("https://{}", process.hello.address);
-            let template = Template::from_authority_or_template(&url).map_err(io::Error::other)?;
+            let template = RelayTemplates::from_relay_url(&url).map_err(io::Error::other)?;
             reachable.insert(0, (template, process.hello.ca.clone()));
             self.parties.insert(
                 0,
@@ -369,12 +367,14 @@ impl Scene {
         Ok(())
     }
 
-    fn tunnels(&self, plans: &Plans, templates: Vec<Template>, ca: String) -> io::Result<Way> {
-        let hops: Vec<Hop> = hops(&RouteOptions {
-            carriers: vec![Carrier::H3],
-            ..RouteOptions::new(templates, Trust::Pem(ca))
-        })
-        .map_err(io::Error::other)?;
+    fn tunnels(
+        &self,
+        plans: &Plans,
+        templates: Vec<RelayTemplates>,
+        ca: String,
+    ) -> io::Result<Way> {
+        let hops: Vec<Hop> =
+            hops(RouteOptions::new(templates, Trust::Pem(ca))).map_err(io::Error::other)?;
         Ok(Way::Tunnels {
             hops,
             connections: plans.connections,

@@ -6,8 +6,7 @@ use std::time::Duration;
 use bauta::client::Hop;
 use bauta::net::{clock, raise_file_limit};
 use bauta::transport::tls::Trust;
-use bauta::wire::carrier::Carrier;
-use bauta::wire::template::Template;
+use bauta::wire::template::RelayTemplates;
 use bauta::worker::build::{RouteOptions, hops};
 use serde::Serialize;
 
@@ -78,13 +77,9 @@ pub(crate) fn relay(set: &[String]) -> io::Result<(Process, Vec<Hop>, Option<usi
         set: set.to_vec(),
     })?;
     let url = format!("https://{}", process.hello.address);
-    let template = Template::from_authority_or_template(&url).map_err(io::Error::other)?;
+    let template = RelayTemplates::from_relay_url(&url).map_err(io::Error::other)?;
     let trust = Trust::Pem(process.hello.ca.clone());
-    let hops = hops(&RouteOptions {
-        carriers: vec![Carrier::H3],
-        ..RouteOptions::new([template], trust)
-    })
-    .map_err(io::Error::other)?;
+    let hops = hops(RouteOptions::new(vec![template], trust)).map_err(io::Error::other)?;
     Ok((process, hops, places.engines))
 }
 

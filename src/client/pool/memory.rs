@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn remembers_by_network_and_not_for_ever() {
-        let start = Instant::now();
+        let start = crate::net::clock::now();
         let [home, away] = ["192.0.2.1", "198.51.100.1"].map(|ip| Some(ip.parse().unwrap()));
         let mut memory = Memory::default();
         memory.keep(start, home, Carrier::H2);
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_oldest_network_is_forgotten_first() {
-        let now = Instant::now();
+        let now = crate::net::clock::now();
         let network = |n: u8| Some(IpAddr::from([192, 0, 2, n]));
         let mut memory = Memory::default();
         for n in 0..=NETWORKS_MAX as u8 {

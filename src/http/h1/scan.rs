@@ -61,7 +61,7 @@ impl HeadScanner {
         }
     }
 
-    /// Looks at what is new in `buffer`, which starts where the head starts. The length of the head once it is complete.
+    /// Looks at what is new in `buffer`, which starts where the head starts: its length once it is complete.
     pub(super) fn scan(&mut self, buffer: &[u8]) -> Result<Option<usize>, HeadFault> {
         for &octet in buffer.get(self.seen..).unwrap_or_default() {
             if self.seen == self.head_bytes_max {

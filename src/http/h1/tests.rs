@@ -124,7 +124,10 @@ fn read(mut recv: impl FnMut() -> RecvData) -> (Vec<u8>, RecvData) {
     loop {
         match recv() {
             RecvData::Data(bytes) => data.extend_from_slice(&bytes),
-            end => return (data, end),
+            end
+            @ (RecvData::Blocked | RecvData::Finished | RecvData::Reset(_) | RecvData::Gone) => {
+                return (data, end);
+            }
         }
     }
 }
@@ -148,7 +151,8 @@ fn connect_udp() -> RequestHead {
 /// An upgrade to connect-udp with these lines in addition.
 fn upgrade(lines: &str) -> String {
     format!(
-        "GET /masque/a/443/ HTTP/1.1\r\nHost: relay.example\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\n{lines}\r\n"
+        "GET /masque/a/443/ HTTP/1.1\r\nHost: relay.example\r\n\
+         Connection: Upgrade\r\nUpgrade: connect-udp\r\n{lines}\r\n"
     )
 }
 

@@ -29,9 +29,7 @@ impl TcpHub {
     /// [`TcpHub::poll_output`], see [`TcpHub::next_output`].
     pub fn flush(&mut self, now: Instant, net: &mut impl Network) {
         while let Some(index) = self.dirty.pop_front() {
-            if self.connections.contains(index as usize) {
-                self.flush_connection(now, index, net);
-            }
+            self.flush_connection(now, index, net);
         }
         for index in std::mem::take(&mut self.later) {
             if let Some(connection) = self.connections.get_mut(index as usize) {
@@ -42,7 +40,9 @@ impl TcpHub {
     }
 
     fn flush_connection(&mut self, now: Instant, index: u32, net: &mut impl Network) {
-        let connection = &mut *self.connections[index as usize];
+        let Some(connection) = self.connections.get_mut(index as usize) else {
+            return;
+        };
         connection.dirty = false;
         let id = ConnectionId {
             index,
@@ -89,7 +89,7 @@ impl TcpHub {
             moved |= drained > 0;
             let wants_more =
                 connection.http.wants_poll() || connection.session.borrow().write_blocked;
-            if !moved || !(wants_more || !connection.outbox.is_empty()) {
+            if !moved || (!wants_more && connection.outbox.is_empty()) {
                 break;
             }
         }
@@ -109,7 +109,9 @@ impl TcpHub {
 
     /// Takes a connection that is over from its link.
     fn tear_down(&mut self, index: u32, net: &mut impl Network) {
-        let connection = &mut *self.connections[index as usize];
+        let Some(connection) = self.connections.get_mut(index as usize) else {
+            return;
+        };
         let (wants_write, is_ended) = {
             let session = connection.session.borrow();
             (session.wants_write(), session.is_ended())
@@ -142,7 +144,9 @@ impl TcpHub {
 
     /// Re-arms the connection's timer, or removes the connection when nobody needs it any more.
     fn settle(&mut self, index: u32) {
-        let connection = &mut *self.connections[index as usize];
+        let Some(connection) = self.connections.get_mut(index as usize) else {
+            return;
+        };
         if connection.phase == Phase::Gone {
             if connection.end == End::Polled {
                 self.remove(index);
@@ -311,7 +315,7 @@ impl Write for Taken {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let room = self.bytes_max.saturating_sub(self.bytes.len());
         let len = room.min(data.len());
-        self.bytes.extend_from_slice(&data[..len]);
+        self.bytes.extend(data.iter().take(len));
         Ok(len)
     }
 

@@ -1,8 +1,8 @@
 //! HTTP/1.1 over a TLS session: one request at a time, then a tunnel, the next request, or the end.
 //!
-//! The machines of [`crate::http::h1`] read heads and say whose turn it is; here are the bytes between them and TLS, and
-//! how a stream that is the whole connection ends. An end in order is a closure alert in each direction, as END_STREAM
-//! on HTTP/2; anything else takes the link down without one (RFC 9112 section 9.8).
+//! The machines of [`crate::http::h1`] read heads and say whose turn it is; here are the bytes between them and TLS,
+//! and how a stream that is the whole connection ends. An end in order is a closure alert in each direction, as
+//! END_STREAM on HTTP/2; anything else takes the link down without one (RFC 9112 section 9.8).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -378,8 +378,11 @@ impl H1 {
         if !self.open {
             return;
         }
-        if self.room() == Some(0) && self.out.is_empty() {
-            // No answer was given, or none came.
+        let is_answered = match &self.role {
+            Role::Server(server) => server.is_tunnel(),
+            Role::Client(client) => client.is_tunnel() || client.is_closed(),
+        };
+        if !is_answered {
             self.reset(Code::H3_REQUEST_CANCELLED);
         } else {
             self.finished = true;

@@ -69,6 +69,14 @@ impl Http {
         }
     }
 
+    /// Windows of streams that were full when their owner came to read, since this was asked last.
+    pub(super) fn take_stalled(&mut self) -> u64 {
+        match self {
+            Self::Handshaking | Self::H1(_) => 0,
+            Self::H2(h2) => h2.take_stalled(),
+        }
+    }
+
     /// Whether [`Http::poll`] has something to do besides what the session got.
     pub(super) fn wants_poll(&self) -> bool {
         match self {
@@ -81,7 +89,8 @@ impl Http {
     /// Whether the end of what the peer sends ends the connection.
     pub(super) fn ends_with_peer(&self) -> bool {
         match self {
-            Self::Handshaking | Self::H2(_) => true,
+            Self::Handshaking => true,
+            Self::H2(h2) => !h2.is_lame(),
             // A tunnel ends in each direction by itself.
             Self::H1(_) => false,
         }

@@ -68,7 +68,9 @@ impl TcpHub {
                 break;
             }
             self.timers.pop_first();
-            let connection = &mut *self.connections[index as usize];
+            let Some(connection) = self.connections.get_mut(index as usize) else {
+                continue;
+            };
             connection.timer = None;
             let id = ConnectionId {
                 index,

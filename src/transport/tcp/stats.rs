@@ -27,7 +27,8 @@ counters! {
         /// Connections closed because a head took longer than
         /// [`TcpHubLimits::head_timeout`](super::TcpHubLimits::head_timeout).
         tcp_heads_timed_out,
-        /// Connections closed because they had no stream for [`TcpHubLimits::idle_timeout`](super::TcpHubLimits::idle_timeout).
+        /// Connections closed because they had no stream for
+        /// [`TcpHubLimits::idle_timeout`](super::TcpHubLimits::idle_timeout).
         tcp_idle_timed_out,
         /// Connections closed because the peer took nothing for
         /// [`TcpHubLimits::write_timeout`](super::TcpHubLimits::write_timeout).

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::connection::End;
 use super::{ConnectionId, StreamId, TcpHub, live, open};
 use crate::http::h3::code::Code;
 use crate::http::h3::{RecvData, RequestError, SendData};
@@ -74,10 +75,15 @@ impl TcpHub {
         stream: StreamId,
         bytes_max: usize,
     ) -> RecvData {
-        let Some(connection) = open(&mut self.connections, id) else {
+        // Also behind the end, until its event is polled: what came before it is not lost.
+        let Some(connection) = live(&mut self.connections, id) else {
             return RecvData::Gone;
         };
+        if connection.end == End::Polled {
+            return RecvData::Gone;
+        }
         let read = connection.http.recv_data(stream, bytes_max);
+        self.stats.tcp_streams_stalled += connection.http.take_stalled();
         self.mark_dirty(id.index);
         read
     }
@@ -98,7 +104,7 @@ impl TcpHub {
         sent
     }
 
-    /// Sends one datagram as a capsule, or queues it (RFC 9297 section 3.5); `payload` is what follows the Context ID 0.
+    /// Sends one datagram as a capsule, or queues it (RFC 9297 section 3.5); `payload` is what follows Context ID 0.
     pub fn send_datagram(
         &mut self,
         id: ConnectionId,
@@ -160,8 +166,8 @@ impl TcpHub {
         }
     }
 
-    /// Reads nothing more of a request stream. HTTP/2 has no way to say so before our direction has ended as well; until
-    /// then what comes is thrown away.
+    /// Reads nothing more of a request stream. HTTP/2 has no way to say so before our direction has ended as well;
+    /// until then what comes is thrown away.
     pub fn stop(&mut self, id: ConnectionId, stream: StreamId, _code: Code) {
         if let Some(connection) = open(&mut self.connections, id) {
             connection.http.stop(stream);

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Invariants.** Decrypted bytes wait up to one record beyond [`PLAINTEXT_BYTES`]: what is fed beyond that stays with
-//! the caller. Encrypted bytes wait up to the bound given at the start: [`Session::write`] takes less than it was given.
+//! the caller. Encrypted bytes wait up to the bound given at the start: [`Session::write`] takes what fits.
 //! An end of the link without a closure alert is never taken for an end of the peer's data (RFC 8446 section 6.1).
 
 use std::io::{self, BufRead, IoSlice, Write};
@@ -161,7 +161,7 @@ impl Session {
         let taken = match reader.fill_buf() {
             Ok(ready) if !ready.is_empty() => {
                 let len = ready.len().min(bytes_max);
-                let part = &ready[..len];
+                let part = ready.get(..len).unwrap_or_default();
                 if let Some(gauge) = &mut self.gauge {
                     gauge.note_received(part);
                 }
@@ -221,6 +221,10 @@ impl Session {
 }
 
 /// What a failed handshake or a broken record says about the peer.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the errors of rustls are many, and not ours"
+)]
 pub(super) fn failure_of(error: &rustls::Error) -> TlsFailure {
     match error {
         rustls::Error::InvalidCertificate(_)

@@ -1,5 +1,6 @@
 //! The network as one machine sees it: what `worker::run` puts in front of a driver, a resolver and a mailbox.
 
+use bauta::policy::auth::Job;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
@@ -138,5 +139,10 @@ impl Outside for World<'_> {
 
     fn local_ip_towards(&mut self, _: SocketAddr) -> Option<IpAddr> {
         Some(self.net.ip(self.node))
+    }
+
+    fn verify(&mut self, job: Job) -> bool {
+        self.net.verify(self.node, job);
+        true
     }
 }

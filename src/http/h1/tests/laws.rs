@@ -33,6 +33,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         12 => known.prop_map(|text| text.as_bytes().to_vec()),
         1 => vec(any::<u8>(), 0..12),
+        1 => (100..400_usize).prop_map(|len| format!("A: {}\r\n", "a".repeat(len)).into_bytes()),
     ]
 }
 

@@ -117,7 +117,7 @@ fn pipelined_requests_are_answered_in_order() {
     let bytes = get("X: 1\r\n") + &get("X: 2\r\n") + &connect("") + &get("X: 3\r\n");
     let mut server = Server::with(bytes);
     for index in ["1", "2"] {
-        assert_eq!(server.request().headers["x"], index);
+        assert_eq!(server.request().headers, map(&[("x", index)]));
         assert_eq!(server.poll(), None, "one at a time");
         assert_eq!(server.respond(&status(404)), Responded::NextRequest);
     }
@@ -157,6 +157,15 @@ fn draining_closes_after_the_answer() {
     server.request();
     assert_eq!(server.respond(&status(503)), Responded::Close);
     assert!(server.sent().ends_with("\r\nconnection: close\r\n\r\n"));
+
+    let mut server = Server::with(get(""));
+    server.conn.drain();
+    server.request();
+    let mut answer = status(426);
+    answer.headers = map(&[("upgrade", "connect-udp")]);
+    assert_eq!(server.respond(&answer), Responded::Close);
+    let fields = "\r\nupgrade: connect-udp\r\nconnection: Upgrade, close\r\n\r\n";
+    assert!(server.sent().ends_with(fields));
 
     let mut server = Server::with(upgrade(""));
     server.request();

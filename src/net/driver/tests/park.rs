@@ -1,9 +1,12 @@
 //! Parking and waking: timer, waker, datagrams, on each runtime of this machine.
 
+use std::io::{IoSlice, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 
 use super::*;
 use crate::net::runtime::{IoChoice, run};
+use crate::net::{Network, TcpEvent, TcpRead};
 
 #[test]
 fn the_timer_is_set_only_to_fire_earlier() {
@@ -154,6 +157,47 @@ fn a_parked_driver_is_woken_by_datagrams() {
         })
         .unwrap();
         echo.join().unwrap();
+    }
+}
+
+#[test]
+fn a_parked_driver_is_woken_by_connections() {
+    for io in runnable() {
+        let (sender, receiver) = mpsc::channel::<SocketAddr>();
+        let peer = std::thread::spawn(move || {
+            let mut peer = TcpStream::connect(receiver.recv().unwrap()).unwrap();
+            peer.set_read_timeout(Some(LONG)).unwrap();
+            for round in 0..100 {
+                peer.write_all(&[round]).unwrap();
+                let mut echo = [0];
+                peer.read_exact(&mut echo).unwrap();
+                assert_eq!(echo, [round]);
+            }
+        });
+        run(io, async move |_| {
+            let mut driver = driver();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let listener = driver.add_tcp_listener(listener, 7).unwrap();
+            sender
+                .send(driver.tcp_local_addr(listener).unwrap())
+                .unwrap();
+            let mut ended = false;
+            park_until(&mut driver, |driver, _| {
+                while let Some((socket, _, event)) = driver.poll_tcp(now()) {
+                    if matches!(event, TcpEvent::Accepted { .. }) {
+                        continue;
+                    }
+                    let mut buffer = BytesMut::new();
+                    while let TcpRead::Bytes(_) = driver.read(socket, &mut buffer, 100).unwrap() {}
+                    ended |= buffer.is_empty();
+                    driver.write(socket, &[IoSlice::new(&buffer)]).unwrap();
+                }
+                ended
+            })
+            .await;
+        })
+        .unwrap();
+        peer.join().unwrap();
     }
 }
 

@@ -404,6 +404,91 @@ fn a_connection_that_fails_later_says_why() {
     assert_eq!(driver.tcp_socket_count(), 0);
 }
 
+/// One end of a conversation that relies on nothing but what the driver said.
+struct End {
+    socket: TcpId,
+    readable: bool,
+    writable: bool,
+    sent: usize,
+    received: Vec<u8>,
+    ended: bool,
+}
+
+impl End {
+    /// Whether there may be something to do without another event.
+    fn is_busy(&self, data: &[u8]) -> bool {
+        (self.readable && !self.ended) || (self.writable && self.sent < data.len())
+    }
+
+    /// Reads and writes a little, in sizes that differ from call to call.
+    fn go_on(&mut self, driver: &mut Driver, data: &[u8], round: usize) {
+        if self.readable && !self.ended {
+            let bytes_max = 1 + round * 7919 % 30_000;
+            let mut buffer = BytesMut::new();
+            match driver.read(self.socket, &mut buffer, bytes_max).unwrap() {
+                TcpRead::Bytes(_) => self.received.extend_from_slice(&buffer),
+                TcpRead::Blocked => self.readable = false,
+                TcpRead::End => self.ended = true,
+            }
+        }
+        if self.writable && self.sent < data.len() {
+            let piece = &data[self.sent..data.len().min(self.sent + 1 + round * 104_729 % 90_000)];
+            let written = write(driver, self.socket, piece).unwrap();
+            self.sent += written;
+            self.writable = written == piece.len();
+            if self.sent == data.len() {
+                driver.shutdown(self.socket);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_and_nobody_waits_for_ever() {
+    let (mut driver, _, address) = listening();
+    let dialled = driver.connect_tcp(address, DIALLED).unwrap();
+    let data = pattern(8 << 20);
+    let mut ends: Vec<End> = Vec::new();
+    let deadline = now() + LONG;
+    for round in 0.. {
+        assert!(now() < deadline, "one waits for the other");
+        while let Some((socket, _, event)) = driver.poll_tcp(now()) {
+            let socket = match event {
+                TcpEvent::Accepted { socket, .. } => socket,
+                TcpEvent::Connected => dialled,
+                TcpEvent::Ready { readable, writable } => {
+                    let end = ends.iter_mut().find(|end| end.socket == socket).unwrap();
+                    end.readable |= readable;
+                    end.writable |= writable;
+                    continue;
+                }
+                TcpEvent::Failed(error) => panic!("{error}"),
+            };
+            ends.push(End {
+                socket,
+                readable: false,
+                writable: true,
+                sent: 0,
+                received: Vec::new(),
+                ended: false,
+            });
+        }
+        // The second reads only now and then, so that the first runs into its bounds.
+        let acting = if round % 5 == 0 { 2 } else { 1 };
+        for end in ends.iter_mut().take(acting) {
+            end.go_on(&mut driver, &data, round);
+        }
+        if ends.len() == 2 && ends.iter().all(|end| end.ended) {
+            break;
+        }
+        let busy = ends.iter().any(|end| end.is_busy(&data));
+        wait(&mut driver, if busy { Duration::ZERO } else { LONG });
+    }
+    for end in &ends {
+        assert!(end.received == data && end.sent == data.len());
+    }
+}
+
 #[test]
 fn a_crowd_is_accepted_over_several_turns() {
     const CROWD: usize = 100;

@@ -56,8 +56,9 @@ pub(super) struct Options {
     pub(super) pending_resets_max: usize,
 }
 
+/// Who is at the other end, and how far we are with it.
 enum Peer {
-    Accepting(h2::server::Handshake<Io, Chunk>),
+    Accepting(Box<h2::server::Handshake<Io, Chunk>>),
     Connecting(client::Handshake),
     Client(Box<h2::server::Connection<Io, Chunk>>),
     Server {
@@ -85,13 +86,19 @@ pub(super) struct H2 {
     /// Streams with capsules of this turn.
     staged: BTreeSet<u32>,
     goaway_told: bool,
+    /// The peer has ended in order, and owners have not read everything that came before.
+    is_lame: bool,
+    /// An owner has read something of that.
+    read_lame: bool,
+    /// Windows of streams that were full when their owner came to read.
+    stalled: u64,
 }
 
 impl H2 {
     /// Serves the client at the other end of the session.
     pub(super) fn server(options: &Options, session: Rc<RefCell<Session>>) -> Self {
         let handshake = server::handshake(options, Io(Rc::clone(&session)));
-        Self::new(Peer::Accepting(handshake), session)
+        Self::new(Peer::Accepting(Box::new(handshake)), session)
     }
 
     /// Asks the server at the other end of the session.
@@ -111,6 +118,9 @@ impl H2 {
             roomy: Roomy::default(),
             staged: BTreeSet::new(),
             goaway_told: false,
+            is_lame: false,
+            read_lame: false,
+            stalled: 0,
         }
     }
 
@@ -119,9 +129,22 @@ impl H2 {
         self.streams.len()
     }
 
+    /// Whether the peer has ended in order while owners still read.
+    pub(super) const fn is_lame(&self) -> bool {
+        self.is_lame
+    }
+
+    /// Windows of streams that were full, since this was asked last.
+    pub(super) fn take_stalled(&mut self) -> u64 {
+        std::mem::take(&mut self.stalled)
+    }
+
     /// Whether a poll has something to do besides what the session got.
     pub(super) fn wants_poll(&self) -> bool {
-        !self.notes.is_empty() || !self.staged.is_empty() || !self.roomy.borrow().is_empty()
+        !self.notes.is_empty()
+            || !self.staged.is_empty()
+            || !self.roomy.borrow().is_empty()
+            || self.read_lame
     }
 
     /// Moves everything on that can be moved on.
@@ -130,9 +153,17 @@ impl H2 {
     /// The connection is over.
     pub(super) fn poll(&mut self, events: &mut VecDeque<Event>) -> Result<(), CloseReason> {
         self.flush_staged();
+        self.read_lame = false;
         loop {
             self.notes.take_connection();
-            self.poll_connection(events)?;
+            let polled = self.poll_connection(events);
+            if polled
+                .as_ref()
+                .is_err_and(|end| !matches!(end, CloseReason::Peer(_)))
+            {
+                return polled;
+            }
+            // What came before an end in order is told before it.
             while let Some(noted) = self.notes.pop() {
                 self.look_at(noted, events);
             }
@@ -147,6 +178,10 @@ impl H2 {
                 }
             }
             self.note_peer(events);
+            if polled.is_err() {
+                self.is_lame = self.streams.values_mut().any(Stream::has_unread);
+                return if self.is_lame { Ok(()) } else { polled };
+            }
             if self.notes.is_empty() {
                 return Ok(());
             }
@@ -166,7 +201,7 @@ impl H2 {
         let mut cx = Context::from_waker(&waker);
         loop {
             match &mut self.peer {
-                Peer::Accepting(handshake) => match Pin::new(handshake).poll(&mut cx) {
+                Peer::Accepting(handshake) => match Pin::new(&mut **handshake).poll(&mut cx) {
                     Poll::Ready(Ok(connection)) => {
                         self.peer = Peer::Client(Box::new(connection));
                         events.push_back(Event::Connected(Carrier::H2));
@@ -459,6 +494,8 @@ impl H2 {
             return RecvData::Gone;
         };
         let read = stream.recv_data(bytes_max);
+        self.read_lame = self.is_lame;
+        self.stalled += u64::from(stream.take_stalled());
         match read {
             RecvData::Reset(Code::H3_MESSAGE_ERROR) => self.reset(id, Code::H3_MESSAGE_ERROR),
             RecvData::Reset(_) => {
@@ -518,6 +555,7 @@ impl H2 {
     }
 
     pub(super) fn reset(&mut self, id: StreamId, code: Code) {
+        self.read_lame = self.is_lame;
         if let Some(mut stream) = self.streams.remove(&id.0) {
             stream.reset(reason_of(code));
         }
@@ -526,6 +564,7 @@ impl H2 {
     /// Reads nothing more. When our direction has ended too, the peer gets RST_STREAM with NO_ERROR from a server and
     /// CANCEL from a client; h2 sends it when the last name of a stream is gone.
     pub(super) fn stop(&mut self, id: StreamId) {
+        self.read_lame = self.is_lame;
         if let Some(stream) = self.streams.get_mut(&id.0) {
             stream.stop();
             self.forget_if_over(id.0);
@@ -547,9 +586,9 @@ impl H2 {
         }
     }
 
-    /// Ends the connection at once, as far as the session has room for what tells the peer.
+    /// Ends the connection at once, as far as the session has room for what tells the peer. What the peer sent before
+    /// can still be read.
     pub(super) fn close(&mut self, code: Code) {
-        self.streams.clear();
         let mut cx = Context::from_waker(&self.waker);
         match std::mem::replace(&mut self.peer, Peer::Gone) {
             Peer::Client(mut connection) => {
@@ -562,8 +601,14 @@ impl H2 {
                 mut connection,
                 ..
             } => {
-                // Without requests h2 says goodbye by itself, resets first.
+                // Without requests and streams h2 says goodbye by itself, resets first.
                 drop(requests);
+                if !self.session.borrow().is_ended() {
+                    for stream in self.streams.values_mut() {
+                        stream.reset(reason_of(code));
+                    }
+                    self.streams.clear();
+                }
                 for _ in 0..2 {
                     if Pin::new(&mut *connection).poll(&mut cx).is_ready() {
                         break;

@@ -98,6 +98,8 @@ pub(super) struct Stream {
     rest: Bytes,
     /// Capsules of this turn, which go out as one DATA frame.
     staged: BytesMut,
+    /// The peer had used up its credit when the owner came to read.
+    stalled: bool,
     /// The owner was told to wait for [`Event::Readable`](super::super::Event::Readable).
     read_blocked: bool,
     recv_over: bool,
@@ -123,6 +125,7 @@ impl Stream {
             send_waker: notes.stream_waker(Noted::Send(id)),
             rest: Bytes::new(),
             staged: BytesMut::new(),
+            stalled: false,
             read_blocked: false,
             recv_over: false,
             send_over: false,
@@ -181,6 +184,11 @@ impl Stream {
         self.stopped
     }
 
+    /// Whether a whole window was full since this was asked last.
+    pub(super) fn take_stalled(&mut self) -> bool {
+        std::mem::take(&mut self.stalled)
+    }
+
     pub(super) fn recv_data(&mut self, bytes_max: usize) -> RecvData {
         if self.recv_over || self.stopped {
             return RecvData::Gone;
@@ -203,6 +211,17 @@ impl Stream {
                 RecvData::Blocked
             }
         }
+    }
+
+    /// Whether data or an orderly end waits for the owner.
+    pub(super) fn has_unread(&mut self) -> bool {
+        let is_read = self.recv_over || self.stopped;
+        let found = |rest: &mut Self| match rest.fill_rest() {
+            Poll::Ready(RecvData::Data(_) | RecvData::Finished) => true,
+            Poll::Ready(RecvData::Reset(_) | RecvData::Blocked | RecvData::Gone)
+            | Poll::Pending => false,
+        };
+        !is_read && found(self)
     }
 
     /// Throws away what the peer sends, so that it does not hold credit of the connection.
@@ -232,7 +251,10 @@ impl Stream {
         let mut cx = Context::from_waker(&self.recv_waker);
         while self.rest.is_empty() {
             match recv.poll_data(&mut cx) {
-                Poll::Ready(Some(Ok(data))) => self.rest = data,
+                Poll::Ready(Some(Ok(data))) => {
+                    self.stalled |= recv.flow_control().available_capacity() <= 0;
+                    self.rest = data;
+                }
                 Poll::Ready(Some(Err(error))) => {
                     let code = error.reason().map_or(Code::H3_NO_ERROR, code_of);
                     return Poll::Ready(RecvData::Reset(code));
