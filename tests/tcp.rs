@@ -107,7 +107,7 @@ fn a_refused_target_resets_the_connection() {
 fn a_relay_that_is_not_there() {
     let (site, nobody) = (Site::new(), DeadTarget::new());
     let url = support::url(nobody.address);
-    let mut forwarder = site.tcp(&[url], nobody.address, &["--carrier", "h3"]);
+    let mut forwarder = site.tcp(&[url], nobody.address, &["--carrier", "h2"]);
     assert_reset(connect(forwarder.address));
     let said = forwarder.program.wait_for_text("no tunnel");
     assert!(said.contains("the relay"), "{said}");
