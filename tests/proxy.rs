@@ -320,7 +320,7 @@ fn echo_datagram(socket: &UdpSocket, address: &[u8], payload: &[u8]) {
 #[test]
 fn udp_associations() {
     let site = Site::new();
-    for carrier in CARRIERS {
+    for carrier in ["h3", "h2", "h1"] {
         let (first, second) = (Target::new(), Target::new());
         let (egress, proxy) = site_with_proxy(&site, &["--carrier", carrier]);
         let (mut control, socket) = associate(proxy.address);

@@ -37,8 +37,8 @@ pub struct Forward {
     pub target: Target,
 }
 
-/// Forwards until a signal. Prints `listening on ADDRESS` to `out` at once: whether the target can be reached shows with
-/// each connection, and is logged when it cannot.
+/// Forwards until a signal. Prints `listening on ADDRESS` to `out` at once: whether the target can be reached shows
+/// with each connection, and is logged when it cannot.
 ///
 /// # Errors
 /// What keeps the forwarder from starting.

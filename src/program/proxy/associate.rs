@@ -5,7 +5,8 @@
 //!          ◄─ header, payload ──           the same header in front of what comes back
 //! ```
 //!
-//! A flow is known by the bytes of its header, so replies name the target as the client did, and nothing is parsed twice.
+//! A flow is known by the bytes of its header, so replies name the target as the client did, and nothing is parsed
+//! twice.
 //! An association belongs to its TCP connection and ends with it. Fragments are dropped: reassembly is optional.
 
 use std::io;
