@@ -327,7 +327,7 @@ mod tests {
         for cut in 0..header.len() {
             assert_eq!(datagram_header(&header[..cut]), None, "{cut}");
         }
-        let mut fragment = datagram.clone();
+        let mut fragment = datagram;
         fragment[2] = 1;
         assert_eq!(datagram_header(&fragment), None);
         let port_0 = b"\x00\x00\x00\x01\x7f\x00\x00\x01\x00\x00";
