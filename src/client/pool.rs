@@ -297,7 +297,21 @@ impl Pool {
 
     /// The next event.
     pub fn poll(&mut self) -> Option<PoolEvent> {
-        self.events.pop_front()
+        while let Some(event) = self.events.pop_front() {
+            // A dial may be over before its wish was heard; nobody would own what comes of it.
+            let is_stale = match &event {
+                PoolEvent::Connect { dial, .. } | PoolEvent::Nest { dial, .. } => {
+                    !self.is_dialling(*dial)
+                }
+                PoolEvent::Opened { .. }
+                | PoolEvent::Failed { .. }
+                | PoolEvent::Resolve { .. } => false,
+            };
+            if !is_stale {
+                return Some(event);
+            }
+        }
+        None
     }
 
     /// Whether [`Pool::poll`] has something.

@@ -152,6 +152,12 @@ impl Pool {
         Link::Socket(self.dialler.1)
     }
 
+    /// Whether a dial is still under way.
+    pub(super) fn is_dialling(&self, id: DialId) -> bool {
+        let dials = &self.entries[id.hop.0 as usize].dials;
+        dials.iter().any(|dial| dial.number == id.number)
+    }
+
     fn dial_mut(&mut self, id: DialId) -> Option<&mut Dial> {
         let dials = &mut self.entries[id.hop.0 as usize].dials;
         dials.iter_mut().find(|dial| dial.number == id.number)
