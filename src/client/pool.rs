@@ -303,15 +303,22 @@ impl Pool {
                 PoolEvent::Connect { dial, .. } | PoolEvent::Nest { dial, .. } => {
                     !self.is_dialling(*dial)
                 }
-                PoolEvent::Opened { .. }
-                | PoolEvent::Failed { .. }
-                | PoolEvent::Resolve { .. } => false,
+                PoolEvent::Opened { .. } | PoolEvent::Failed { .. } | PoolEvent::Resolve { .. } => {
+                    false
+                }
             };
             if !is_stale {
                 return Some(event);
             }
         }
         None
+    }
+
+    /// How many tunnels wait for a stream, and how many streams are in use.
+    pub fn in_use(&self) -> (usize, usize) {
+        let waiting = self.entries.iter().map(|entry| entry.waiting.len()).sum();
+        let ready = self.entries.iter().flat_map(|entry| &entry.ready);
+        (waiting, ready.map(|pooled| pooled.streams as usize).sum())
     }
 
     /// Whether [`Pool::poll`] has something.

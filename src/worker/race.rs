@@ -84,7 +84,7 @@ impl Race {
     }
 
     /// Whether a request went out.
-    pub(super) fn has_asked(&self) -> bool {
+    fn has_asked(&self) -> bool {
         self.attempts.iter().any(|attempt| attempt.asked.is_some())
     }
 
@@ -97,9 +97,24 @@ impl Race {
         self.attempts.iter().position(asked)
     }
 
-    /// Why attempts failed, in that order.
+    /// Why attempts failed, in that order, those that time ran out for last.
     pub(super) fn failures(self) -> Vec<(Carrier, Refusal)> {
         self.failures
+    }
+
+    /// Time is up: what is told, and what is noted of each attempt that is still under way.
+    pub(super) fn time_out(&mut self) -> Refusal {
+        let silent = |attempt: &Attempt| match attempt.asked {
+            Some(_) => Refusal::NextHopTimeout,
+            None => Refusal::ConnectTimeout,
+        };
+        let running = self.attempts.iter();
+        self.failures
+            .extend(running.map(|attempt| (attempt.carrier, silent(attempt))));
+        match self.has_asked() {
+            true => Refusal::NextHopTimeout,
+            false => Refusal::ConnectTimeout,
+        }
     }
 }
 
@@ -388,7 +403,20 @@ impl Machine {
             Err(refusal) if is_about_carrier(&head) => {
                 self.attempt_failed(now, id, index, refusal, Some(head), out);
             }
-            Err(refusal) => self.refuse(now, id, refusal, Some(head), out),
+            Err(refusal) => {
+                if let Some(race) = self.race_mut(id) {
+                    let decided = race.attempts[index].carrier;
+                    race.failures.push((decided, refusal));
+                }
+                self.refuse(now, id, refusal, Some(head), out);
+            }
+        }
+    }
+
+    /// Opening took too long.
+    pub(super) fn race_timed_out(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        if let Some(refusal) = self.race_mut(id).map(Race::time_out) {
+            self.refuse(now, id, refusal, None, out);
         }
     }
 

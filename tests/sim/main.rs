@@ -25,6 +25,7 @@ mod net;
 mod node;
 mod pause;
 mod pool;
+mod race;
 mod raw;
 mod relay;
 mod sim;

@@ -104,6 +104,15 @@ impl Net {
         id
     }
 
+    /// TCP connections of a node whose tag says so.
+    pub(crate) fn tcp_sockets(&self, node: NodeId, is_meant: impl Fn(u64) -> bool) -> usize {
+        let sockets = self.tcp.sockets.values();
+        let streams = sockets.filter(|socket| matches!(socket.state, State::Stream(_)));
+        streams
+            .filter(|socket| socket.node == node && is_meant(socket.tag))
+            .count()
+    }
+
     pub(super) fn connect_tcp(
         &mut self,
         node: NodeId,
