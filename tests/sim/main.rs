@@ -30,3 +30,4 @@ mod raw;
 mod relay;
 mod sim;
 mod tcp;
+mod tcp_limits;

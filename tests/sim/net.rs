@@ -158,6 +158,8 @@ pub(crate) struct Net {
     pub(crate) link: Link,
     /// How long a name server takes.
     pub(crate) dns_delay: Duration,
+    /// Our own address as everybody sees it who asks, instead of the true one: somewhere else.
+    pub(crate) elsewhere: Option<IpAddr>,
     /// How long the check of a password takes, and how many were asked for.
     pub(crate) verify_delay: Duration,
     pub(crate) verified: usize,
@@ -193,6 +195,7 @@ impl Net {
             stats: NetStats::default(),
             link: Link::default(),
             dns_delay: Duration::from_millis(10),
+            elsewhere: None,
             verify_delay: Duration::ZERO,
             verified: 0,
             digest: 0,

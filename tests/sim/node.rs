@@ -89,6 +89,8 @@ pub(crate) struct Settings {
     pub(crate) identity: &'static DevCa,
     /// What a relay listens on.
     pub(crate) serves: Vec<Carrier>,
+    /// The authorities that templated requests may name, any if empty.
+    pub(crate) origins: Vec<Box<str>>,
     /// Whom a relay lets in.
     pub(crate) auth: Option<Auth>,
     /// Bounds of the machine that the configuration has no word for.
@@ -112,6 +114,7 @@ impl Settings {
             policy,
             identity: &CA,
             serves: Carrier::ALL.to_vec(),
+            origins: Vec::new(),
             auth: None,
             limit: |_| {},
         }
@@ -311,7 +314,7 @@ impl MachineNode {
         let mut server = Server::new(
             &settings.checked.name,
             Services::default(),
-            Vec::new(),
+            settings.origins.clone(),
             handler,
         );
         if let Some(auth) = settings.auth.clone() {
