@@ -25,7 +25,12 @@ struct Chain {
 }
 
 impl Chain {
-    fn new(seed: u64, first: &[Carrier], second: &[Carrier], limit: fn(&mut MachineLimits)) -> Self {
+    fn new(
+        seed: u64,
+        first: &[Carrier],
+        second: &[Carrier],
+        limit: fn(&mut MachineLimits),
+    ) -> Self {
         let mut sim = Sim::new(seed);
         let egress = sim.relay_with("egress.test", &[], |settings| settings.limit = limit);
         let next = vec![hop_on("egress.test", second)];
@@ -53,7 +58,10 @@ impl Chain {
             assert_eq!(residue.timers, residue.tunnels, "{what}: {node:?}");
             let sockets = self.sim.target_connections(node) + self.sim.net.udp_targets(node);
             assert_eq!(residue.target_sockets, sockets, "{what}: {node:?}");
-            assert!(residue.bound <= 3 * residue.tunnels, "{what}: {node:?} {residue:?}");
+            assert!(
+                residue.bound <= 3 * residue.tunnels,
+                "{what}: {node:?} {residue:?}"
+            );
         }
     }
 
@@ -72,7 +80,10 @@ impl Chain {
 fn act_at_random(chain: &mut Chain, rng: &mut Rng, tunnel: TunnelId) {
     let client = chain.client;
     let local = chain.sim.tunnel(client, tunnel);
-    let (open, idle) = (local.is_open(), local.unwritten.is_empty() && !local.finishes);
+    let (open, idle) = (
+        local.is_open(),
+        local.unwritten.is_empty() && !local.finishes,
+    );
     match rng.below(6) {
         0 => chain.sim.reset(client, tunnel),
         1 => chain.sim.close(client, tunnel),
@@ -121,7 +132,10 @@ fn nothing_is_left_of_any_tunnel() {
             chain.sim.tcp_host(&name, 80, behaviour);
         }
         chain.sim.host("udp.test", 7, true);
-        chain.sim.net.set_name("broken.test", Err(ResolveError::ServFail));
+        chain
+            .sim
+            .net
+            .set_name("broken.test", Err(ResolveError::ServFail));
         let nobody: IpAddr = "203.0.113.250".parse().unwrap();
         chain.sim.net.set_name("silent.test", Ok(vec![nobody]));
         if rng.chance(0.3) {
