@@ -11,6 +11,7 @@
 //! Connection IDs and TLS draw their own randomness, which changes bytes, and the length of a signature by one or two.
 //! Everything else repeats with the seed: which packets there are, when, and what becomes of them.
 
+mod auth;
 mod early;
 mod fair;
 mod faults;
