@@ -12,7 +12,7 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::tls::{Plaintext, Session};
-use super::{CloseReason, Event, StreamId};
+use super::{CloseReason, Event, SEND_ROOM_MIN, StreamId};
 use crate::http::h1::{
     ClientConn, ClientError, ClientEvent, Limits, RequestError as HeadRefused, Responded,
     ServerConn, ServerEvent,
@@ -349,9 +349,13 @@ impl H1 {
     }
 
     pub(super) fn send_room(&mut self) -> usize {
-        let room = self.room().unwrap_or(0);
-        self.hungry |= room == 0;
-        room
+        match self.room() {
+            Some(room) if room >= SEND_ROOM_MIN => room,
+            Some(_) | None => {
+                self.hungry = true;
+                0
+            }
+        }
     }
 
     pub(super) fn send_data(&mut self, data: &Bytes) -> SendData {

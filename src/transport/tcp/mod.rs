@@ -62,6 +62,9 @@ use crate::http::h3::{GoAway, Role};
 use crate::net::{Network, TcpClose, TcpId};
 use crate::wire::carrier::Carrier;
 
+/// Room for less than this counts as none: a frame of the owner, its head at least, must fit into what is said to be
+/// free, or the owner would wait for room that nobody announces.
+const SEND_ROOM_MIN: usize = 64;
 /// Most bytes that one connection reads in one turn, so that a loud one does not hold up the others.
 const READ_BYTES_PER_TURN: usize = 256 * 1024;
 /// Most bytes of a tunnel that wait to be decrypted.

@@ -32,7 +32,7 @@ use super::code::{code_of, reason_of};
 use super::io::Io;
 use super::tls::Session;
 use super::wake::{Noted, Notes};
-use super::{CloseReason, Event, StreamId};
+use super::{CloseReason, Event, SEND_ROOM_MIN, StreamId};
 use crate::http::h3::code::Code;
 use crate::http::h3::{ConnectionError, RecvData, RequestError, SendData};
 use crate::http::request::{RequestHead, ResponseHead};
@@ -512,11 +512,13 @@ impl H2 {
         let Some(stream) = self.streams.get(&id.0) else {
             return 0;
         };
-        let room = stream.send_room().unwrap_or(0);
-        if room == 0 {
-            stream.want_room();
+        match stream.send_room() {
+            Some(room) if room >= SEND_ROOM_MIN => room,
+            Some(_) | None => {
+                stream.want_room();
+                0
+            }
         }
-        room
     }
 
     pub(super) fn send_data(&mut self, id: StreamId, data: Bytes) -> SendData {
