@@ -66,6 +66,18 @@ impl Carriers {
         }
     }
 
+    /// Asks a peer for a sign of life; whether one will come of it if the path is alive. TCP looks after its path
+    /// by itself.
+    pub fn ping(&mut self, connection: ConnectionId) -> bool {
+        match connection {
+            ConnectionId::Quic(id) => {
+                self.quic.ping(id);
+                true
+            }
+            ConnectionId::Tcp(_) => false,
+        }
+    }
+
     /// Whether the peer of a connection was heard after `since`.
     pub fn heard_since(&self, connection: ConnectionId, since: Instant) -> bool {
         let heard = match connection {

@@ -539,13 +539,7 @@ impl Machine {
                     self.refuse(now, id, Refusal::ConnectTimeout, None, out);
                 }
                 State::Connecting(_) => self.try_addresses(now, id, out),
-                State::Racing(race) if overdue => {
-                    let refusal = match race.has_asked() {
-                        true => Refusal::NextHopTimeout,
-                        false => Refusal::ConnectTimeout,
-                    };
-                    self.refuse(now, id, refusal, None, out);
-                }
+                State::Racing(_) if overdue => self.race_timed_out(now, id, out),
                 State::Racing(_) => self.handle_head_start_over(now, id, out),
             }
         }
