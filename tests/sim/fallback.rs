@@ -97,7 +97,7 @@ fn a_pooled_connection_that_carries_nothing_is_closed() {
 /// A relay that drains: its tunnels go on, new ones go to the relay that has its place.
 #[test]
 fn tunnels_move_away_from_a_relay_that_drains() {
-    for carrier in [Carrier::H1] {
+    for carrier in [Carrier::H2, Carrier::H1] {
         let (mut sim, client, old) = direct(504, carrier, |_| {});
         let stays = sim.open_tcp_now(client, TARGET, None);
         let new = sim.relay("egress.test", &[]);
