@@ -20,7 +20,6 @@ use crate::http::h3::{GoAway, RecvData, RequestError, SendData};
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::Network;
 use crate::wire::carrier::Carrier;
-use crate::wire::datagram::UDP_PAYLOAD_MAX;
 
 /// Names a connection of a worker; a stale name finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,7 +154,8 @@ impl Carriers {
     pub fn payload_size_max(&mut self, stream: RequestStream) -> Option<usize> {
         match stream {
             RequestStream::Quic(id, stream) => self.quic.payload_size_max(id, stream),
-            RequestStream::Tcp(..) => Some(UDP_PAYLOAD_MAX),
+            // A stream carries any; what fits is the next path's to find out.
+            RequestStream::Tcp(..) => None,
         }
     }
 

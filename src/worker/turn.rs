@@ -165,6 +165,10 @@ impl Machine {
             if let Some(id) = self.carriers.tcp.next_touched() {
                 self.carriers.tcp.advance(now, id, out);
                 self.handle_events(now, out);
+                // It has taken what its tunnel brought, and may take more.
+                if let Some(tunnel) = self.carrier_tunnel(ConnectionId::Tcp(id)) {
+                    self.pump(now, tunnel, Direction::Down, out);
+                }
             }
             // The same goes for a stream.
             while let Some(stream) = self.readable.pop_front() {

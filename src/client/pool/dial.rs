@@ -301,10 +301,10 @@ impl Pool {
         let entry = &self.entries[hop.0 as usize];
         let transport = match link {
             Link::Socket(_) => self.options.client_transport(entry.small_path),
-            Link::Tunnel(stream) => {
-                let room = carriers.payload_size_max(stream);
-                self.options.nested_transport(room.unwrap_or_default())
-            }
+            Link::Tunnel(stream) => match carriers.payload_size_max(stream) {
+                Some(room) => self.options.nested_transport(room),
+                None => self.options.client_transport(entry.small_path),
+            },
         };
         let mut config = ClientConfig::new(Arc::clone(&entry.hop.tls.quic));
         config.transport_config(transport);

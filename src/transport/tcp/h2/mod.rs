@@ -512,13 +512,12 @@ impl H2 {
         let Some(stream) = self.streams.get(&id.0) else {
             return 0;
         };
-        match stream.send_room() {
-            Some(room) if room >= SEND_ROOM_MIN => room,
-            Some(_) | None => {
-                stream.want_room();
-                0
-            }
+        let room = stream.send_room().unwrap_or(0);
+        if room < SEND_ROOM_MIN {
+            stream.want_room();
+            return 0;
         }
+        room
     }
 
     pub(super) fn send_data(&mut self, id: StreamId, data: Bytes) -> SendData {
