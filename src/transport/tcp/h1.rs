@@ -349,13 +349,12 @@ impl H1 {
     }
 
     pub(super) fn send_room(&mut self) -> usize {
-        match self.room() {
-            Some(room) if room >= SEND_ROOM_MIN => room,
-            Some(_) | None => {
-                self.hungry = true;
-                0
-            }
+        let room = self.room().unwrap_or(0);
+        if room < SEND_ROOM_MIN {
+            self.hungry = true;
+            return 0;
         }
+        room
     }
 
     pub(super) fn send_data(&mut self, data: &Bytes) -> SendData {

@@ -512,13 +512,12 @@ impl H2 {
         let Some(stream) = self.streams.get(&id.0) else {
             return 0;
         };
-        match stream.send_room() {
-            Some(room) if room >= SEND_ROOM_MIN => room,
-            Some(_) | None => {
-                stream.want_room();
-                0
-            }
+        let room = stream.send_room().unwrap_or(0);
+        if room < SEND_ROOM_MIN {
+            stream.want_room();
+            return 0;
         }
+        room
     }
 
     pub(super) fn send_data(&mut self, id: StreamId, data: Bytes) -> SendData {
@@ -582,7 +581,11 @@ impl H2 {
     /// Announces the end: a server sends GOAWAY twice (RFC 9113 section 6.8), a client only sends no more requests.
     pub(super) fn goaway(&mut self) {
         match &mut self.peer {
-            Peer::Client(connection) => connection.graceful_shutdown(),
+            Peer::Client(connection) => {
+                connection.graceful_shutdown();
+                // h2 wakes nobody for that.
+                self.waker.wake_by_ref();
+            }
             Peer::Server { going_away, .. } => *going_away = true,
             Peer::Accepting(_) | Peer::Connecting(_) | Peer::Gone => {}
         }
