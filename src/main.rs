@@ -72,6 +72,7 @@ fn run_demo(arguments: &DemoArgs) -> ExitCode {
         duration: Duration::from_secs(arguments.duration.into()),
         hops: arguments.hops,
         nested: arguments.nested,
+        carrier: arguments.carrier,
         size: arguments.size,
         rate: arguments.rate,
         workers: NonZeroUsize::new(arguments.workers.into()).unwrap_or(NonZeroUsize::MIN),

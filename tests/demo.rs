@@ -91,6 +91,17 @@ fn the_second_hop_can_be_nested() {
 }
 
 #[test]
+fn every_carrier_carries_datagrams() {
+    for carrier in ["h3", "h2", "h1"] {
+        for way in [&["--hops", "1"][..], &[], &["--nested"]] {
+            let outcome = demo(&[&["--carrier", carrier, "--rate", "500"], way].concat());
+            assert_eq!(outcome["carrier"], carrier);
+            roles(&outcome);
+        }
+    }
+}
+
+#[test]
 fn relays_can_have_several_workers() {
     let outcome = demo(&["--workers", "2", "--size", "1300"]);
     assert_eq!(roles(&outcome), ["ingress", "egress"]);

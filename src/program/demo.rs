@@ -23,6 +23,7 @@ use crate::config::{self, Checked, Environment, Io};
 use crate::net::clock;
 use crate::net::raise_file_limit;
 use crate::transport::tls::{DevCa, Trust};
+use crate::wire::carrier::Carrier;
 use crate::wire::template::RelayTemplates;
 use crate::worker::build::{BuildError, Plan, RouteOptions, hops};
 use crate::worker::mailbox::Letter;
@@ -37,6 +38,8 @@ pub struct Demo {
     pub hops: u8,
     /// Whether the client opens the second hop itself, inside the first.
     pub nested: bool,
+    /// HTTP version on every hop.
+    pub carrier: Carrier,
     /// Bytes of each payload.
     pub size: u16,
     /// Datagrams per second; as many as the path carries if `None`.
@@ -63,7 +66,8 @@ pub struct RoundTrip {
 pub struct RelayResult {
     /// `ingress` or `egress`.
     pub role: &'static str,
-    /// CPU time of the relay's own threads, divided by the datagrams that it relayed, in nanoseconds.
+    /// CPU time of the relay's own threads, divided by the datagrams that it relayed (by those that reached the target,
+    /// where the relay only saw bytes), in nanoseconds.
     pub cpu_ns_per_datagram: f64,
     /// Datagrams relayed, both directions.
     pub datagrams: u64,
@@ -84,6 +88,8 @@ pub struct Outcome {
     pub hops: u8,
     /// Whether the second was nested in the first.
     pub nested: bool,
+    /// HTTP version on every hop: `h3`, `h2` or `h1`.
+    pub carrier: &'static str,
     /// What watched the sockets.
     pub io: String,
     /// How long data was sent, in seconds.
@@ -172,7 +178,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     };
     let (progress, news) = bounded(4);
     let mut plan = Plan::new(settings(demo, "client", NonZeroUsize::MIN, None)?, None)?;
-    plan.set_hops(hops(RouteOptions::new(via, trust))?);
+    plan.set_hops(hops(route(demo, via, trust))?);
     let count = Arc::clone(&sent);
     let mut client = Workers::start(&mut plan, "client", None, move |_, hop, _| {
         let hop = hop.expect("the client has a route");
@@ -199,7 +205,11 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         }
     };
     let measured = demo.duration.min(clock::now() - began);
-    let results = relays.iter().map(relay_result).collect();
+    let delivered = counters.delivered.load(Ordering::Relaxed);
+    let results = relays
+        .iter()
+        .map(|relay| relay_result(relay, delivered))
+        .collect();
 
     counters.stop.store(true, Ordering::Relaxed);
     target_waker.wake();
@@ -221,6 +231,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         version: env!("CARGO_PKG_VERSION"),
         hops: demo.hops,
         nested: demo.nested && demo.hops == 2,
+        carrier: demo.carrier.as_str(),
         io: client.io.driver.to_owned(),
         duration_s: seconds,
         payload_bytes: demo.size,
@@ -252,7 +263,7 @@ fn start_relay(
     let checked = settings(demo, role, demo.workers, Some(listen))?;
     let mut plan = Plan::new(checked, Some(&ca.identity))?;
     if let Some((via, trust)) = upstream {
-        plan.set_hops(hops(RouteOptions::new(via, trust))?);
+        plan.set_hops(hops(route(demo, via, trust))?);
     }
     let address = plan.addresses[0];
     let workers = Workers::start(&mut plan, role, None, |_, _, _| Ok::<_, io::Error>(NoApp))?;
@@ -282,6 +293,14 @@ fn settings(
         checked.listen.clear();
     }
     Ok(checked)
+}
+
+/// The way through these relays, on the carrier that is demonstrated.
+fn route(demo: &Demo, via: Vec<RelayTemplates>, trust: Trust) -> RouteOptions {
+    RouteOptions {
+        carriers: vec![demo.carrier],
+        ..RouteOptions::new(via, trust)
+    }
 }
 
 fn url(address: SocketAddr) -> Result<RelayTemplates, StartError> {
@@ -331,7 +350,8 @@ fn watch(
     Ok(())
 }
 
-fn relay_result(relay: &Relay) -> RelayResult {
+/// `delivered` stands in for the datagrams of a relay that saw none, because a nested hop over TCP hides them in bytes.
+fn relay_result(relay: &Relay, delivered: u64) -> RelayResult {
     let after = relay.workers.reports();
     let sum = |value: &dyn Fn(&Report) -> u64| -> u64 {
         let total = |reports: &[Report]| reports.iter().map(value).sum::<u64>();
@@ -343,7 +363,7 @@ fn relay_result(relay: &Relay) -> RelayResult {
     let cpu = sum(&|report| report.cpu.as_nanos() as u64);
     RelayResult {
         role: relay.role,
-        cpu_ns_per_datagram: ratio(cpu, datagrams),
+        cpu_ns_per_datagram: ratio(cpu, if datagrams == 0 { delivered } else { datagrams }),
         datagrams,
         segments_per_send: ratio(sum(&|r| r.net.sent_datagrams), sum(&|r| r.net.send_calls)),
         segments_per_receive: ratio(
@@ -374,7 +394,11 @@ impl Outcome {
             (_, false) => "client → ingress → egress → target",
             (_, true) => "client → ingress → egress → target, nested",
         };
-        writeln!(out, "\n{path}, {} bytes, {}", self.payload_bytes, self.io)?;
+        writeln!(
+            out,
+            "\n{path}, {}, {} bytes, {}",
+            self.carrier, self.payload_bytes, self.io
+        )?;
         writeln!(
             out,
             "  throughput  {:.0} datagrams/s, {:.2} Gbit/s, loss {:.3} %",
