@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bauta::config::parse_header;
 use bauta::transport::tls::Trust;
+use bauta::wire::carrier::Carrier;
 use bauta::wire::template::RelayTemplates;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
@@ -29,11 +30,13 @@ Examples:
   loadgen --topology hop --workload echo --rate 25000      open loop: lateness counts as latency
   loadgen --topology nested --payload imix --json
   loadgen --tunnels 1000 --connections 10 --html report.html
+  loadgen --topology hop --carrier h2                      over TLS and TCP instead of QUIC
   loadgen --topology direct                                raw UDP on the same machine, for reference
   loadgen --relay https://relay.example:4433 --target-ip 192.0.2.7 --workload echo --rate 1000
   loadgen sweep --topology hop --workload echo             highest rate with little loss
   loadgen curve --topology hop                             latency against load
   loadgen setup --connections 1000 --tunnels 5000          new connections and tunnels per second
+  loadgen setup --carrier h1 --connections 1000            the same over HTTP/1.1
   loadgen idle --connections 100 --tunnels 100             memory
   loadgen fairness                                         99 slow tunnels beside a flooding one
   loadgen soak --duration 10m --rate 50000                 does memory grow?
@@ -101,6 +104,9 @@ pub(crate) enum Command {
         /// Tunnels to open and close on one connection
         #[arg(long, default_value_t = 5_000, value_parser = value_parser!(u32).range(1..=1_000_000))]
         tunnels: u32,
+        /// HTTP version under the tunnels
+        #[arg(long, value_name = "h3|h2|h1", default_value = "h3")]
+        carrier: Carrier,
         /// How many are being opened at the same time
         #[arg(long, default_value_t = 32, value_parser = value_parser!(u32).range(1..=1_000))]
         concurrency: u32,
@@ -116,6 +122,9 @@ pub(crate) enum Command {
         /// Connections to the relay
         #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=10_000))]
         connections: u32,
+        /// HTTP version under the tunnels; on h1 each tunnel has a connection of its own
+        #[arg(long, value_name = "h3|h2|h1", default_value = "h3")]
+        carrier: Carrier,
         /// Tunnels on each connection
         #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=10_000))]
         tunnels: u32,
@@ -273,7 +282,7 @@ pub(crate) struct Load {
     pub(crate) warm_up: Duration,
 
     /// HTTP version under the tunnels
-    #[arg(long, value_enum, default_value = "h3")]
+    #[arg(long, value_name = "h3|h2|h1", default_value = "h3")]
     pub(crate) carrier: Carrier,
 
     /// Worker threads of each relay
@@ -360,13 +369,6 @@ pub(crate) enum WorkloadArg {
     Echo,
 }
 
-/// HTTP versions that carry tunnels.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Carrier {
-    /// HTTP/3
-    H3,
-}
-
 impl Load {
     /// The plans of one run, which takes `duration` if nothing was said.
     pub(crate) fn plans(&self, duration: Duration) -> Plans {
@@ -391,7 +393,6 @@ impl Load {
         if direction != Direction::Echo {
             groups.push(probe());
         }
-        let Carrier::H3 = self.carrier;
         let mut set = self.set.clone();
         set.extend(self.io.iter().map(|io| format!("io = {io:?}")));
         Plans {
@@ -400,6 +401,7 @@ impl Load {
             workload: direction.name().to_owned(),
             groups,
             connections: self.connections.min(self.tunnels.max(1)),
+            carrier: self.carrier,
             warm_up: self.warm_up,
             duration: self.duration.unwrap_or(duration),
             workers: self.workers,
@@ -553,7 +555,7 @@ mod tests {
             parse(command).unwrap();
             examples += 1;
         }
-        assert_eq!(examples, 15);
+        assert_eq!(examples, 17);
     }
 
     #[test]
@@ -579,7 +581,7 @@ mod tests {
                 "loadgen --relay https://a --workers 2",
                 "cannot be used with",
             ),
-            ("loadgen --carrier h2", "possible values: h3"),
+            ("loadgen --carrier h4", "is no carrier: h3, h2 or h1"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(message), "{line}: {error}");

@@ -82,20 +82,22 @@ fn start(cli: Cli) -> io::Result<ExitCode> {
         Some(Command::Setup {
             connections,
             tunnels,
+            carrier,
             concurrency,
             set,
             json,
         }) => {
-            let setup = setup::measure(connections, tunnels, concurrency, &set)?;
+            let setup = setup::measure(carrier, (connections, tunnels), concurrency, &set)?;
             show(json, &setup, |out| setup.show(out))?;
         }
         Some(Command::Idle {
             connections,
+            carrier,
             tunnels,
             set,
             json,
         }) => {
-            let idle = idle::measure(connections, tunnels, &set)?;
+            let idle = idle::measure(carrier, connections, tunnels, &set)?;
             show(json, &idle, |out| idle.show(out))?;
         }
         Some(Command::Sockets {

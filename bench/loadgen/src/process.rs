@@ -34,6 +34,7 @@ impl Process {
         }
         if let (Some(via), Some(ca)) = (&arguments.via, &arguments.ca) {
             command.arg("--via").arg(via).arg("--ca").arg(ca);
+            command.args(["--carrier", arguments.carrier.as_str()]);
         }
         for line in &arguments.set {
             command.arg("--set").arg(line);

@@ -18,6 +18,7 @@ use bauta::client::Hop;
 use bauta::net::{clock, raise_file_limit};
 use bauta::program::threads::{Workers, resolver};
 use bauta::transport::tls::Trust;
+use bauta::wire::carrier::Carrier;
 use bauta::wire::template::RelayTemplates;
 use bauta::worker::build::{Plan, RouteOptions, hops};
 use crossbeam::channel::{Sender, unbounded};
@@ -91,6 +92,8 @@ pub(crate) struct Plans {
     /// The first is what the result is about; the others run beside it.
     pub(crate) groups: Vec<Group>,
     pub(crate) connections: u32,
+    /// HTTP version on every hop.
+    pub(crate) carrier: Carrier,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
     /// Worker threads of each relay.
@@ -280,6 +283,7 @@ impl Scene {
     fn meet(&mut self, plans: &Plans, running: &Running) -> io::Result<()> {
         let hops = hops(RouteOptions {
             headers: running.headers.clone(),
+            carriers: vec![plans.carrier],
             ..RouteOptions::new(running.urls.clone(), running.trust.clone())
         })
         .map_err(io::Error::other)?;
@@ -322,6 +326,7 @@ impl Scene {
                     role: (*role).to_owned(),
                     via: next.map(|(relay, _)| relay.udp.to_string()),
                     ca: next.map(|(_, ca)| self.authority(ca)).transpose()?,
+                    carrier: plans.carrier,
                     core,
                     workers: plans.workers,
                     set: plans.set.clone(),
@@ -373,8 +378,11 @@ impl Scene {
         templates: Vec<RelayTemplates>,
         ca: String,
     ) -> io::Result<Way> {
-        let hops: Vec<Hop> =
-            hops(RouteOptions::new(templates, Trust::Pem(ca))).map_err(io::Error::other)?;
+        let hops: Vec<Hop> = hops(RouteOptions {
+            carriers: vec![plans.carrier],
+            ..RouteOptions::new(templates, Trust::Pem(ca))
+        })
+        .map_err(io::Error::other)?;
         Ok(Way::Tunnels {
             hops,
             connections: plans.connections,
