@@ -7,7 +7,9 @@ import pytest
 from harness import certificates as pki
 from harness import peers
 from harness.bauta import Bauta
+from harness.daemons import Iperf, Ssh
 from harness.process import Processes
+from harness.target import EchoTarget, Target
 
 PROGRAMS = pytest.StashKey[Processes]()
 
@@ -50,6 +52,11 @@ def origin(processes: Processes, certificates: pki.Certificates) -> str:
 
 
 @pytest.fixture(scope="session")
+def https_origin(processes: Processes, certificates: pki.Certificates) -> str:
+    return peers.start_https_origin(processes, certificates)
+
+
+@pytest.fixture(scope="session")
 def dns(processes: Processes) -> str:
     return peers.start_dns(processes)
 
@@ -70,6 +77,42 @@ def envoy(processes: Processes, certificates: pki.Certificates, echo: str, folde
     return peers.start_envoy(processes, certificates, echo, folder)
 
 
+@pytest.fixture(scope="session")
+def envoy_connect(processes: Processes, certificates: pki.Certificates, folder: Path) -> dict[str, str]:
+    """By carrier: the address at which Envoy takes CONNECT."""
+    listeners = peers.start_envoy_connect(processes, certificates, folder)
+    return {"h3": listeners["udp"], "h2": listeners["tcp"], "h1": listeners["tcp"]}
+
+
+@pytest.fixture(scope="session")
+def tcp_echo() -> Iterator[str]:
+    target = EchoTarget()
+    yield target.address
+    target.close()
+
+
+@pytest.fixture
+def tcp_target() -> Iterator[Target]:
+    target = Target()
+    yield target
+    target.close()
+
+
+@pytest.fixture(scope="session")
+def ssh(processes: Processes, folder: Path) -> Ssh:
+    return Ssh.start(processes, folder / "ssh")
+
+
+@pytest.fixture(scope="session")
+def ssh_socks(ssh: Ssh, processes: Processes) -> str:
+    return ssh.start_socks(processes)
+
+
+@pytest.fixture(scope="session")
+def iperf(processes: Processes) -> Iperf:
+    return Iperf.start(processes)
+
+
 @pytest.fixture(params=["masque_go", "envoy"])
 def foreign_proxy(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue(request.param)
@@ -85,6 +128,30 @@ def bauta(certificates: pki.Certificates, folder: Path, request: pytest.FixtureR
         programs.check_healthy()
     finally:
         started.stop()
+
+
+@pytest.fixture(scope="module")
+def relay(bauta: Bauta, dns: str) -> str:
+    """A relay that lets everybody reach loopback."""
+    return bauta.relay("open", dns=dns)
+
+
+@pytest.fixture(scope="module")
+def chained(bauta: Bauta, relay: str) -> str:
+    """A relay in front of `relay`."""
+    return bauta.relay("ingress", upstream=relay)
+
+
+@pytest.fixture(scope="module")
+def guarded(bauta: Bauta, dns: str) -> str:
+    """A relay that wants to know who asks."""
+    return bauta.guarded_relay("guarded", dns=dns)
+
+
+@pytest.fixture(params=["direct", "chained"])
+def via(request: pytest.FixtureRequest) -> str:
+    """The relay that a client is pointed at."""
+    return request.getfixturevalue({"direct": "relay", "chained": "chained"}[request.param])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

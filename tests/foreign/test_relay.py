@@ -10,19 +10,9 @@ CAPSULE_SIZES = "0,1,64,1200,9000"
 
 
 @pytest.fixture(scope="module")
-def relay(bauta: Bauta, dns: str) -> str:
-    return bauta.relay("open", dns=dns)
-
-
-@pytest.fixture(scope="module")
 def closed_relay(bauta: Bauta, dns: str) -> str:
     """A relay with the default policy: public targets only."""
     return bauta.relay("closed", allow=(), dns=dns)
-
-
-@pytest.fixture(scope="module")
-def chained(bauta: Bauta, relay: str) -> str:
-    return bauta.relay("ingress", upstream=relay)
 
 
 # spec: 9298-5-b, rc-chromium-a

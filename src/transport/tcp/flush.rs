@@ -59,7 +59,7 @@ impl TcpHub {
         if let Err(reason) = outcome {
             self.end_because(now, id, reason);
         }
-        self.tear_down(index, net);
+        self.tear_down(now, index, net);
         self.settle(index);
     }
 
@@ -108,7 +108,7 @@ impl TcpHub {
     }
 
     /// Takes a connection that is over from its link.
-    fn tear_down(&mut self, index: u32, net: &mut impl Network) {
+    fn tear_down(&mut self, now: Instant, index: u32, net: &mut impl Network) {
         let Some(connection) = self.connections.get_mut(index as usize) else {
             return;
         };
@@ -129,7 +129,10 @@ impl TcpHub {
             net.shutdown(socket);
         }
         match connection.phase {
-            Phase::Closing if !wants_write => connection.phase = Phase::Lingering,
+            Phase::Closing if !wants_write => {
+                connection.phase = Phase::Lingering;
+                connection.linger_deadline = Some(now + self.limits.linger);
+            }
             Phase::Aborted => {
                 net.close(socket, TcpClose::Abort);
                 connection.phase = Phase::Gone;

@@ -364,7 +364,8 @@ impl TcpHub {
             connection.http.close(code);
             connection.session.borrow_mut().close();
             connection.phase = Phase::Closing;
-            connection.linger_deadline = Some(now + self.limits.linger);
+            // For what is still to be written; lingering begins behind it.
+            connection.linger_deadline = Some(now + self.limits.write_timeout);
         }
         self.stats.tcp_dropped_closed += connection.outbox.clear() as u64;
         let bound = Vec::new();

@@ -1,6 +1,8 @@
-"""A certificate authority for one test session, and a server certificate for 127.0.0.1, ::1 and localhost."""
+"""A certificate authority for one test session, and a server certificate for loopback and for ORIGIN_NAME."""
 
+import base64
 import datetime
+import hashlib
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME = datetime.timedelta(days=2)
+# Only the name server of the tests knows this name: who reaches it had it resolved by a relay.
+ORIGIN_NAME = "origin.bauta.test"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,12 @@ class Certificates:
     ca: Path
     certificate: Path
     key: Path
+
+    def public_key_hash(self) -> str:
+        """SHA-256 of the server's SubjectPublicKeyInfo in base64, by which Chromium can be told to trust it."""
+        key = x509.load_pem_x509_certificate(self.certificate.read_bytes()).public_key()
+        info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return base64.b64encode(hashlib.sha256(info).digest()).decode()
 
 
 def _builder(subject: str, issuer: str, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
@@ -59,6 +69,7 @@ def make(folder: Path) -> Certificates:
     server = ec.generate_private_key(ec.SECP256R1())
     names = [
         x509.DNSName("localhost"),
+        x509.DNSName(ORIGIN_NAME),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         x509.IPAddress(ipaddress.ip_address("::1")),
     ]

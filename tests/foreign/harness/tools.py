@@ -48,14 +48,35 @@ def bauta() -> Path:
     return max(built, key=lambda path: path.stat().st_mtime)
 
 
+def curl() -> str:
+    """A curl that speaks HTTP/2 to proxies (8.1.0 or newer): that of the system, or the one that `install` unpacked."""
+    for found in (shutil.which("curl"), shutil.which(FOREIGN / ".curl" / "curl")):
+        if found and "--proxy-http2" in subprocess.check_output([found, "--help", "all"], text=True):
+            return found
+    return missing("curl 8.1 or newer", "use tests/foreign/run")
+
+
+def chromium() -> str:
+    found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    return found or missing("chromium", "apt-get install chromium-headless-shell")
+
+
 def masque_go() -> Path:
     """Builds the masque-go programs and returns the folder that holds `client` and `proxy`."""
+    return _go_build("masque-go", "./...")
+
+
+def h2spec() -> Path:
+    return _go_build("h2spec", "github.com/summerwind/h2spec/cmd/h2spec") / "h2spec"
+
+
+def _go_build(module: str, packages: str) -> Path:
     go = shutil.which("go") or missing("go", "install a Go toolchain")
-    folder = TARGET / "foreign" / "masque-go"
+    folder = TARGET / "foreign" / module
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [go, "build", "-o", f"{folder}/", "./..."],
-        cwd=FOREIGN / "masque-go",
+        [go, "build", "-o", f"{folder}/", packages],
+        cwd=FOREIGN / module,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

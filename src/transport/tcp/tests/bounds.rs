@@ -49,7 +49,8 @@ fn connections_are_bounded_in_all_and_for_each_client() {
     // Their places are free again when they are gone.
     let (now, id) = (world.now, world.server.hub.connections().next().unwrap());
     world.server.hub.close(now, id, Code::H3_NO_ERROR);
-    world.pass(Duration::from_secs(3));
+    world.run();
+    world.pass(Duration::from_secs(2));
     let (_, far) = world.net.pair();
     assert!(world.accept(far, "192.0.2.3:1").is_some());
     world.server.hub.drain();
