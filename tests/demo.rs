@@ -101,6 +101,14 @@ fn every_carrier_carries_datagrams() {
     }
 }
 
+/// More than a relay reads in one turn.
+#[test]
+fn tcp_carriers_run_at_full_speed() {
+    for carrier in ["h2", "h1"] {
+        assert_eq!(demo(&["--carrier", carrier])["carrier"], carrier);
+    }
+}
+
 #[test]
 fn relays_can_have_several_workers() {
     let outcome = demo(&["--workers", "2", "--size", "1300"]);

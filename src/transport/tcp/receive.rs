@@ -92,9 +92,10 @@ impl TcpHub {
         self.timers.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Whether a connection waits for [`TcpHub::advance`], or an event to be polled.
+    /// Whether a connection waits for [`TcpHub::advance`], or an event to be polled. One that has used up its budget
+    /// waits for [`TcpHub::flush`] first.
     pub fn has_touched(&self) -> bool {
-        !self.touched.is_empty() || !self.later.is_empty() || !self.events.is_empty()
+        !self.touched.is_empty() || !self.events.is_empty()
     }
 
     /// The next connection that may have received something.
