@@ -12,7 +12,7 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::tls::{Plaintext, Session};
-use super::{CloseReason, Event, StreamId};
+use super::{CloseReason, Event, SEND_ROOM_MIN, StreamId};
 use crate::http::h1::{
     ClientConn, ClientError, ClientEvent, Limits, RequestError as HeadRefused, Responded,
     ServerConn, ServerEvent,
@@ -350,7 +350,10 @@ impl H1 {
 
     pub(super) fn send_room(&mut self) -> usize {
         let room = self.room().unwrap_or(0);
-        self.hungry |= room == 0;
+        if room < SEND_ROOM_MIN {
+            self.hungry = true;
+            return 0;
+        }
         room
     }
 

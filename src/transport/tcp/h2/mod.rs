@@ -32,7 +32,7 @@ use super::code::{code_of, reason_of};
 use super::io::Io;
 use super::tls::Session;
 use super::wake::{Noted, Notes};
-use super::{CloseReason, Event, StreamId};
+use super::{CloseReason, Event, SEND_ROOM_MIN, StreamId};
 use crate::http::h3::code::Code;
 use crate::http::h3::{ConnectionError, RecvData, RequestError, SendData};
 use crate::http::request::{RequestHead, ResponseHead};
@@ -513,8 +513,9 @@ impl H2 {
             return 0;
         };
         let room = stream.send_room().unwrap_or(0);
-        if room == 0 {
+        if room < SEND_ROOM_MIN {
             stream.want_room();
+            return 0;
         }
         room
     }
