@@ -103,6 +103,10 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "h3|h2|h1", default_value = "h3")]
     pub(crate) carrier: Carrier,
 
+    /// Bytes through a TCP tunnel, both ways at once, in place of UDP
+    #[arg(long, conflicts_with_all = ["size", "rate"])]
+    pub(crate) tcp: bool,
+
     /// Bytes of each UDP payload
     #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = value_parser!(u16).range(SIZE_BYTES))]
     pub(crate) size: u16,
@@ -129,6 +133,7 @@ Examples:
   bauta demo
   bauta demo --nested --rate 50000 --size 1000
   bauta demo --carrier h2
+  bauta demo --carrier h2 --tcp
   bauta demo --hops 1 --duration 30 --io epoll --json";
 
 /// `bauta udp`.
@@ -296,7 +301,7 @@ mod tests {
                 examples += 1;
             }
         }
-        assert_eq!(examples, 14);
+        assert_eq!(examples, 15);
     }
 
     #[test]
@@ -324,6 +329,7 @@ mod tests {
             ("bauta demo --duration 0", "0 is not in 1..=86400"),
             ("bauta demo --workers 0", "0 is not in 1..=1024"),
             ("bauta demo --carrier h4", "is no carrier: h3, h2 or h1"),
+            ("bauta demo --tcp --rate 5", "cannot be used with"),
             ("bauta demo --io ring", "must be auto, uring or epoll"),
             ("bauta demo --nested --hops 1", "--nested needs --hops 2"),
             ("bauta relay", "--config <FILE>"),

@@ -5,6 +5,8 @@
 //!      └───────────── h3 inside the tunnel ──►┘                           nested: the client does
 //! ```
 
+pub mod tcp;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -19,6 +21,7 @@ use serde::Serialize;
 use super::generator::{Generator, Load, Progress};
 use super::target::{Counters, Target};
 use super::threads::{StartError, Workers, io_choice};
+use crate::client::Hop;
 use crate::config::{self, Checked, Environment, Io};
 use crate::net::clock;
 use crate::net::raise_file_limit;
@@ -119,20 +122,12 @@ struct Relay {
     before: Vec<Report>,
 }
 
-/// Runs the demonstration. A line per second goes to `live`.
+/// Runs the demonstration of UDP. A line per second goes to `live`.
 ///
 /// # Errors
 /// What keeps it from running, in a line.
 pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     raise_file_limit()?;
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "certificates are dated by the wall clock"
-    )]
-    let today = std::time::SystemTime::now();
-    let ca = DevCa::new(&[], today).map_err(BuildError::from)?;
-    let trust = Trust::Pem(ca.ca_pem.clone());
-
     let target = Target::bind()?;
     let (address, counters) = (target.address, Arc::clone(&target.counters));
     let (ready, started) = bounded(1);
@@ -154,21 +149,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         return Err(StartError::Worker(reason));
     };
 
-    let mut relays = Vec::new();
-    let egress = start_relay(demo, "egress", &ca, None)?;
-    let egress_url = url(egress.address)?;
-    relays.push(egress);
-    if demo.hops == 2 {
-        let upstream = (!demo.nested).then(|| (vec![egress_url.clone()], trust.clone()));
-        relays.insert(0, start_relay(demo, "ingress", &ca, upstream)?);
-    }
-    let first = url(relays[0].address)?;
-    let via = if demo.nested && demo.hops == 2 {
-        vec![first, egress_url]
-    } else {
-        vec![first]
-    };
-
+    let Stage { mut relays, hops } = Stage::new(demo)?;
     let sent = Arc::new(AtomicU64::new(0));
     let load = Load {
         target: address.into(),
@@ -178,7 +159,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     };
     let (progress, news) = bounded(4);
     let mut plan = Plan::new(settings(demo, "client", NonZeroUsize::MIN, None)?, None)?;
-    plan.set_hops(hops(route(demo, via, trust))?);
+    plan.set_hops(hops);
     let count = Arc::clone(&sent);
     let mut client = Workers::start(&mut plan, "client", None, move |_, hop, _| {
         let hop = hop.expect("the client has a route");
@@ -213,10 +194,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
 
     counters.stop.store(true, Ordering::Relaxed);
     target_waker.wake();
-    for relay in &mut relays {
-        relay.workers.tell(|| Letter::Stop);
-        while relay.workers.outcomes.blocking_recv().is_some() {}
-    }
+    stop(&mut relays);
     if let Ok(ended) = target_thread.join() {
         ended?;
     }
@@ -251,6 +229,49 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         },
         relays: results,
     })
+}
+
+/// What stands between client and target.
+struct Stage {
+    /// Client side first.
+    relays: Vec<Relay>,
+    /// The client's way through them.
+    hops: Vec<Hop>,
+}
+
+impl Stage {
+    /// Starts the relays, the last first, because the others point to it.
+    fn new(demo: &Demo) -> Result<Self, StartError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "certificates are dated by the wall clock"
+        )]
+        let today = std::time::SystemTime::now();
+        let ca = DevCa::new(&[], today).map_err(BuildError::from)?;
+        let trust = Trust::Pem(ca.ca_pem.clone());
+        let mut relays = vec![start_relay(demo, "egress", &ca, None)?];
+        let egress = url(relays[0].address)?;
+        if demo.hops == 2 {
+            let upstream = (!demo.nested).then(|| (vec![egress.clone()], trust.clone()));
+            relays.insert(0, start_relay(demo, "ingress", &ca, upstream)?);
+        }
+        let first = url(relays[0].address)?;
+        let via = if demo.nested && demo.hops == 2 {
+            vec![first, egress]
+        } else {
+            vec![first]
+        };
+        let hops = hops(route(demo, via, trust))?;
+        Ok(Self { relays, hops })
+    }
+}
+
+/// Ends relays and waits until they have ended.
+fn stop(relays: &mut [Relay]) {
+    for relay in relays {
+        relay.workers.tell(|| Letter::Stop);
+        while relay.workers.outcomes.blocking_recv().is_some() {}
+    }
 }
 
 fn start_relay(
@@ -383,17 +404,22 @@ fn relay_result(relay: &Relay, delivered: u64) -> RelayResult {
     }
 }
 
+/// The way of the demo, for people.
+fn path(hops: u8, nested: bool) -> &'static str {
+    match (hops, nested) {
+        (1, _) => "client → relay → target",
+        (_, false) => "client → ingress → egress → target",
+        (_, true) => "client → ingress → egress → target, nested",
+    }
+}
+
 impl Outcome {
     /// For people.
     ///
     /// # Errors
     /// Those of `out`.
     pub fn print(&self, out: &mut dyn Write) -> io::Result<()> {
-        let path = match (self.hops, self.nested) {
-            (1, _) => "client → relay → target",
-            (_, false) => "client → ingress → egress → target",
-            (_, true) => "client → ingress → egress → target, nested",
-        };
+        let path = path(self.hops, self.nested);
         writeln!(
             out,
             "\n{path}, {}, {} bytes, {}",
