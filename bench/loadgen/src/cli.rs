@@ -15,6 +15,7 @@ use crate::child::RelayChild;
 use crate::engine::{Direction, Group, Pace, Payload, SIZE_MAX, SIZE_MIN};
 use crate::forwarder::ForwarderChild;
 use crate::run::{Plans, Running, Topology};
+use crate::tcp::TcpArgs;
 
 /// Most tunnels of a run: what one address has ports for.
 const TUNNELS_MAX: i64 = 50_000;
@@ -38,6 +39,8 @@ Examples:
   loadgen setup --connections 1000 --tunnels 5000          new connections and tunnels per second
   loadgen setup --carrier h1 --connections 1000            the same over HTTP/1.1
   loadgen idle --connections 100 --tunnels 100             memory
+  loadgen tcp --carrier h2 --workload down --streams 8     bytes in bulk over TCP tunnels
+  loadgen tcp --topology forwarder --bytes 1000000000      the same without HTTP and TLS, for reference
   loadgen fairness                                         99 slow tunnels beside a flooding one
   loadgen soak --duration 10m --rate 50000                 does memory grow?
   loadgen sockets --datagrams-each 4                       a socket per tunnel against one for all
@@ -173,6 +176,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Bytes in bulk over TCP tunnels: goodput, CPU per gigabyte, fairness
+    Tcp(TcpArgs),
     /// CPU of one connected socket per tunnel against one socket for all, without any relay
     Sockets {
         /// Numbers of tunnels
@@ -210,6 +215,7 @@ impl Command {
             Self::Setup { .. }
             | Self::Idle { .. }
             | Self::Targets { .. }
+            | Self::Tcp(_)
             | Self::Sockets { .. }
             | Self::Relay(_)
             | Self::Forwarder(_) => None,
@@ -409,6 +415,7 @@ impl Load {
             spin: self.spin,
             pin: !self.no_pin,
             target_ip: self.target_ip,
+            tcp_target: None,
             set,
             client_set: self.client_set.clone(),
             progress: true,
@@ -480,7 +487,7 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = seconds(text).filter(|seconds| (0.1..=86_400.0).contains(seconds));
     let wrong = || "must be a number with ms, s, m or h, from 100ms to 24h".to_owned();
     Ok(Duration::from_secs_f64(duration.ok_or_else(wrong)?))
@@ -510,7 +517,7 @@ fn seconds(text: &str) -> Option<f64> {
     Some(number * unit)
 }
 
-fn setting(text: &str) -> Result<String, String> {
+pub(crate) fn setting(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => {
             Ok(text.to_owned())
@@ -519,11 +526,11 @@ fn setting(text: &str) -> Result<String, String> {
     }
 }
 
-fn template(text: &str) -> Result<RelayTemplates, String> {
+pub(crate) fn template(text: &str) -> Result<RelayTemplates, String> {
     RelayTemplates::from_relay_url(text).map_err(|error| error.to_string())
 }
 
-fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {
+pub(crate) fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("must be NAME:VALUE")?;
     parse_header(name, value.trim_matches([' ', '\t'])).map_err(|error| error.to_string())
 }
@@ -555,7 +562,7 @@ mod tests {
             parse(command).unwrap();
             examples += 1;
         }
-        assert_eq!(examples, 17);
+        assert_eq!(examples, 19);
     }
 
     #[test]
@@ -581,6 +588,8 @@ mod tests {
                 "loadgen --relay https://a --workers 2",
                 "cannot be used with",
             ),
+            ("loadgen tcp --bytes 5 --duration 1s", "cannot be used with"),
+            ("loadgen tcp --tls-proxy 127.0.0.1:1", "--target <ADDR>"),
             ("loadgen --carrier h4", "is no carrier: h3, h2 or h1"),
         ] {
             let error = parse(line).unwrap_err();

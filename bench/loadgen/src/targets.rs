@@ -285,6 +285,7 @@ fn plans(wanted: &Wanted, topology: Topology, direction: Direction, pace: Pace) 
         spin: None,
         pin: true,
         target_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        tcp_target: None,
         set: wanted.set.clone(),
         client_set: Vec::new(),
         progress: false,

@@ -65,6 +65,11 @@ impl Control {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
+
+    /// Whether it was told to.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,7 +327,7 @@ impl App for Streams {
     fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
         match self.phase {
             Phase::Opening => self.open(now, machine, out),
-            Phase::Flowing if self.control.stop.load(Ordering::Relaxed) => {
+            Phase::Flowing if self.control.is_stopped() => {
                 let until = now + END_WITHIN;
                 self.phase = Phase::Ending { until };
                 self.deadline = Some(until);
