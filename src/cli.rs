@@ -2,25 +2,24 @@
 //!
 //! Everything here is checked before the program does anything; what is wrong ends it with exit code 2.
 
+mod via;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ::http::{HeaderName, HeaderValue};
-use bauta::client::Credentials;
-use bauta::config::{Io, parse_header};
+use bauta::client::TcpForm;
+use bauta::config::Io;
 use bauta::policy::auth::is_user_name;
 use bauta::wire::carrier::Carrier;
 use bauta::wire::target::Target;
-use bauta::wire::template::Template;
 use clap::{Args, Parser, Subcommand, value_parser};
+
+use via::VIA_MAX;
+pub(crate) use via::ViaArgs;
 
 /// Bytes of the UDP payloads of `bauta demo`. Below 16 there is no room for sequence number and time; above 1300 they
 /// no longer fit through two nested hops at the default MTU.
 const SIZE_BYTES: std::ops::RangeInclusive<i64> = 16..=1300;
-/// Hops of `--via`: each costs a round trip and some forty bytes of every packet, and behind four of them the default
-/// MTU leaves less than the 1200 bytes that a further QUIC connection needs.
-const VIA_MAX: usize = 4;
-
 /// A MASQUE relay: UDP through HTTP/3, in one hop or two.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER_HELP)]
@@ -47,6 +46,10 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Forward a local UDP port to a target through one relay or two
     Udp(UdpArgs),
+    /// Forward a local TCP port to a target through one relay or two
+    Tcp(TcpArgs),
+    /// Serve SOCKS5 and HTTP CONNECT on a local port, through one relay or two
+    Proxy(ProxyArgs),
     /// Hash a password from standard input for the password file of a relay
     Passwd(PasswdArgs),
 }
@@ -140,9 +143,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = UDP_HELP)]
 pub(crate) struct UdpArgs {
-    /// Relay to go through: https://HOST[:PORT] or a URI template; give a second one to nest it in the first
-    #[arg(long, value_name = "URL", required = true, value_parser = template)]
-    pub(crate) via: Vec<Template>,
+    /// The relays.
+    #[command(flatten)]
+    pub(crate) relays: ViaArgs,
 
     /// Local UDP address to forward from
     #[arg(long, value_name = "ADDR")]
@@ -151,22 +154,6 @@ pub(crate) struct UdpArgs {
     /// Where the datagrams should go
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) target: Target,
-
-    /// Certificate authorities to trust in place of the system's (PEM)
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
-    pub(crate) ca: Option<PathBuf>,
-
-    /// Accept any certificate: anybody on the path can read and change everything
-    #[arg(long)]
-    pub(crate) insecure: bool,
-
-    /// Field to send with each request, such as a token
-    #[arg(long, value_name = "NAME:VALUE", value_parser = header)]
-    pub(crate) header: Vec<(HeaderName, HeaderValue)>,
-
-    /// What to show to the first relay; a file keeps it out of the list of processes
-    #[arg(long, value_name = "USER:PASSWORD|bearer:TOKEN|@FILE", value_parser = credentials)]
-    pub(crate) credentials: Option<Credentials>,
 }
 
 const UDP_HELP: &str = "\
@@ -175,6 +162,61 @@ Examples:
   bauta udp --via https://ingress.example --via https://egress.example:4433 \\
       --listen 127.0.0.1:4000 --target echo.example:7 --header 'proxy-authorization: Bearer TOKEN'
   bauta udp --via https://127.0.0.1:4433 --ca dev-ca.pem --listen 127.0.0.1:5353 --target 192.0.2.53:53";
+
+/// `bauta tcp`.
+#[derive(Debug, Args)]
+#[command(after_help = TCP_HELP)]
+pub(crate) struct TcpArgs {
+    /// The relays.
+    #[command(flatten)]
+    pub(crate) relays: ViaArgs,
+
+    /// Local TCP address to forward from
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+
+    /// Where the connections should go
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) target: Target,
+
+    /// How tunnels are asked for: connect-tcp with capsules or without, or CONNECT as every proxy knows it
+    #[arg(long, value_name = "capsules|raw|classic", default_value = "capsules", value_parser = via::tcp_form)]
+    pub(crate) tcp_form: TcpForm,
+}
+
+const TCP_HELP: &str = "\
+Examples:
+  bauta tcp --via https://relay.example --listen 127.0.0.1:2222 --target host.example:22
+  bauta tcp --via https://ingress.example --via https://egress.example:4433 \\
+      --listen 127.0.0.1:8080 --target origin.example:80 --credentials @token
+  bauta tcp --via https://proxy.example --carrier h2,h1 --tcp-form classic \\
+      --listen 127.0.0.1:5432 --target db.example:5432";
+
+/// `bauta proxy`.
+#[derive(Debug, Args)]
+#[command(after_help = PROXY_HELP)]
+pub(crate) struct ProxyArgs {
+    /// The relays.
+    #[command(flatten)]
+    pub(crate) relays: ViaArgs,
+
+    /// Local TCP address to serve on; whoever reaches it may use the relays
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+
+    /// How tunnels are asked for: connect-tcp with capsules or without, or CONNECT as every proxy knows it
+    #[arg(long, value_name = "capsules|raw|classic", default_value = "capsules", value_parser = via::tcp_form)]
+    pub(crate) tcp_form: TcpForm,
+}
+
+const PROXY_HELP: &str = "\
+One port for SOCKS5 (CONNECT and UDP ASSOCIATE) and HTTP CONNECT; the relay resolves the names.
+
+Examples:
+  bauta proxy --via https://relay.example --listen 127.0.0.1:1080
+  bauta proxy --via https://ingress.example --via https://egress.example:4433 \\
+      --listen 127.0.0.1:1080 --credentials @token
+  bauta proxy --via https://proxy.example --carrier h2 --tcp-form classic --listen [::1]:1080";
 
 /// `bauta passwd`.
 #[derive(Debug, Args)]
@@ -208,11 +250,18 @@ impl Cli {
             Command::Demo(demo) if demo.nested && demo.hops != 2 => {
                 wrong("--nested needs --hops 2: there is nothing to nest in one hop".to_owned())
             }
-            Command::Udp(udp) if udp.via.len() > VIA_MAX => wrong(format!(
-                "--via was given {} times, at most {VIA_MAX} hops are possible",
-                udp.via.len()
-            )),
-            Command::Relay(_) | Command::Demo(_) | Command::Udp(_) | Command::Passwd(_) => Ok(self),
+            Command::Udp(UdpArgs { relays, .. })
+            | Command::Tcp(TcpArgs { relays, .. })
+            | Command::Proxy(ProxyArgs { relays, .. })
+                if relays.via.len() > VIA_MAX =>
+            {
+                wrong(format!(
+                    "--via was given {} times, at most {VIA_MAX} hops are possible",
+                    relays.via.len()
+                ))
+            }
+            Command::Udp(_) | Command::Tcp(_) | Command::Proxy(_) => Ok(self),
+            Command::Relay(_) | Command::Demo(_) | Command::Passwd(_) => Ok(self),
         }
     }
 }
@@ -233,30 +282,6 @@ fn user(text: &str) -> Result<String, String> {
             Err("must be letters, digits, \".\", \"_\", \"-\" and \"@\", at least one".to_owned())
         }
     }
-}
-
-fn template(text: &str) -> Result<Template, String> {
-    Template::from_authority_or_template(text).map_err(|error| error.to_string())
-}
-
-fn credentials(text: &str) -> Result<Credentials, String> {
-    let read = |path: &std::path::Path| std::fs::read_to_string(path);
-    Credentials::parse(text, read).map_err(|error| error.to_string())
-}
-
-/// `name: value`; blanks around the value do not belong to it.
-fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    // A pseudo-header field starts with the colon that would otherwise end the name.
-    let end = text
-        .char_indices()
-        .skip(1)
-        .find(|(_, c)| *c == ':')
-        .map(|(end, _)| end);
-    let (name, value) = end
-        .and_then(|end| text.split_at_checked(end))
-        .ok_or("must be NAME:VALUE")?;
-    let value = value.strip_prefix(':').unwrap_or(value);
-    parse_header(name, value.trim_matches([' ', '\t'])).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -282,10 +307,19 @@ mod tests {
     #[test]
     fn examples_of_the_help_parse() {
         let mut examples = 0;
-        for help in [AFTER_HELP, RELAY_HELP, DEMO_HELP, UDP_HELP, PASSWD_HELP] {
+        for help in [
+            AFTER_HELP,
+            RELAY_HELP,
+            DEMO_HELP,
+            UDP_HELP,
+            TCP_HELP,
+            PROXY_HELP,
+            PASSWD_HELP,
+        ] {
             let joined = help
                 .replace("\\\n      ", "")
                 .replace("'proxy-authorization: Bearer TOKEN'", "a:b")
+                .replace("@token", "bearer:a")
                 .replace(" >> passwords", "");
             for line in joined
                 .lines()
@@ -301,7 +335,7 @@ mod tests {
                 examples += 1;
             }
         }
-        assert_eq!(examples, 15);
+        assert_eq!(examples, 21);
     }
 
     #[test]
@@ -366,32 +400,21 @@ mod tests {
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a:1 --credentials token",
                 "must be USER:PASSWORD, bearer:TOKEN or @FILE",
             ),
+            (
+                "bauta tcp --via https://a --listen 127.0.0.1:1 --target a:1 --tcp-form udp",
+                "must be capsules, raw or classic",
+            ),
+            (
+                "bauta proxy --via https://a --listen 127.0.0.1:1 --carrier h3,h4",
+                "\"h4\" is none of h3, h2 and h1",
+            ),
+            (
+                "bauta proxy --via https://a --listen localhost:1",
+                "invalid socket address",
+            ),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(message), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn headers() {
-        let (name, value) = header("Proxy-Authorization:  Bearer a:b ").unwrap();
-        assert_eq!(
-            (name.as_str(), value.to_str().unwrap()),
-            ("proxy-authorization", "Bearer a:b")
-        );
-        assert_eq!(header("x:").unwrap().1, "");
-        assert_eq!(header("x::a").unwrap().1, ":a");
-        for (text, message) in [
-            ("", "must be NAME:VALUE"),
-            (":", "must be NAME:VALUE"),
-            ("x", "must be NAME:VALUE"),
-            (":path:/", "pseudo"),
-            ("host:x", "host is a field"),
-            ("x:a\r\nb", "characters"),
-            ("a b:c", "not a field name"),
-        ] {
-            let error = header(text).unwrap_err();
-            assert!(error.contains(message), "{text:?}: {error}");
         }
     }
 }

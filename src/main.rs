@@ -6,28 +6,30 @@ mod cli;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use ::http::header::AUTHORIZATION;
+use bauta::client::TcpForm;
 use bauta::config::{self, Bytes, Checked, Environment, LogLevel, MemoryTerm, worst_case_memory};
 use bauta::net;
 use bauta::policy::Rule;
 use bauta::policy::auth::{SALT_LEN, hash_password};
 use bauta::program::demo::{self, Demo};
-use bauta::program::relay;
-use bauta::program::udp::{self, Forward};
+use bauta::program::proxy::{self, Proxy};
+use bauta::program::{StartError, relay, tcp, udp};
 use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
+use bauta::worker::build::RouteOptions;
 use bauta::worker::secrets::{self, SecretsError};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command, DemoArgs, PasswdArgs, RelayArgs, UdpArgs};
+use cli::{Cli, Command, DemoArgs, PasswdArgs, ProxyArgs, RelayArgs, TcpArgs, UdpArgs, ViaArgs};
 
 /// Something failed while running.
 const FAILURE: u8 = 1;
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         Command::Relay(arguments) => run_relay(&arguments),
         Command::Demo(arguments) => run_demo(&arguments),
         Command::Udp(arguments) => run_udp(&arguments),
+        Command::Tcp(arguments) => run_tcp(&arguments),
+        Command::Proxy(arguments) => run_proxy(&arguments),
         Command::Passwd(arguments) => run_passwd(&arguments),
     }
 }
@@ -116,49 +120,71 @@ fn show(
 
 /// `bauta udp`.
 fn run_udp(arguments: &UdpArgs) -> ExitCode {
+    // Only `tcp` and `proxy` open TCP tunnels.
+    run_client(&arguments.relays, TcpForm::default(), |route, checked| {
+        let forward = udp::Forward {
+            route,
+            listen: arguments.listen,
+            target: arguments.target.clone(),
+        };
+        udp::run(forward, checked, &mut io::stdout())
+    })
+}
+
+/// `bauta tcp`.
+fn run_tcp(arguments: &TcpArgs) -> ExitCode {
+    run_client(&arguments.relays, arguments.tcp_form, |route, checked| {
+        let forward = tcp::Forward {
+            route,
+            listen: arguments.listen,
+            target: arguments.target.clone(),
+        };
+        tcp::run(forward, checked, &mut io::stdout())
+    })
+}
+
+/// `bauta proxy`.
+fn run_proxy(arguments: &ProxyArgs) -> ExitCode {
+    run_client(&arguments.relays, arguments.tcp_form, |route, checked| {
+        let proxy = Proxy {
+            route,
+            listen: arguments.listen,
+        };
+        proxy::run(proxy, checked, &mut io::stdout())
+    })
+}
+
+/// Prepares what all programs need that go through relays, and runs one of them.
+fn run_client(
+    relays: &ViaArgs,
+    tcp_form: TcpForm,
+    run: impl FnOnce(RouteOptions, Checked) -> Result<(), StartError>,
+) -> ExitCode {
     log_to_stderr(LogLevel::Warn);
-    let trust = match &arguments.ca {
-        Some(path) => Trust::File(path.clone()),
-        None if arguments.insecure => Trust::DangerousAnybody,
-        None => Trust::System,
-    };
+    let route = relays.route(tcp_form);
     // Authorities that cannot be read are a wrong argument; the system's may be missing for reasons of its own.
-    if let Trust::File(_) = trust
-        && let Err(error) = client_config(&ClientTls::new(trust.clone()))
+    if let Trust::File(_) = route.trust
+        && let Err(error) = client_config(&ClientTls::new(route.trust.clone()))
     {
         return fail(USAGE, &error.to_string());
     }
-    let mut headers = arguments.header.clone();
-    let is_given = headers.iter().any(|(name, _)| *name == AUTHORIZATION);
-    if let (Some(credentials), false) = (&arguments.credentials, is_given) {
-        headers.push((AUTHORIZATION, credentials.value().clone()));
-    }
-    let forward = Forward {
-        via: arguments
-            .via
-            .iter()
-            .map(|udp| bauta::wire::template::RelayTemplates {
-                udp: udp.clone(),
-                tcp: None,
-            })
-            .collect(),
-        listen: arguments.listen,
-        target: arguments.target.clone(),
-        trust,
-        headers,
-    };
-    // The defaults of a relay fit a client, which listens for no QUIC and has one worker.
-    let mut environment = Environment::new("", NonZeroUsize::MIN, pseudonym());
-    environment.dev_listen = Some(arguments.listen);
-    let mut checked = match config::parse("", &environment) {
+    let checked = match client_settings() {
         Ok(checked) => checked,
         Err(error) => return fail(USAGE, &error.to_string()),
     };
-    checked.listen.clear();
-    match udp::run(forward, checked, &mut io::stdout()) {
+    match run(route, checked) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(FAILURE, &error.to_string()),
     }
+}
+
+/// The defaults of a relay fit a client, which listens for no HTTP and has one worker.
+fn client_settings() -> Result<Checked, config::LoadError> {
+    let mut environment = Environment::new("", NonZeroUsize::MIN, pseudonym());
+    environment.dev_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let mut checked = config::parse("", &environment)?;
+    checked.listen.clear();
+    Ok(checked)
 }
 
 /// `bauta passwd`: nothing of the password is printed or kept.
@@ -246,11 +272,7 @@ fn load_certificates(checked: &Checked) -> Result<(), TlsError> {
     }
     let upstream = &checked.upstream;
     if !upstream.hops.is_empty() {
-        let trust = match &upstream.ca {
-            Some(path) => Trust::File(path.clone()),
-            None if upstream.dangerous_insecure => Trust::DangerousAnybody,
-            None => Trust::System,
-        };
+        let trust = Trust::from_options(upstream.ca.clone(), upstream.dangerous_insecure);
         quic_client(client_config(&ClientTls::new(trust))?)?;
     }
     Ok(())

@@ -6,9 +6,12 @@
 
 pub mod bulk;
 pub mod demo;
+pub mod forward;
 mod generator;
+pub mod proxy;
 pub mod relay;
 mod target;
+pub mod tcp;
 pub mod threads;
 mod traffic;
 pub mod udp;

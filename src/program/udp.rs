@@ -10,23 +10,19 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
-use super::threads::{StartError, Workers, control_runtime, resolver};
+use super::forward::{Client, First, Outbox, explain};
+use super::threads::StartError;
 use crate::client::RouteId;
 use crate::config::Checked;
-use crate::error::{Refusal, TlsFault};
 use crate::net::listen::bind_group;
-use crate::net::{Driver, Network, Outgoing, Received, SocketId, SocketKind};
-use crate::transport::tls::Trust;
+use crate::net::{Driver, Received, SocketId, SocketKind};
 use crate::tunnel::TunnelId;
-use crate::wire::proxy_status::PROXY_STATUS;
 use crate::wire::target::Target;
-use crate::wire::template::RelayTemplates;
-use crate::worker::build::{Plan, RouteOptions, hops};
-use crate::worker::mailbox::Letter;
+use crate::worker::build::RouteOptions;
 use crate::worker::run::{App, World};
-use crate::worker::{LocalEvent, Machine, Refused, Tag};
+use crate::worker::{LocalEvent, Machine, Tag};
 
 /// Most local programs that are served at once.
 const FLOWS_MAX: usize = 4_096;
@@ -34,16 +30,12 @@ const FLOWS_MAX: usize = 4_096;
 /// What to forward, and through whom.
 #[derive(Clone, Debug)]
 pub struct Forward {
-    /// Relays, in the order of travel; the second is reached through the first.
-    pub via: Vec<RelayTemplates>,
+    /// The way to the target.
+    pub route: RouteOptions,
     /// The local address.
     pub listen: SocketAddr,
     /// Where the datagrams shall go.
     pub target: Target,
-    /// Whom to believe.
-    pub trust: Trust,
-    /// Fields for every request to the first relay.
-    pub headers: Vec<(::http::HeaderName, ::http::HeaderValue)>,
 }
 
 /// Forwards until a signal, or until the first tunnel is refused. Prints `listening on ADDRESS` to `out` when the first
@@ -55,50 +47,17 @@ pub fn run(forward: Forward, checked: Checked, out: &mut dyn Write) -> Result<()
     let socket = bind_group(forward.listen, 1, false)?.into_iter().next();
     let socket = socket.expect("one was asked for");
     let address = socket.local_addr()?;
-    let resolver = resolver(&checked)?;
-    let resolves_max = checked.limits.resolves;
-    let mut plan = Plan::new(checked, None)?;
-    plan.set_hops(hops(RouteOptions {
-        headers: forward.headers,
-        ..RouteOptions::new(forward.via, forward.trust)
-    })?);
-    let (opened, mut first) = tokio::sync::mpsc::channel(1);
+    let (probe, probed) = mpsc::channel(1);
+    let client = Client {
+        title: "udp",
+        route: forward.route,
+        address,
+        first: First::Probe(probed),
+    };
     let target = forward.target;
-    let mut threads = Workers::start(&mut plan, "udp", None, move |_, hop, driver| {
-        let hop = hop.expect("the arguments name a relay");
-        Forwarder::new(
-            hop,
-            target.clone(),
-            socket.try_clone()?,
-            opened.clone(),
-            driver,
-        )
-    })?;
-
-    control_runtime()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::spawn(threads.answer(resolver, resolves_max));
-        loop {
-            tokio::select! {
-                first = first.recv() => match first {
-                    Some(Ok(())) => {
-                        writeln!(out, "listening on {address}")?;
-                        out.flush()?;
-                    }
-                    Some(Err(refused)) => return Err(io::Error::other(refused).into()),
-                    None => {}
-                },
-                outcome = threads.outcomes.recv() => {
-                    return match outcome {
-                        Some(Err(error)) => Err(StartError::Worker(error)),
-                        Some(Ok(_)) | None => Ok(()),
-                    };
-                }
-                _ = terminate.recv() => threads.tell(|| Letter::Stop),
-                _ = interrupt.recv() => threads.tell(|| Letter::Stop),
-            }
-        }
+    client.run(checked, out, move |hop, driver| {
+        let socket = socket.try_clone()?;
+        Forwarder::new(hop, target.clone(), socket, probe.clone(), driver)
     })
 }
 
@@ -106,9 +65,8 @@ pub fn run(forward: Forward, checked: Checked, out: &mut dyn Write) -> Result<()
 #[derive(Debug)]
 struct Flow {
     peer: SocketAddr,
-    /// Payloads of one turn on their way back, while they have one size.
-    train: Vec<u8>,
-    segment_size: usize,
+    /// Payloads on their way back.
+    outbox: Outbox,
 }
 
 /// The app: flows by address, and by tunnel.
@@ -121,10 +79,10 @@ struct Forwarder {
     started: bool,
     /// The first tunnel was open.
     announced: bool,
-    opened: tokio::sync::mpsc::Sender<Result<(), String>>,
+    opened: mpsc::Sender<Result<(), String>>,
     tunnels: FxHashMap<SocketAddr, TunnelId>,
     flows: FxHashMap<TunnelId, Flow>,
-    /// Flows whose train has something in it.
+    /// Flows whose outbox has something in it.
     filled: Vec<TunnelId>,
 }
 
@@ -133,7 +91,7 @@ impl Forwarder {
         hop: RouteId,
         target: Target,
         socket: std::net::UdpSocket,
-        opened: tokio::sync::mpsc::Sender<Result<(), String>>,
+        opened: mpsc::Sender<Result<(), String>>,
         driver: &mut Driver,
     ) -> io::Result<Self> {
         let socket = driver.add(socket, SocketKind::Shared, Tag::App(0).to_bits())?;
@@ -170,8 +128,7 @@ impl Forwarder {
                     tunnel,
                     Flow {
                         peer,
-                        train: Vec::new(),
-                        segment_size: 0,
+                        outbox: Outbox::default(),
                     },
                 );
                 Some(tunnel)
@@ -187,20 +144,6 @@ impl Forwarder {
     }
 }
 
-impl Flow {
-    fn send(&mut self, socket: SocketId, out: &mut World<'_>) {
-        let outgoing = Outgoing {
-            peer: Some(self.peer),
-            local_ip: None,
-            ecn: None,
-            segment_size: Some(self.segment_size),
-            contents: &self.train,
-        };
-        out.send(socket, &outgoing);
-        self.train.clear();
-    }
-}
-
 impl App for Forwarder {
     fn handle(&mut self, _: Instant, event: LocalEvent, _: &mut Machine, out: &mut World<'_>) {
         match event {
@@ -213,17 +156,9 @@ impl App for Forwarder {
                 let Some(flow) = self.flows.get_mut(&tunnel) else {
                     return;
                 };
-                let fits = payload.len() == flow.segment_size && !payload.is_empty();
-                if !flow.train.is_empty() && !fits {
-                    flow.send(self.socket, out);
-                }
-                if flow.train.is_empty() {
-                    flow.segment_size = payload.len();
+                let to = (self.socket, flow.peer);
+                if flow.outbox.push(to, &[], &payload, out) {
                     self.filled.push(tunnel);
-                }
-                flow.train.extend_from_slice(&payload);
-                if payload.is_empty() {
-                    flow.send(self.socket, out);
                 }
             }
             LocalEvent::Refused(tunnel, refused) => {
@@ -266,10 +201,8 @@ impl App for Forwarder {
             self.spare = Some(machine.open_local(now, self.hop, self.target.clone(), out));
         }
         for tunnel in self.filled.drain(..) {
-            if let Some(flow) = self.flows.get_mut(&tunnel)
-                && !flow.train.is_empty()
-            {
-                flow.send(self.socket, out);
+            if let Some(flow) = self.flows.get_mut(&tunnel) {
+                flow.outbox.flush((self.socket, flow.peer), out);
             }
         }
         false
@@ -282,57 +215,4 @@ impl App for Forwarder {
     fn is_finished(&self) -> bool {
         false
     }
-}
-
-/// One line that says who refused and why.
-pub fn explain(refused: &Refused) -> String {
-    let Some(response) = &refused.response else {
-        // With a choice of carriers each has failed in its own way.
-        let attempts: Vec<_> = refused
-            .attempts
-            .iter()
-            .map(|(carrier, refusal)| format!("{carrier}: {}", unreachable_relay(*refusal)))
-            .collect();
-        return match attempts.len() {
-            0 | 1 => format!("no tunnel: {}", unreachable_relay(refused.refusal)),
-            _ => format!("no tunnel: {}", attempts.join("; ")),
-        };
-    };
-    // A chain has a member for each relay, in any number of lines (RFC 9209 section 2).
-    let members: Vec<_> = response
-        .headers
-        .get_all(PROXY_STATUS)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
-    let text = format!("tunnel refused by the relay: {}", response.status);
-    if members.is_empty() {
-        text
-    } else {
-        format!("{text} ({})", members.join(", "))
-    }
-}
-
-/// What a refusal means that came without a response: the table of refusals speaks of targets, and ours is a relay.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the table's own texts fit everything else"
-)]
-fn unreachable_relay(refusal: Refusal) -> String {
-    let text = match refusal {
-        Refusal::ConnectTimeout | Refusal::NextHopTimeout => "the relay did not answer in time",
-        Refusal::ConnectionRefused => "the relay refused the connection",
-        Refusal::DestinationUnavailable => "the relay is down",
-        Refusal::DnsError { .. } => "the name of the relay does not resolve",
-        Refusal::Unroutable => "no route to the relay",
-        Refusal::NextHopTls {
-            fault: TlsFault::Certificate,
-        } => "the certificate of the relay is not acceptable",
-        // The tunnel that carries the second connection is the only one whose response stays inside.
-        Refusal::NextHopStatus { status } => {
-            return format!("the first relay refuses to reach the second: {status}");
-        }
-        other => return other.to_string(),
-    };
-    text.to_owned()
 }

@@ -72,6 +72,8 @@ pub(super) struct Pipe {
     source_closed: bool,
     /// The pipe is in [`Machine::resume`].
     queued: bool,
+    /// The local user was told that there is no room.
+    starved: bool,
 }
 
 impl Pipe {
@@ -84,6 +86,7 @@ impl Pipe {
             stage: Stage::Flowing,
             source_closed: false,
             queued: false,
+            starved: false,
         }
     }
 
@@ -259,6 +262,11 @@ impl Machine {
         }
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             tunnel.last_active = now;
+        }
+        if let Some((Leg::Local, _, pipe)) = self.pipe(id, direction)
+            && std::mem::take(&mut pipe.starved)
+        {
+            self.local.push_back(LocalEvent::Writable(id));
         }
     }
 
@@ -546,7 +554,11 @@ impl Machine {
                 Leg::Stream(stream) => self.carriers.finish(stream),
                 Leg::Tcp(socket) => out.shutdown(socket),
                 Leg::Nested(ConnectionId::Tcp(inner)) => self.carriers.tcp.handle_end(inner, true),
-                Leg::Local => self.announce_readable(id),
+                // It knows when it has read that far.
+                Leg::Local => {
+                    self.announce_readable(id);
+                    return Ok(());
+                }
                 Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => {}
             }
             if let Some((_, _, pipe)) = self.pipe(id, direction) {
@@ -654,8 +666,14 @@ impl Machine {
         };
         let Some(first) = pipe.waiting.front_mut() else {
             return match pipe.stage {
+                Stage::Flowing => LocalRead::Blocked,
                 Stage::Done => LocalRead::End,
-                Stage::Flowing | Stage::Ending => LocalRead::Blocked,
+                Stage::Ending => {
+                    pipe.stage = Stage::Done;
+                    self.both_ended(now, id);
+                    self.close_if_over(now, id, out);
+                    LocalRead::End
+                }
             };
         };
         let bytes = first.split_to(first.len().min(bytes_max));
@@ -670,7 +688,9 @@ impl Machine {
         let waiting_max = self.limits.tcp_buffer_bytes;
         match self.pipe(id, Direction::Up) {
             Some((Leg::Local, _, pipe)) if pipe.stage == Stage::Flowing => {
-                waiting_max.saturating_sub(pipe.waiting_bytes)
+                let room = waiting_max.saturating_sub(pipe.waiting_bytes);
+                pipe.starved = room == 0;
+                room
             }
             Some(_) | None => 0,
         }

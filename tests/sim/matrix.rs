@@ -6,6 +6,8 @@
 //!     × {direct, chained over h3, h2, h1, nested over h3, h2, h1}
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bauta::client::TcpForm;
 use bauta::wire::carrier::Carrier;
 use bytes::Bytes;
@@ -121,19 +123,31 @@ impl Scene {
 
 /// Runs a check for every case of every TCP form.
 fn every_tcp(behaviour: Behaviour, check: impl Fn(&mut Scene, TcpForm, &str)) {
-    for case in Case::all() {
-        for form in KINDS.into_iter().flatten() {
-            let what = format!("{form:?} on {case:?}");
-            let mut scene = case.scene(Some(form), behaviour);
-            check(&mut scene, form, &what);
-            scene.finish(&what);
-        }
-    }
+    let cases =
+        Case::all().flat_map(|case| KINDS.into_iter().flatten().map(move |form| (case, form)));
+    every(cases, |(case, form)| {
+        let what = format!("{form:?} on {case:?}");
+        let mut scene = case.scene(Some(form), behaviour);
+        check(&mut scene, form, &what);
+        scene.finish(&what);
+    });
+}
+
+/// Runs a check for all cases, and tells of all that fail.
+fn every<T: Copy + std::fmt::Debug>(cases: impl Iterator<Item = T>, check: impl Fn(T)) {
+    let failed: Vec<_> = cases
+        .filter(|case| catch_unwind(AssertUnwindSafe(|| check(*case))).is_err())
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} cases failed: {failed:#?}",
+        failed.len()
+    );
 }
 
 #[test]
 fn datagrams_go_both_ways() {
-    for case in Case::all() {
+    every(Case::all(), |case| {
         let what = format!("udp on {case:?}");
         let mut scene = case.scene(None, Behaviour::SINK);
         let (sim, client) = (&mut scene.sim, scene.client);
@@ -153,7 +167,7 @@ fn datagrams_go_both_ways() {
         assert_eq!(sim.tunnel(client, tunnel).payloads, sent, "{what}");
         sim.close(client, tunnel);
         scene.finish(&what);
-    }
+    });
 }
 
 // spec: ctcp-3.4-a, ctcp-3.4-b, ctcp-3.4-c, 9113-8.5-b, 9113-8.5-d
@@ -207,8 +221,12 @@ fn the_target_ends_first() {
         assert!(ended, "{what}: no end");
         let data = stream_bytes(BULK);
         sim.write(client, tunnel, Bytes::from(data.clone()), true);
-        let done = sim.run_until(secs(60), |sim| sim.tunnel(client, tunnel).closed.is_some());
-        let conversation = sim.conversation(scene.tcp, 0);
+        let target = scene.tcp;
+        let done = sim.run_until(secs(60), |sim| {
+            let closed = sim.tunnel(client, tunnel).closed.is_some();
+            closed && sim.conversation(target, 0).end.is_some()
+        });
+        let conversation = sim.conversation(target, 0);
         assert!(done, "{what}: {} bytes", conversation.received.len());
         assert_eq!(conversation.how(), Some(End::Fin), "{what}");
         assert!(conversation.received == data, "{what}");

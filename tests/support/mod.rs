@@ -13,6 +13,7 @@
 )]
 
 pub(crate) mod network;
+pub(crate) mod stream;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -320,6 +321,31 @@ impl Site {
         Forwarder { program, address }
     }
 
+    /// Starts a forwarder for TCP and waits until it listens. `extra` are further arguments.
+    #[track_caller]
+    pub(crate) fn tcp(&self, via: &[String], target: impl Display, extra: &[&str]) -> Forwarder {
+        let target = target.to_string();
+        self.client(&["tcp", "--target", &target], via, extra)
+    }
+
+    /// Starts a local proxy and waits until it listens. `extra` are further arguments.
+    #[track_caller]
+    pub(crate) fn proxy(&self, via: &[String], extra: &[&str]) -> Forwarder {
+        self.client(&["proxy"], via, extra)
+    }
+
+    #[track_caller]
+    fn client(&self, command: &[&str], via: &[String], extra: &[&str]) -> Forwarder {
+        let mut command = bauta(command);
+        command.args(["--listen", "127.0.0.1:0", "--ca"]);
+        command.arg(self.directory.path().join("ca.pem"));
+        command.args(via.iter().flat_map(|url| ["--via", url]));
+        command.args(extra);
+        let mut program = Program::start(command);
+        let address = program.address();
+        Forwarder { program, address }
+    }
+
     /// Runs a forwarder whose tunnel is refused; the reason.
     #[track_caller]
     pub(crate) fn udp_refused(&self, via: &[String], target: impl Display) -> String {
@@ -349,7 +375,7 @@ impl Relay {
     }
 }
 
-/// A running `bauta udp`.
+/// A running `bauta udp`, `tcp` or `proxy`.
 pub(crate) struct Forwarder {
     pub(crate) program: Program,
     pub(crate) address: SocketAddr,

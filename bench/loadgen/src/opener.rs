@@ -153,7 +153,7 @@ impl App for Opener {
                 }
             }
             LocalEvent::Refused(_, refused) => {
-                self.say(Err(bauta::program::udp::explain(&refused)));
+                self.say(Err(bauta::program::forward::explain(&refused)));
             }
             // Told of those that we close, too.
             LocalEvent::Closed(_) if self.order.is_some_and(|order| order.close) => {}

@@ -557,7 +557,7 @@ impl App for Engine {
                 }
             }
             LocalEvent::Refused(_, refused) => {
-                self.fail(bauta::program::udp::explain(&refused));
+                self.fail(bauta::program::forward::explain(&refused));
             }
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
             LocalEvent::Closed(_) => match self.phase {
