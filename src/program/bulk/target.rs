@@ -108,8 +108,11 @@ impl End<'_> {
                 .then(|| scope.spawn(|| self.send(socket, head.bytes, tally, &ended)));
             let received = self.receive(socket, tally);
             ended.store(true, Ordering::Relaxed);
-            let sent = source.map_or(Ok(Ok(())), |source| source.join());
-            received.and(sent.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())))
+            match source.map(|source| source.join()) {
+                Some(Ok(sent)) => received.and(sent),
+                Some(Err(_)) => Err(io::ErrorKind::Other.into()),
+                None => received,
+            }
         })
     }
 

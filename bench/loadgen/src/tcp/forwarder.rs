@@ -41,7 +41,8 @@ fn pair(client: &TcpStream, target: SocketAddr) -> io::Result<()> {
     thread::scope(|scope| {
         let up = scope.spawn(|| copy(client, &target));
         let down = copy(&target, client);
-        down.and(up.join().unwrap_or(Ok(())))
+        let broke = |_| Err(io::ErrorKind::Other.into());
+        up.join().unwrap_or_else(broke).and(down)
     })
 }
 

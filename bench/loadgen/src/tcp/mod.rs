@@ -16,7 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bauta::client::{Hop, TcpForm};
 use bauta::net::{clock, raise_file_limit};
@@ -235,7 +235,7 @@ async fn run(
         },
     );
     let mut finished = false;
-    let mut said = Instant::from(began);
+    let mut said = began;
     while !interrupted && !finished {
         if wanted.bytes.is_none() && began.elapsed() >= wanted.plans.duration {
             break;

@@ -144,11 +144,11 @@ impl Plain {
                     })
                 })
                 .collect();
-            let broke = |_| Err(io::Error::other("a thread broke"));
-            streams
-                .into_iter()
-                .map(|stream| stream.join().unwrap_or_else(broke))
-                .collect()
+            for stream in streams {
+                let broke = |_| Err(io::Error::other("a thread broke"));
+                stream.join().unwrap_or_else(broke)?;
+            }
+            Ok(())
         })
     }
 
