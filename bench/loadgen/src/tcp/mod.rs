@@ -8,6 +8,7 @@
 //! Every byte is compared with the one that was sent, at both ends; a run in which one is missing is no result.
 
 mod args;
+mod compare;
 mod forwarder;
 mod outcome;
 mod plain;

@@ -3,66 +3,66 @@
 use std::io::{self, Write};
 
 use bauta::client::TcpForm;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Measured, Wanted};
 use crate::machine::Machine;
 use crate::summary::ratio;
 
 /// The result: the one JSON object that `--json` prints.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct TcpOutcome {
-    version: &'static str,
+    pub(super) version: String,
     machine: Machine,
-    topology: String,
+    pub(super) topology: String,
     /// `tcp-up`, `tcp-down` or `tcp-both`.
-    workload: String,
+    pub(super) workload: String,
     /// HTTP version under the tunnels; `tls` or `tcp` where there are none.
-    carrier: &'static str,
+    pub(super) carrier: String,
     /// `capsules`, `raw` or `classic`; empty where there are no tunnels.
-    form: &'static str,
-    streams: u32,
-    connections: u32,
+    pub(super) form: String,
+    pub(super) streams: u32,
+    pub(super) connections: u32,
     io: String,
-    duration_s: f64,
+    pub(super) duration_s: f64,
     stolen: f64,
     interrupted: bool,
     up_bytes: u64,
     down_bytes: u64,
     /// Both directions together.
-    gbit_per_s: f64,
-    fairness: Fairness,
+    pub(super) gbit_per_s: f64,
+    pub(super) fairness: Fairness,
     /// The relays, client side first.
-    relays: Vec<Relay>,
-    generator: Generator,
+    pub(super) relays: Vec<Relay>,
+    pub(super) generator: Generator,
 }
 
 /// How evenly streams share, by the bytes of both directions.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Fairness {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Fairness {
     /// Jain's index: 1 is all the same, 1/n is one that has everything.
-    jain: f64,
+    pub(super) jain: f64,
     min_gbit_per_s: f64,
     max_gbit_per_s: f64,
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct Relay {
-    role: String,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Relay {
+    pub(super) role: String,
     /// CPU time of the process for 10^9 bytes end to end.
-    cpu_s_per_gigabyte: f64,
+    pub(super) cpu_s_per_gigabyte: f64,
     /// What a core that did nothing else would carry at that price.
     gbit_per_s_per_core: f64,
     /// CPU time of the process divided by the time measured: 1 is one core.
-    cpu_share: f64,
-    rss_bytes: u64,
+    pub(super) cpu_share: f64,
+    pub(super) rss_bytes: u64,
 }
 
 /// Client and target, which compare every byte.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Generator {
-    cpu_s_per_gigabyte: f64,
-    cpu_share: f64,
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Generator {
+    pub(super) cpu_s_per_gigabyte: f64,
+    pub(super) cpu_share: f64,
 }
 
 impl TcpOutcome {
@@ -87,20 +87,21 @@ impl TcpOutcome {
         let carrier = wanted.carrier();
         let generator = measured.generator.as_secs_f64();
         Self {
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: Machine::look(),
             topology: match &wanted.plans.running {
                 Some(_) => "running".to_owned(),
                 None => wanted.plans.topology.name().to_owned(),
             },
             workload: wanted.plans.workload.clone(),
-            carrier,
+            carrier: carrier.to_owned(),
             form: match (carrier, wanted.form) {
                 ("tls" | "tcp", _) => "",
                 (_, TcpForm::Capsules) => "capsules",
                 (_, TcpForm::Raw) => "raw",
                 (_, TcpForm::Classic) => "classic",
-            },
+            }
+            .to_owned(),
             streams: wanted.streams,
             connections: wanted.plans.connections,
             io: measured.scene.io.clone(),

@@ -126,3 +126,21 @@ fn a_table_for_people() {
         assert!(table.stdout.contains(text), "{text:?}: {table:#?}");
     }
 }
+
+#[test]
+fn results_are_compared_and_carriers_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |carrier: &str| {
+        let path = folder.path().join(carrier);
+        let result = moved(&["--carrier", carrier, "--bytes", "100000"]);
+        std::fs::write(&path, result.to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (a, b) = (file("h2"), file("h1"));
+    let table = run(["--compare", &a, &b]);
+    assert_eq!(table.code, Some(0), "{table:#?}");
+    for text in ["Not the same load (carrier)", "relay: CPU s/gigabyte"] {
+        assert!(table.stdout.contains(text), "{text:?}: {table:#?}");
+    }
+    assert!(!run(["--compare", &a, &a]).stdout.contains("Not the same"));
+}
