@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use bauta::client::TcpForm;
 use bauta::config::Io;
 use bauta::policy::auth::is_user_name;
+use bauta::wire::carrier::Carrier;
 use bauta::wire::target::Target;
 use clap::{Args, Parser, Subcommand, value_parser};
 
@@ -101,6 +102,14 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(crate) nested: bool,
 
+    /// HTTP version of every hop
+    #[arg(long, value_name = "h3|h2|h1", default_value = "h3")]
+    pub(crate) carrier: Carrier,
+
+    /// Bytes through a TCP tunnel, both ways at once, in place of UDP
+    #[arg(long, conflicts_with_all = ["size", "rate"])]
+    pub(crate) tcp: bool,
+
     /// Bytes of each UDP payload
     #[arg(long, value_name = "BYTES", default_value_t = 1200, value_parser = value_parser!(u16).range(SIZE_BYTES))]
     pub(crate) size: u16,
@@ -126,6 +135,8 @@ const DEMO_HELP: &str = "\
 Examples:
   bauta demo
   bauta demo --nested --rate 50000 --size 1000
+  bauta demo --carrier h2
+  bauta demo --carrier h2 --tcp
   bauta demo --hops 1 --duration 30 --io epoll --json";
 
 /// `bauta udp`.
@@ -324,7 +335,7 @@ mod tests {
                 examples += 1;
             }
         }
-        assert_eq!(examples, 19);
+        assert_eq!(examples, 21);
     }
 
     #[test]
@@ -337,8 +348,8 @@ mod tests {
             (10, 2, 1200, 1)
         );
         assert_eq!(
-            (demo.nested, demo.rate, demo.io, demo.json),
-            (false, None, Io::Auto, false)
+            (demo.nested, demo.carrier, demo.rate, demo.io, demo.json),
+            (false, Carrier::H3, None, Io::Auto, false)
         );
     }
 
@@ -351,6 +362,8 @@ mod tests {
             ("bauta demo --rate 0", "0 is not in 1..=10000000"),
             ("bauta demo --duration 0", "0 is not in 1..=86400"),
             ("bauta demo --workers 0", "0 is not in 1..=1024"),
+            ("bauta demo --carrier h4", "is no carrier: h3, h2 or h1"),
+            ("bauta demo --tcp --rate 5", "cannot be used with"),
             ("bauta demo --io ring", "must be auto, uring or epoll"),
             ("bauta demo --nested --hops 1", "--nested needs --hops 2"),
             ("bauta relay", "--config <FILE>"),

@@ -26,6 +26,7 @@ use bauta::transport::tls::{
 };
 use bauta::worker::build::RouteOptions;
 use bauta::worker::secrets::{self, SecretsError};
+use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, DemoArgs, PasswdArgs, ProxyArgs, RelayArgs, TcpArgs, UdpArgs, ViaArgs};
@@ -76,6 +77,7 @@ fn run_demo(arguments: &DemoArgs) -> ExitCode {
         duration: Duration::from_secs(arguments.duration.into()),
         hops: arguments.hops,
         nested: arguments.nested,
+        carrier: arguments.carrier,
         size: arguments.size,
         rate: arguments.rate,
         workers: NonZeroUsize::new(arguments.workers.into()).unwrap_or(NonZeroUsize::MIN),
@@ -83,21 +85,36 @@ fn run_demo(arguments: &DemoArgs) -> ExitCode {
     };
     log_to_stderr(LogLevel::Warn);
     // With --json nothing but the object goes to standard output.
-    let outcome = match demo::run(&demo, &mut io::stderr()) {
-        Ok(outcome) => outcome,
-        Err(error) => return fail(FAILURE, &error.to_string()),
-    };
-    if arguments.json {
-        match serde_json::to_string(&outcome) {
-            Ok(json) => print(&format!("{json}\n")),
+    let live = &mut io::stderr();
+    if arguments.tcp {
+        match demo::tcp::run(&demo, live) {
+            Ok(outcome) => show(arguments.json, &outcome, |out| outcome.print(out)),
             Err(error) => fail(FAILURE, &error.to_string()),
         }
     } else {
-        let mut text = Vec::new();
-        match outcome.print(&mut text) {
-            Ok(()) => print(&String::from_utf8_lossy(&text)),
+        match demo::run(&demo, live) {
+            Ok(outcome) => show(arguments.json, &outcome, |out| outcome.print(out)),
             Err(error) => fail(FAILURE, &error.to_string()),
         }
+    }
+}
+
+/// Prints a result as one JSON object, or for people.
+fn show(
+    json: bool,
+    outcome: &impl Serialize,
+    text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> ExitCode {
+    if json {
+        return match serde_json::to_string(outcome) {
+            Ok(json) => print(&format!("{json}\n")),
+            Err(error) => fail(FAILURE, &error.to_string()),
+        };
+    }
+    let mut out = Vec::new();
+    match text(&mut out) {
+        Ok(()) => print(&String::from_utf8_lossy(&out)),
+        Err(error) => fail(FAILURE, &error.to_string()),
     }
 }
 

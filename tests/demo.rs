@@ -91,6 +91,46 @@ fn the_second_hop_can_be_nested() {
 }
 
 #[test]
+fn every_carrier_carries_datagrams() {
+    for carrier in ["h3", "h2", "h1"] {
+        for way in [&["--hops", "1"][..], &[], &["--nested"]] {
+            let outcome = demo(&[&["--carrier", carrier, "--rate", "500"], way].concat());
+            assert_eq!(outcome["carrier"], carrier);
+            roles(&outcome);
+        }
+    }
+}
+
+/// More than a relay reads in one turn.
+#[test]
+fn tcp_carriers_run_at_full_speed() {
+    for carrier in ["h2", "h1"] {
+        assert_eq!(demo(&["--carrier", carrier])["carrier"], carrier);
+    }
+}
+
+#[test]
+fn tcp_tunnels_lose_nothing_on_any_carrier() {
+    for carrier in ["h3", "h2", "h1"] {
+        for way in [&["--hops", "1"][..], &[], &["--nested"]] {
+            let arguments = [&["demo", "--duration", "1", "--json", "--tcp"], way].concat();
+            let finished = run([&arguments[..], &["--carrier", carrier]].concat());
+            finished.assert_code(0);
+            let outcome: Value = serde_json::from_str(&finished.stdout.join("\n")).unwrap();
+            assert_eq!(outcome["carrier"], carrier);
+            for key in ["up_bytes", "down_bytes", "gbit_per_s"] {
+                assert!(number(&outcome, key) > 0.0, "{outcome:#}");
+            }
+            let relays = outcome["relays"].as_array().unwrap();
+            assert_eq!(relays.len(), if way.contains(&"1") { 1 } else { 2 });
+            for relay in relays {
+                assert!(number(relay, "cpu_s_per_gigabyte") > 0.0, "{outcome:#}");
+            }
+        }
+    }
+}
+
+#[test]
 fn relays_can_have_several_workers() {
     let outcome = demo(&["--workers", "2", "--size", "1300"]);
     assert_eq!(roles(&outcome), ["ingress", "egress"]);

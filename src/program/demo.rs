@@ -5,6 +5,8 @@
 //!      └───────────── h3 inside the tunnel ──►┘                           nested: the client does
 //! ```
 
+pub mod tcp;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -19,10 +21,12 @@ use serde::Serialize;
 use super::generator::{Generator, Load, Progress};
 use super::target::{Counters, Target};
 use super::threads::{StartError, Workers, io_choice};
+use crate::client::Hop;
 use crate::config::{self, Checked, Environment, Io};
 use crate::net::clock;
 use crate::net::raise_file_limit;
 use crate::transport::tls::{DevCa, Trust};
+use crate::wire::carrier::Carrier;
 use crate::wire::template::RelayTemplates;
 use crate::worker::build::{BuildError, Plan, RouteOptions, hops};
 use crate::worker::mailbox::Letter;
@@ -37,6 +41,8 @@ pub struct Demo {
     pub hops: u8,
     /// Whether the client opens the second hop itself, inside the first.
     pub nested: bool,
+    /// HTTP version on every hop.
+    pub carrier: Carrier,
     /// Bytes of each payload.
     pub size: u16,
     /// Datagrams per second; as many as the path carries if `None`.
@@ -63,7 +69,8 @@ pub struct RoundTrip {
 pub struct RelayResult {
     /// `ingress` or `egress`.
     pub role: &'static str,
-    /// CPU time of the relay's own threads, divided by the datagrams that it relayed, in nanoseconds.
+    /// CPU time of the relay's own threads, divided by the datagrams that it relayed (by those that reached the target,
+    /// where the relay only saw bytes), in nanoseconds.
     pub cpu_ns_per_datagram: f64,
     /// Datagrams relayed, both directions.
     pub datagrams: u64,
@@ -84,6 +91,8 @@ pub struct Outcome {
     pub hops: u8,
     /// Whether the second was nested in the first.
     pub nested: bool,
+    /// HTTP version on every hop: `h3`, `h2` or `h1`.
+    pub carrier: &'static str,
     /// What watched the sockets.
     pub io: String,
     /// How long data was sent, in seconds.
@@ -113,20 +122,12 @@ struct Relay {
     before: Vec<Report>,
 }
 
-/// Runs the demonstration. A line per second goes to `live`.
+/// Runs the demonstration of UDP. A line per second goes to `live`.
 ///
 /// # Errors
 /// What keeps it from running, in a line.
 pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     raise_file_limit()?;
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "certificates are dated by the wall clock"
-    )]
-    let today = std::time::SystemTime::now();
-    let ca = DevCa::new(&[], today).map_err(BuildError::from)?;
-    let trust = Trust::Pem(ca.ca_pem.clone());
-
     let target = Target::bind()?;
     let (address, counters) = (target.address, Arc::clone(&target.counters));
     let (ready, started) = bounded(1);
@@ -148,21 +149,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         return Err(StartError::Worker(reason));
     };
 
-    let mut relays = Vec::new();
-    let egress = start_relay(demo, "egress", &ca, None)?;
-    let egress_url = url(egress.address)?;
-    relays.push(egress);
-    if demo.hops == 2 {
-        let upstream = (!demo.nested).then(|| (vec![egress_url.clone()], trust.clone()));
-        relays.insert(0, start_relay(demo, "ingress", &ca, upstream)?);
-    }
-    let first = url(relays[0].address)?;
-    let via = if demo.nested && demo.hops == 2 {
-        vec![first, egress_url]
-    } else {
-        vec![first]
-    };
-
+    let Stage { mut relays, hops } = Stage::new(demo)?;
     let sent = Arc::new(AtomicU64::new(0));
     let load = Load {
         target: address.into(),
@@ -172,7 +159,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     };
     let (progress, news) = bounded(4);
     let mut plan = Plan::new(settings(demo, "client", NonZeroUsize::MIN, None)?, None)?;
-    plan.set_hops(hops(RouteOptions::new(via, trust))?);
+    plan.set_hops(hops);
     let count = Arc::clone(&sent);
     let mut client = Workers::start(&mut plan, "client", None, move |_, hop, _| {
         let hop = hop.expect("the client has a route");
@@ -199,14 +186,15 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         }
     };
     let measured = demo.duration.min(clock::now() - began);
-    let results = relays.iter().map(relay_result).collect();
+    let delivered = counters.delivered.load(Ordering::Relaxed);
+    let results = relays
+        .iter()
+        .map(|relay| relay_result(relay, delivered))
+        .collect();
 
     counters.stop.store(true, Ordering::Relaxed);
     target_waker.wake();
-    for relay in &mut relays {
-        relay.workers.tell(|| Letter::Stop);
-        while relay.workers.outcomes.blocking_recv().is_some() {}
-    }
+    stop(&mut relays);
     if let Ok(ended) = target_thread.join() {
         ended?;
     }
@@ -221,6 +209,7 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
         version: env!("CARGO_PKG_VERSION"),
         hops: demo.hops,
         nested: demo.nested && demo.hops == 2,
+        carrier: demo.carrier.as_str(),
         io: client.io.driver.to_owned(),
         duration_s: seconds,
         payload_bytes: demo.size,
@@ -242,6 +231,49 @@ pub fn run(demo: &Demo, live: &mut dyn Write) -> Result<Outcome, StartError> {
     })
 }
 
+/// What stands between client and target.
+struct Stage {
+    /// Client side first.
+    relays: Vec<Relay>,
+    /// The client's way through them.
+    hops: Vec<Hop>,
+}
+
+impl Stage {
+    /// Starts the relays, the last first, because the others point to it.
+    fn new(demo: &Demo) -> Result<Self, StartError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "certificates are dated by the wall clock"
+        )]
+        let today = std::time::SystemTime::now();
+        let ca = DevCa::new(&[], today).map_err(BuildError::from)?;
+        let trust = Trust::Pem(ca.ca_pem.clone());
+        let mut relays = vec![start_relay(demo, "egress", &ca, None)?];
+        let egress = url(relays[0].address)?;
+        if demo.hops == 2 {
+            let upstream = (!demo.nested).then(|| (vec![egress.clone()], trust.clone()));
+            relays.insert(0, start_relay(demo, "ingress", &ca, upstream)?);
+        }
+        let first = url(relays[0].address)?;
+        let via = if demo.nested && demo.hops == 2 {
+            vec![first, egress]
+        } else {
+            vec![first]
+        };
+        let hops = hops(route(demo, via, trust))?;
+        Ok(Self { relays, hops })
+    }
+}
+
+/// Ends relays and waits until they have ended.
+fn stop(relays: &mut [Relay]) {
+    for relay in relays {
+        relay.workers.tell(|| Letter::Stop);
+        while relay.workers.outcomes.blocking_recv().is_some() {}
+    }
+}
+
 fn start_relay(
     demo: &Demo,
     role: &'static str,
@@ -252,7 +284,7 @@ fn start_relay(
     let checked = settings(demo, role, demo.workers, Some(listen))?;
     let mut plan = Plan::new(checked, Some(&ca.identity))?;
     if let Some((via, trust)) = upstream {
-        plan.set_hops(hops(RouteOptions::new(via, trust))?);
+        plan.set_hops(hops(route(demo, via, trust))?);
     }
     let address = plan.addresses[0];
     let workers = Workers::start(&mut plan, role, None, |_, _, _| Ok::<_, io::Error>(NoApp))?;
@@ -282,6 +314,14 @@ fn settings(
         checked.listen.clear();
     }
     Ok(checked)
+}
+
+/// The way through these relays, on the carrier that is demonstrated.
+fn route(demo: &Demo, via: Vec<RelayTemplates>, trust: Trust) -> RouteOptions {
+    RouteOptions {
+        carriers: vec![demo.carrier],
+        ..RouteOptions::new(via, trust)
+    }
 }
 
 fn url(address: SocketAddr) -> Result<RelayTemplates, StartError> {
@@ -331,7 +371,8 @@ fn watch(
     Ok(())
 }
 
-fn relay_result(relay: &Relay) -> RelayResult {
+/// `delivered` stands in for the datagrams of a relay that saw none, because a nested hop over TCP hides them in bytes.
+fn relay_result(relay: &Relay, delivered: u64) -> RelayResult {
     let after = relay.workers.reports();
     let sum = |value: &dyn Fn(&Report) -> u64| -> u64 {
         let total = |reports: &[Report]| reports.iter().map(value).sum::<u64>();
@@ -343,7 +384,7 @@ fn relay_result(relay: &Relay) -> RelayResult {
     let cpu = sum(&|report| report.cpu.as_nanos() as u64);
     RelayResult {
         role: relay.role,
-        cpu_ns_per_datagram: ratio(cpu, datagrams),
+        cpu_ns_per_datagram: ratio(cpu, if datagrams == 0 { delivered } else { datagrams }),
         datagrams,
         segments_per_send: ratio(sum(&|r| r.net.sent_datagrams), sum(&|r| r.net.send_calls)),
         segments_per_receive: ratio(
@@ -363,18 +404,27 @@ fn relay_result(relay: &Relay) -> RelayResult {
     }
 }
 
+/// The way of the demo, for people.
+fn path(hops: u8, nested: bool) -> &'static str {
+    match (hops, nested) {
+        (1, _) => "client → relay → target",
+        (_, false) => "client → ingress → egress → target",
+        (_, true) => "client → ingress → egress → target, nested",
+    }
+}
+
 impl Outcome {
     /// For people.
     ///
     /// # Errors
     /// Those of `out`.
     pub fn print(&self, out: &mut dyn Write) -> io::Result<()> {
-        let path = match (self.hops, self.nested) {
-            (1, _) => "client → relay → target",
-            (_, false) => "client → ingress → egress → target",
-            (_, true) => "client → ingress → egress → target, nested",
-        };
-        writeln!(out, "\n{path}, {} bytes, {}", self.payload_bytes, self.io)?;
+        let path = path(self.hops, self.nested);
+        writeln!(
+            out,
+            "\n{path}, {}, {} bytes, {}",
+            self.carrier, self.payload_bytes, self.io
+        )?;
         writeln!(
             out,
             "  throughput  {:.0} datagrams/s, {:.2} Gbit/s, loss {:.3} %",

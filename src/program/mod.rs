@@ -4,6 +4,7 @@
 //!   control thread (tokio, one thread): signals · names ──► mailboxes ──► worker threads
 //! ```
 
+pub mod bulk;
 pub mod demo;
 pub mod forward;
 mod generator;

@@ -17,6 +17,7 @@ use bauta::config::{self, Checked, Environment};
 use bauta::net::raise_file_limit;
 use bauta::program::threads::Workers;
 use bauta::transport::tls::{DevCa, Trust};
+use bauta::wire::carrier::Carrier;
 use bauta::wire::template::RelayTemplates;
 use bauta::worker::build::{Plan, RouteOptions, hops};
 use bauta::worker::mailbox::Letter;
@@ -50,6 +51,9 @@ pub(crate) struct RelayChild {
     /// Authorities that the next hop's certificate may come from, PEM
     #[arg(long)]
     pub(crate) ca: Option<PathBuf>,
+    /// HTTP version to the next hop
+    #[arg(long, default_value = "h3")]
+    pub(crate) carrier: Carrier,
     /// First core to pin workers to
     #[arg(long)]
     pub(crate) core: Option<usize>,
@@ -80,6 +84,8 @@ pub(crate) fn settings(
         ("policy.allow", "[\"127.0.0.0/8\", \"::1/128\"]".to_owned()),
         ("limits.tunnels", "1000000".to_owned()),
         ("limits.connections", "100000".to_owned()),
+        ("tcp.connections", "100000".to_owned()),
+        ("tcp.connections_per_address", "100000".to_owned()),
         ("limits.target_sockets", "1000000".to_owned()),
         ("limits.tunnels_per_connection", "16384".to_owned()),
     ];
@@ -126,8 +132,11 @@ pub(crate) fn relay(arguments: &RelayChild) -> io::Result<()> {
     let mut plan = Plan::new(checked, Some(&ca.identity)).map_err(io::Error::other)?;
     if let (Some(via), Some(trust)) = (&arguments.via, &arguments.ca) {
         let via = RelayTemplates::from_relay_url(via).map_err(io::Error::other)?;
-        let route = hops(RouteOptions::new(vec![via], Trust::File(trust.clone())))
-            .map_err(io::Error::other)?;
+        let route = hops(RouteOptions {
+            carriers: vec![arguments.carrier],
+            ..RouteOptions::new(vec![via], Trust::File(trust.clone()))
+        })
+        .map_err(io::Error::other)?;
         plan.set_hops(route);
     }
     let address = plan.addresses[0];

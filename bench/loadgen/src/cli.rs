@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bauta::config::parse_header;
 use bauta::transport::tls::Trust;
+use bauta::wire::carrier::Carrier;
 use bauta::wire::template::RelayTemplates;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
@@ -14,6 +15,7 @@ use crate::child::RelayChild;
 use crate::engine::{Direction, Group, Pace, Payload, SIZE_MAX, SIZE_MIN};
 use crate::forwarder::ForwarderChild;
 use crate::run::{Plans, Running, Topology};
+use crate::tcp::TcpArgs;
 
 /// Most tunnels of a run: what one address has ports for.
 const TUNNELS_MAX: i64 = 50_000;
@@ -29,12 +31,16 @@ Examples:
   loadgen --topology hop --workload echo --rate 25000      open loop: lateness counts as latency
   loadgen --topology nested --payload imix --json
   loadgen --tunnels 1000 --connections 10 --html report.html
+  loadgen --topology hop --carrier h2                      over TLS and TCP instead of QUIC
   loadgen --topology direct                                raw UDP on the same machine, for reference
   loadgen --relay https://relay.example:4433 --target-ip 192.0.2.7 --workload echo --rate 1000
   loadgen sweep --topology hop --workload echo             highest rate with little loss
   loadgen curve --topology hop                             latency against load
   loadgen setup --connections 1000 --tunnels 5000          new connections and tunnels per second
+  loadgen setup --carrier h1 --connections 1000            the same over HTTP/1.1
   loadgen idle --connections 100 --tunnels 100             memory
+  loadgen tcp --carrier h2 --workload down --streams 8     bytes in bulk over TCP tunnels
+  loadgen tcp --topology forwarder --bytes 1000000000      the same without HTTP and TLS, for reference
   loadgen fairness                                         99 slow tunnels beside a flooding one
   loadgen soak --duration 10m --rate 50000                 does memory grow?
   loadgen sockets --datagrams-each 4                       a socket per tunnel against one for all
@@ -101,6 +107,9 @@ pub(crate) enum Command {
         /// Tunnels to open and close on one connection
         #[arg(long, default_value_t = 5_000, value_parser = value_parser!(u32).range(1..=1_000_000))]
         tunnels: u32,
+        /// HTTP version under the tunnels
+        #[arg(long, value_name = "h3|h2|h1", default_value = "h3")]
+        carrier: Carrier,
         /// How many are being opened at the same time
         #[arg(long, default_value_t = 32, value_parser = value_parser!(u32).range(1..=1_000))]
         concurrency: u32,
@@ -116,6 +125,9 @@ pub(crate) enum Command {
         /// Connections to the relay
         #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=10_000))]
         connections: u32,
+        /// HTTP version under the tunnels; on h1 each tunnel has a connection of its own
+        #[arg(long, value_name = "h3|h2|h1", default_value = "h3")]
+        carrier: Carrier,
         /// Tunnels on each connection
         #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=10_000))]
         tunnels: u32,
@@ -164,6 +176,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Bytes in bulk over TCP tunnels: goodput, CPU per gigabyte, fairness
+    Tcp(TcpArgs),
     /// CPU of one connected socket per tunnel against one socket for all, without any relay
     Sockets {
         /// Numbers of tunnels
@@ -201,6 +215,7 @@ impl Command {
             Self::Setup { .. }
             | Self::Idle { .. }
             | Self::Targets { .. }
+            | Self::Tcp(_)
             | Self::Sockets { .. }
             | Self::Relay(_)
             | Self::Forwarder(_) => None,
@@ -273,7 +288,7 @@ pub(crate) struct Load {
     pub(crate) warm_up: Duration,
 
     /// HTTP version under the tunnels
-    #[arg(long, value_enum, default_value = "h3")]
+    #[arg(long, value_name = "h3|h2|h1", default_value = "h3")]
     pub(crate) carrier: Carrier,
 
     /// Worker threads of each relay
@@ -360,13 +375,6 @@ pub(crate) enum WorkloadArg {
     Echo,
 }
 
-/// HTTP versions that carry tunnels.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Carrier {
-    /// HTTP/3
-    H3,
-}
-
 impl Load {
     /// The plans of one run, which takes `duration` if nothing was said.
     pub(crate) fn plans(&self, duration: Duration) -> Plans {
@@ -391,7 +399,6 @@ impl Load {
         if direction != Direction::Echo {
             groups.push(probe());
         }
-        let Carrier::H3 = self.carrier;
         let mut set = self.set.clone();
         set.extend(self.io.iter().map(|io| format!("io = {io:?}")));
         Plans {
@@ -400,6 +407,7 @@ impl Load {
             workload: direction.name().to_owned(),
             groups,
             connections: self.connections.min(self.tunnels.max(1)),
+            carrier: self.carrier,
             warm_up: self.warm_up,
             duration: self.duration.unwrap_or(duration),
             workers: self.workers,
@@ -407,6 +415,7 @@ impl Load {
             spin: self.spin,
             pin: !self.no_pin,
             target_ip: self.target_ip,
+            tcp_target: None,
             set,
             client_set: self.client_set.clone(),
             progress: true,
@@ -478,7 +487,7 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = seconds(text).filter(|seconds| (0.1..=86_400.0).contains(seconds));
     let wrong = || "must be a number with ms, s, m or h, from 100ms to 24h".to_owned();
     Ok(Duration::from_secs_f64(duration.ok_or_else(wrong)?))
@@ -508,7 +517,7 @@ fn seconds(text: &str) -> Option<f64> {
     Some(number * unit)
 }
 
-fn setting(text: &str) -> Result<String, String> {
+pub(crate) fn setting(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => {
             Ok(text.to_owned())
@@ -517,11 +526,11 @@ fn setting(text: &str) -> Result<String, String> {
     }
 }
 
-fn template(text: &str) -> Result<RelayTemplates, String> {
+pub(crate) fn template(text: &str) -> Result<RelayTemplates, String> {
     RelayTemplates::from_relay_url(text).map_err(|error| error.to_string())
 }
 
-fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {
+pub(crate) fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("must be NAME:VALUE")?;
     parse_header(name, value.trim_matches([' ', '\t'])).map_err(|error| error.to_string())
 }
@@ -553,7 +562,7 @@ mod tests {
             parse(command).unwrap();
             examples += 1;
         }
-        assert_eq!(examples, 15);
+        assert_eq!(examples, 19);
     }
 
     #[test]
@@ -579,7 +588,9 @@ mod tests {
                 "loadgen --relay https://a --workers 2",
                 "cannot be used with",
             ),
-            ("loadgen --carrier h2", "possible values: h3"),
+            ("loadgen tcp --bytes 5 --duration 1s", "cannot be used with"),
+            ("loadgen tcp --tls-proxy 127.0.0.1:1", "--target <ADDR>"),
+            ("loadgen --carrier h4", "is no carrier: h3, h2 or h1"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(message), "{line}: {error}");

@@ -7,10 +7,13 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use crate::outcome::{Outcome, Quantiles};
 use crate::report::grid::Grid;
 use crate::report::number::{NOTHING, bytes, integer, measure, percent};
 use crate::report::relay_names;
+use crate::tcp::TcpOutcome;
 
 /// The larger of two figures divided by the smaller, up to which they count as equal.
 const NOISE: f64 = 1.15;
@@ -24,7 +27,15 @@ const LOSS_NOISE: f64 = 0.001;
 ///
 /// A file that cannot be read or is no such object, named together with the reason; what writing to `out` fails with.
 pub(crate) fn run(a: &Path, b: &Path, out: &mut impl Write) -> io::Result<()> {
-    let (before, after) = (read(a)?, read(b)?);
+    let is_tcp = |text: &[u8]| {
+        let value = serde_json::from_slice::<serde_json::Value>(text);
+        value.is_ok_and(|value| value.get("up_bytes").is_some())
+    };
+    if is_tcp(&fs::read(a).unwrap_or_default()) && is_tcp(&fs::read(b).unwrap_or_default()) {
+        let (before, after): (TcpOutcome, TcpOutcome) = (read(a)?, read(b)?);
+        return before.compare(&after, out);
+    }
+    let (before, after): (Outcome, Outcome) = (read(a)?, read(b)?);
     let mut files = Grid::new("").text("file").text("loadgen");
     for (letter, path, outcome) in [("A", a, &before), ("B", b, &after)] {
         files.row([
@@ -38,7 +49,7 @@ pub(crate) fn run(a: &Path, b: &Path, out: &mut impl Write) -> io::Result<()> {
     compare(&before, &after, out)
 }
 
-fn read(path: &Path) -> io::Result<Outcome> {
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     let named = |kind, error: &dyn std::fmt::Display| {
         io::Error::new(kind, format!("{}: {error}", path.display()))
     };
@@ -51,8 +62,32 @@ fn read(path: &Path) -> io::Result<Outcome> {
 
 /// Writes what ran, and the figures with their ratios.
 fn compare(a: &Outcome, b: &Outcome, out: &mut impl Write) -> io::Result<()> {
-    let (settings, differing) = settings(a, b);
-    settings.write_text(out)?;
+    let differing = settings_grid(&settings(a, b), out)?;
+    figures_grid(figures(a, b), &differing, out)
+}
+
+/// Writes settings: name, whether a difference makes two results incomparable, values. Returns the names of those that
+/// do.
+pub(crate) fn settings_grid(
+    settings: &[Setting],
+    out: &mut impl Write,
+) -> io::Result<Vec<&'static str>> {
+    let mut grid = Grid::new("setting").text("A").text("B").text("");
+    let mut differing = Vec::new();
+    for (name, decides, (before, after)) in settings {
+        let differs = *decides && before != after;
+        if differs {
+            differing.push(*name);
+        }
+        let mark = if differs { "differs" } else { "" };
+        grid.row([
+            (*name).to_owned(),
+            before.clone(),
+            after.clone(),
+            mark.to_owned(),
+        ]);
+    }
+    grid.write_text(out)?;
     writeln!(out)?;
     if !differing.is_empty() {
         let what = differing.join(", ");
@@ -61,12 +96,21 @@ fn compare(a: &Outcome, b: &Outcome, out: &mut impl Write) -> io::Result<()> {
             "Not the same load ({what}): read the ratios as two measurements, not as a change.\n"
         )?;
     }
+    Ok(differing)
+}
+
+/// Writes figures with their ratios, which are not judged where settings differ.
+pub(crate) fn figures_grid(
+    figures: Vec<Figure>,
+    differing: &[&'static str],
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut grid = Grid::new("figure")
         .number("A")
         .number("B")
         .number("B/A")
         .text("");
-    for mut figure in figures(a, b) {
+    for mut figure in figures {
         if !differing.is_empty() {
             figure.aim = Aim::Open;
         }
@@ -81,13 +125,13 @@ fn compare(a: &Outcome, b: &Outcome, out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-/// What was run; the names of the settings that make the two incomparable.
-fn settings(a: &Outcome, b: &Outcome) -> (Grid, Vec<&'static str>) {
-    let mut grid = Grid::new("setting").text("A").text("B").text("");
-    let mut differing = Vec::new();
-    // Name, whether a difference makes the two incomparable, value.
-    type Setting = (&'static str, bool, fn(&Outcome) -> String);
-    let all: [Setting; 10] = [
+/// A line of the settings: name, whether a difference makes two results incomparable, values.
+pub(crate) type Setting = (&'static str, bool, (String, String));
+
+/// What was run.
+fn settings(a: &Outcome, b: &Outcome) -> Vec<Setting> {
+    type Of = (&'static str, bool, fn(&Outcome) -> String);
+    let all: [Of; 10] = [
         ("topology", true, |o| o.topology.clone()),
         ("workload", true, |o| o.workload.clone()),
         ("carrier", true, |o| o.carrier.clone()),
@@ -104,21 +148,14 @@ fn settings(a: &Outcome, b: &Outcome) -> (Grid, Vec<&'static str>) {
             if o.is_relay_limit { "yes" } else { "no" }.to_owned()
         }),
     ];
-    for (name, decides, value) in all {
-        let (before, after) = (value(a), value(b));
-        let differs = decides && before != after;
-        if differs {
-            differing.push(name);
-        }
-        let mark = if differs { "differs" } else { "" };
-        grid.row([name.to_owned(), before, after, mark.to_owned()]);
-    }
-    (grid, differing)
+    all.into_iter()
+        .map(|(name, decides, value)| (name, decides, (value(a), value(b))))
+        .collect()
 }
 
 /// Which way a figure should move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Aim {
+pub(crate) enum Aim {
     Up,
     Down,
     /// Neither is better by itself.
@@ -126,14 +163,14 @@ enum Aim {
 }
 
 /// One line of the comparison.
-struct Figure {
-    name: String,
-    aim: Aim,
-    a: Option<f64>,
-    b: Option<f64>,
-    show: fn(f64) -> String,
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) aim: Aim,
+    pub(crate) a: Option<f64>,
+    pub(crate) b: Option<f64>,
+    pub(crate) show: fn(f64) -> String,
     /// Values up to this one are all the same.
-    floor: f64,
+    pub(crate) floor: f64,
 }
 
 impl Figure {

@@ -20,6 +20,9 @@ pub(crate) struct ForwarderChild {
     /// Where to forward to
     #[arg(long)]
     pub(crate) target: SocketAddr,
+    /// Forward TCP
+    #[arg(long)]
+    pub(crate) tcp: bool,
     /// Core to pin it to
     #[arg(long)]
     pub(crate) core: Option<usize>,

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use bauta::net::raise_file_limit;
+use bauta::wire::carrier::Carrier;
 use serde::Serialize;
 
 use crate::opener::Opening;
@@ -19,6 +20,7 @@ const OPEN_WITHIN: Duration = Duration::from_secs(120);
 /// The result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Idle {
+    carrier: String,
     connections: u32,
     tunnels: u32,
     rss_bytes_start: u64,
@@ -32,8 +34,9 @@ impl Idle {
     pub(crate) fn show(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
-            "{} connections, {} idle tunnels, resident memory of the relay process\n\
+            "{}, {} connections, {} idle tunnels, resident memory of the relay process\n\
              \x20 per connection with one tunnel  {} bytes\n  per further tunnel              {} bytes",
+            self.carrier,
             self.connections,
             self.tunnels,
             self.bytes_per_connection_with_one_tunnel,
@@ -42,19 +45,32 @@ impl Idle {
     }
 }
 
+/// Descriptors of the relay for each tunnel: towards the target, and on h1 towards the client.
+fn files_per_tunnel(carrier: Carrier) -> u64 {
+    match carrier {
+        Carrier::H3 | Carrier::H2 => 1,
+        Carrier::H1 => 2,
+    }
+}
+
 /// Opens `connections` times `tunnels` tunnels to a relay and reads the memory of its process.
 ///
 /// # Errors
 /// What keeps it from running, or a tunnel from opening.
-pub(crate) fn measure(connections: u32, tunnels: u32, set: &[String]) -> io::Result<Idle> {
+pub(crate) fn measure(
+    carrier: Carrier,
+    connections: u32,
+    tunnels: u32,
+    set: &[String],
+) -> io::Result<Idle> {
     let files = raise_file_limit()?;
-    let wanted = u64::from(connections) * u64::from(tunnels) + 256;
+    let wanted = u64::from(connections) * u64::from(tunnels) * files_per_tunnel(carrier) + 256;
     if files < wanted {
         return Err(io::Error::other(format!(
             "the relay needs {wanted} file descriptors, and the limit is {files}: raise it with `ulimit -n {wanted}`"
         )));
     }
-    let (process, hops, core) = relay(set)?;
+    let (process, hops, core) = relay(carrier, set)?;
     let opening = Opening::start(&hops, connections, OPENING_MAX, core)?;
     let open = |count| -> io::Result<u64> {
         opening.open(count, false, OPEN_WITHIN)?;
@@ -66,6 +82,7 @@ pub(crate) fn measure(connections: u32, tunnels: u32, set: &[String]) -> io::Res
     let all = open(further)?;
     let per = |bytes: u64, count: u32| bytes / u64::from(count.max(1));
     Ok(Idle {
+        carrier: carrier.to_string(),
         connections,
         tunnels: connections * tunnels,
         rss_bytes_start: start,

@@ -3,6 +3,7 @@
 //! ```text
 //!   cli ─► run (processes, engines) ─► summary ─► outcome ─► report, compare, hgrm
 //!           ├─ engine   client and target of every flow, one thread
+//!           ├─ tcp      bytes in bulk instead of datagrams
 //!           ├─ child, forwarder   what runs in processes of their own
 //!           └─ sweep, setup, idle, targets   workloads that are more than one run
 //!              sockets   what the kernel charges, without any relay
@@ -29,6 +30,7 @@ mod sockets;
 mod summary;
 mod sweep;
 mod targets;
+mod tcp;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -77,25 +79,30 @@ fn start(cli: Cli) -> io::Result<ExitCode> {
     match cli.command {
         // Children have no part in what follows.
         Some(Command::Relay(arguments)) => child::relay(&arguments)?,
+        Some(Command::Forwarder(arguments)) if arguments.tcp => {
+            tcp::forward(arguments.target, arguments.core)?;
+        }
         Some(Command::Forwarder(arguments)) => forwarder::run(&arguments)?,
         // These have no half of a result: Ctrl-C ends them as it ends any process.
         Some(Command::Setup {
             connections,
             tunnels,
+            carrier,
             concurrency,
             set,
             json,
         }) => {
-            let setup = setup::measure(connections, tunnels, concurrency, &set)?;
+            let setup = setup::measure(carrier, (connections, tunnels), concurrency, &set)?;
             show(json, &setup, |out| setup.show(out))?;
         }
         Some(Command::Idle {
             connections,
+            carrier,
             tunnels,
             set,
             json,
         }) => {
-            let idle = idle::measure(connections, tunnels, &set)?;
+            let idle = idle::measure(carrier, connections, tunnels, &set)?;
             show(json, &idle, |out| idle.show(out))?;
         }
         Some(Command::Sockets {
@@ -193,6 +200,10 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
             };
             let targets = targets::measure(&wanted, interrupt).await?;
             show(json, &targets, |out| targets.show(out))?;
+        }
+        Some(Command::Tcp(arguments)) => {
+            let outcome = tcp::measure(arguments.wanted(), interrupt).await?;
+            show(arguments.json, &outcome, |out| outcome.show(out))?;
         }
         Some(
             Command::Relay(_)

@@ -34,6 +34,7 @@ impl Process {
         }
         if let (Some(via), Some(ca)) = (&arguments.via, &arguments.ca) {
             command.arg("--via").arg(via).arg("--ca").arg(ca);
+            command.args(["--carrier", arguments.carrier.as_str()]);
         }
         for line in &arguments.set {
             command.arg("--set").arg(line);
@@ -41,13 +42,20 @@ impl Process {
         Self::start(command, &arguments.role)
     }
 
-    /// Starts a forwarder to `target`.
+    /// Starts a forwarder of UDP, or of TCP, to `target`.
     ///
     /// # Errors
     /// As [`Process::relay`].
-    pub(crate) fn forwarder(target: SocketAddr, core: Option<usize>) -> io::Result<Self> {
+    pub(crate) fn forwarder(
+        target: SocketAddr,
+        tcp: bool,
+        core: Option<usize>,
+    ) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["forwarder", "--target", &target.to_string()]);
+        if tcp {
+            command.arg("--tcp");
+        }
         if let Some(core) = core {
             command.args(["--core", &core.to_string()]);
         }
@@ -132,6 +140,21 @@ pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
     Ok(times.into_iter().sum())
+}
+
+/// CPU time of this process, threads that have ended included, in steps of ten milliseconds.
+///
+/// # Errors
+/// The system does not say.
+pub(crate) fn own_cpu_time() -> io::Result<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // The name in parentheses may contain anything. Behind it: utime is the twelfth field, stime the next.
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' '));
+    let ticks = fields.map(|fields| fields.skip(11).take(2).map(str::parse::<u64>));
+    let ticks = ticks.and_then(|ticks| ticks.sum::<Result<u64, _>>().ok());
+    Ok(Duration::from_millis(
+        ticks.ok_or(io::ErrorKind::InvalidData)? * 10,
+    ))
 }
 
 /// Resident memory of a process.

@@ -18,6 +18,7 @@ use bauta::client::Hop;
 use bauta::net::{clock, raise_file_limit};
 use bauta::program::threads::{Workers, resolver};
 use bauta::transport::tls::Trust;
+use bauta::wire::carrier::Carrier;
 use bauta::wire::template::RelayTemplates;
 use bauta::worker::build::{Plan, RouteOptions, hops};
 use crossbeam::channel::{Sender, unbounded};
@@ -91,6 +92,8 @@ pub(crate) struct Plans {
     /// The first is what the result is about; the others run beside it.
     pub(crate) groups: Vec<Group>,
     pub(crate) connections: u32,
+    /// HTTP version on every hop.
+    pub(crate) carrier: Carrier,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
     /// Worker threads of each relay.
@@ -102,6 +105,8 @@ pub(crate) struct Plans {
     pub(crate) pin: bool,
     /// Where targets listen.
     pub(crate) target_ip: IpAddr,
+    /// Where a TCP target listens, when it is TCP that is measured.
+    pub(crate) tcp_target: Option<SocketAddr>,
     /// Lines of configuration of the relays, and of the client.
     pub(crate) set: Vec<String>,
     pub(crate) client_set: Vec<String>,
@@ -110,8 +115,23 @@ pub(crate) struct Plans {
 }
 
 impl Plans {
+    /// Which core runs what.
+    pub(crate) fn places(&self) -> Places {
+        let roles = self.topology.roles().len();
+        if !self.pin {
+            return Places::new(1, roles, 1, 1);
+        }
+        let relays = if self.running.is_some() { 0 } else { roles };
+        Places::new(
+            cores().len(),
+            relays,
+            self.workers.get(),
+            self.engines.get(),
+        )
+    }
+
     /// Says which relays an error is about, where they are not ours.
-    fn named(&self, error: io::Error) -> io::Error {
+    pub(crate) fn named(&self, error: io::Error) -> io::Error {
         match &self.running {
             Some(running) if error.kind() == io::ErrorKind::Other => {
                 let authorities = running.urls.iter().map(|relay| relay.udp.authority());
@@ -245,22 +265,7 @@ impl Scene {
         for _ in 0..plans.engines.get() {
             targets.push(engine::bind(SocketAddr::new(plans.target_ip, 0))?);
         }
-        let roles = plans.topology.roles();
-        let places = if plans.pin {
-            let relays = if plans.running.is_some() {
-                0
-            } else {
-                roles.len()
-            };
-            Places::new(
-                cores().len(),
-                relays,
-                plans.workers.get(),
-                plans.engines.get(),
-            )
-        } else {
-            Places::new(1, roles.len(), 1, 1)
-        };
+        let places = plans.places();
         let mut scene = Self {
             parties: Vec::new(),
             io: String::new(),
@@ -280,6 +285,7 @@ impl Scene {
     fn meet(&mut self, plans: &Plans, running: &Running) -> io::Result<()> {
         let hops = hops(RouteOptions {
             headers: running.headers.clone(),
+            carriers: vec![plans.carrier],
             ..RouteOptions::new(running.urls.clone(), running.trust.clone())
         })
         .map_err(io::Error::other)?;
@@ -313,7 +319,9 @@ impl Scene {
         for (index, role) in roles.iter().enumerate().rev() {
             let core = self.places.relays.get(index).copied().flatten();
             let process = if plans.topology == Topology::Forwarder {
-                Process::forwarder(self.targets[0].local_addr()?, core)?
+                let udp = self.targets[0].local_addr()?;
+                let target = plans.tcp_target.unwrap_or(udp);
+                Process::forwarder(target, plans.tcp_target.is_some(), core)?
             } else {
                 let next = (plans.topology == Topology::Chain)
                     .then(|| reachable.first())
@@ -322,6 +330,7 @@ impl Scene {
                     role: (*role).to_owned(),
                     via: next.map(|(relay, _)| relay.udp.to_string()),
                     ca: next.map(|(_, ca)| self.authority(ca)).transpose()?,
+                    carrier: plans.carrier,
                     core,
                     workers: plans.workers,
                     set: plans.set.clone(),
@@ -373,8 +382,11 @@ impl Scene {
         templates: Vec<RelayTemplates>,
         ca: String,
     ) -> io::Result<Way> {
-        let hops: Vec<Hop> =
-            hops(RouteOptions::new(templates, Trust::Pem(ca))).map_err(io::Error::other)?;
+        let hops: Vec<Hop> = hops(RouteOptions {
+            carriers: vec![plans.carrier],
+            ..RouteOptions::new(templates, Trust::Pem(ca))
+        })
+        .map_err(io::Error::other)?;
         Ok(Way::Tunnels {
             hops,
             connections: plans.connections,
@@ -392,6 +404,29 @@ impl Scene {
         std::fs::write(&path, pem)?;
         self.authorities.push(path.clone());
         Ok(path)
+    }
+
+    /// Looks at every relay as the measured time begins.
+    ///
+    /// # Errors
+    /// One has ended.
+    pub(crate) fn snapshot_before(&mut self) -> io::Result<()> {
+        for party in &mut self.parties {
+            party.before = party.snapshot()?;
+        }
+        Ok(())
+    }
+
+    /// Looks at every relay as the measured time ends.
+    ///
+    /// # Errors
+    /// One has ended.
+    pub(crate) fn snapshot_after(&mut self) -> io::Result<()> {
+        for party in &mut self.parties {
+            party.after = party.snapshot()?;
+            party.rss_bytes = party.rss_bytes()?;
+        }
+        Ok(())
     }
 
     /// Starts the engines of the run.
@@ -487,9 +522,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
         return Err(interrupted_early());
     }
 
-    for party in &mut scene.parties {
-        party.before = party.snapshot()?;
-    }
+    scene.snapshot_before()?;
     let kernel_before = process::kernel_drops();
     let ticks = process::Ticks::now();
     order(Order::Measure);
@@ -506,10 +539,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
     order(Order::End);
     let duration = began.elapsed();
     let stolen = process::Ticks::now().stolen_since(ticks);
-    for party in &mut scene.parties {
-        party.after = party.snapshot()?;
-        party.rss_bytes = party.rss_bytes()?;
-    }
+    scene.snapshot_after()?;
     line.end();
 
     let mut records: Vec<Record> = Vec::new();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bauta::client::Hop;
 use bauta::net::{clock, raise_file_limit};
 use bauta::transport::tls::Trust;
+use bauta::wire::carrier::Carrier;
 use bauta::wire::template::RelayTemplates;
 use bauta::worker::build::{RouteOptions, hops};
 use serde::Serialize;
@@ -32,26 +33,33 @@ pub(crate) struct Rate {
 /// The result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Setup {
+    carrier: &'static str,
     pub(crate) connections_with_one_tunnel: Rate,
-    pub(crate) tunnels_on_an_open_connection: Rate,
+    /// `None` on h1, where a connection carries one tunnel.
+    pub(crate) tunnels_on_an_open_connection: Option<Rate>,
 }
 
 impl Setup {
     pub(crate) fn show(&self, out: &mut impl Write) -> io::Result<()> {
-        for (what, rate) in [
+        let kinds = [
             (
                 "new connection with a tunnel  ",
-                self.connections_with_one_tunnel,
+                Some(self.connections_with_one_tunnel),
             ),
             (
                 "tunnel on an open connection  ",
                 self.tunnels_on_an_open_connection,
             ),
-        ] {
+        ];
+        for (what, rate) in kinds {
+            let Some(rate) = rate else {
+                continue;
+            };
             writeln!(
                 out,
-                "{what}  {:>8.1} us of the relay's CPU each   {:>7.0} per second ({} in all, relay at {:.0} % of \
+                "{}  {what}  {:>8.1} us of the relay's CPU each   {:>7.0} per second ({} in all, relay at {:.0} % of \
                  a core)",
+                self.carrier,
                 rate.cpu_us_each,
                 rate.per_second,
                 rate.count,
@@ -66,12 +74,16 @@ impl Setup {
 ///
 /// # Errors
 /// What keeps it from starting.
-pub(crate) fn relay(set: &[String]) -> io::Result<(Process, Vec<Hop>, Option<usize>)> {
+pub(crate) fn relay(
+    carrier: Carrier,
+    set: &[String],
+) -> io::Result<(Process, Vec<Hop>, Option<usize>)> {
     let places = Places::new(cores().len(), 1, 1, 1);
     let process = Process::relay(&RelayChild {
         role: "relay".to_owned(),
         via: None,
         ca: None,
+        carrier,
         core: places.relays[0],
         workers: 1.try_into().expect("not zero"),
         set: set.to_vec(),
@@ -79,7 +91,11 @@ pub(crate) fn relay(set: &[String]) -> io::Result<(Process, Vec<Hop>, Option<usi
     let url = format!("https://{}", process.hello.address);
     let template = RelayTemplates::from_relay_url(&url).map_err(io::Error::other)?;
     let trust = Trust::Pem(process.hello.ca.clone());
-    let hops = hops(RouteOptions::new(vec![template], trust)).map_err(io::Error::other)?;
+    let hops = hops(RouteOptions {
+        carriers: vec![carrier],
+        ..RouteOptions::new(vec![template], trust)
+    })
+    .map_err(io::Error::other)?;
     Ok((process, hops, places.engines))
 }
 
@@ -88,8 +104,8 @@ pub(crate) fn relay(set: &[String]) -> io::Result<(Process, Vec<Hop>, Option<usi
 /// # Errors
 /// What keeps it from running, or a tunnel from opening.
 pub(crate) fn measure(
-    connections: u32,
-    tunnels: u32,
+    carrier: Carrier,
+    (connections, tunnels): (u32, u32),
     concurrency: u32,
     set: &[String],
 ) -> io::Result<Setup> {
@@ -106,16 +122,22 @@ pub(crate) fn measure(
             relay_cpu_share: cpu / took,
         })
     };
-    let (process, hops, core) = relay(set)?;
+    let (process, hops, core) = relay(carrier, set)?;
     let opening = Opening::start(&hops, connections, concurrency, core)?;
     let connections_with_one_tunnel = timed(&process, &opening, connections, false)?;
     drop((opening, process));
 
-    let (process, hops, core) = relay(set)?;
-    let opening = Opening::start(&hops, 1, concurrency, core)?;
-    opening.open(1, false, WITHIN)?;
-    let tunnels_on_an_open_connection = timed(&process, &opening, tunnels, true)?;
+    let tunnels_on_an_open_connection = match carrier {
+        Carrier::H3 | Carrier::H2 => {
+            let (process, hops, core) = relay(carrier, set)?;
+            let opening = Opening::start(&hops, 1, concurrency, core)?;
+            opening.open(1, false, WITHIN)?;
+            Some(timed(&process, &opening, tunnels, true)?)
+        }
+        Carrier::H1 => None,
+    };
     Ok(Setup {
+        carrier: carrier.as_str(),
         connections_with_one_tunnel,
         tunnels_on_an_open_connection,
     })

@@ -47,7 +47,11 @@ pub(crate) fn outcome(plans: &Plans, measured: &Measured) -> Outcome {
             None => plans.topology.name().to_owned(),
         },
         workload: plans.workload.clone(),
-        carrier: if is_plain(plans) { "udp" } else { "h3" }.to_owned(),
+        carrier: match is_plain(plans) {
+            true => "udp",
+            false => plans.carrier.as_str(),
+        }
+        .to_owned(),
         payload_bytes: plans.groups[0].payload.mean_bytes(),
         tunnels: plans.groups[0].flows,
         connections: plans.connections,

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use bauta::wire::carrier::Carrier;
 use serde::Serialize;
 
 use crate::cli::probe;
@@ -276,6 +277,7 @@ fn plans(wanted: &Wanted, topology: Topology, direction: Direction, pace: Pace) 
         workload: direction.name().to_owned(),
         groups,
         connections: 1,
+        carrier: Carrier::H3,
         warm_up: Duration::from_millis(500),
         duration: wanted.duration,
         workers: one,
@@ -283,6 +285,7 @@ fn plans(wanted: &Wanted, topology: Topology, direction: Direction, pace: Pace) 
         spin: None,
         pin: true,
         target_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        tcp_target: None,
         set: wanted.set.clone(),
         client_set: Vec::new(),
         progress: false,
@@ -345,16 +348,17 @@ async fn figures(id: &str, wanted: &Wanted, interrupt: &mut Interrupt) -> io::Re
             vec![plan]
         }
         "T9" => {
-            let setup = setup::measure(1_000, 1, 32, &wanted.set)?;
+            let setup = setup::measure(Carrier::H3, (1_000, 1), 32, &wanted.set)?;
             return Ok(vec![setup.connections_with_one_tunnel.cpu_us_each]);
         }
         "T10" => {
-            let setup = setup::measure(1, 5_000, 32, &wanted.set)?;
-            return Ok(vec![setup.tunnels_on_an_open_connection.cpu_us_each]);
+            let setup = setup::measure(Carrier::H3, (1, 5_000), 32, &wanted.set)?;
+            let open = setup.tunnels_on_an_open_connection;
+            return Ok(open.iter().map(|rate| rate.cpu_us_each).collect());
         }
         "T11" => {
-            let one = idle::measure(1_000, 1, &wanted.set)?;
-            let many = idle::measure(100, 100, &wanted.set)?;
+            let one = idle::measure(Carrier::H3, 1_000, 1, &wanted.set)?;
+            let many = idle::measure(Carrier::H3, 100, 100, &wanted.set)?;
             return Ok(vec![
                 one.bytes_per_connection_with_one_tunnel as f64 / 1_000.0,
                 many.bytes_per_further_tunnel as f64 / 1_000.0,

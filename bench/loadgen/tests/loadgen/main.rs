@@ -11,5 +11,6 @@ mod output;
 mod running;
 mod signals;
 mod support;
+mod tcp;
 mod topologies;
 mod workloads;

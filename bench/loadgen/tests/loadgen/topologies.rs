@@ -2,6 +2,25 @@
 
 use crate::support::{measured, number, roles};
 
+/// Runs every workload over a carrier, which the result names.
+#[track_caller]
+fn carries_over(carrier: &str, topology: &str) {
+    for workload in ["up", "down", "echo"] {
+        let run = [
+            "--topology",
+            topology,
+            "--carrier",
+            carrier,
+            "--workload",
+            workload,
+            "--rate",
+            "500",
+        ];
+        let result = measured(&run);
+        assert_eq!(result["carrier"], carrier);
+    }
+}
+
 /// Runs all three workloads; `relays` stand between client and target.
 #[track_caller]
 fn carries_everything(topology: &str, carrier: &str, relays: &[&str]) {
@@ -69,4 +88,18 @@ fn chain() {
 #[test]
 fn nested() {
     carries_everything("nested", "h3", &["ingress", "egress"]);
+}
+
+#[test]
+fn over_http_2() {
+    for topology in ["hop", "chain", "nested"] {
+        carries_over("h2", topology);
+    }
+}
+
+#[test]
+fn over_http_1() {
+    for topology in ["hop", "chain", "nested"] {
+        carries_over("h1", topology);
+    }
 }

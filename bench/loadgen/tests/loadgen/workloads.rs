@@ -155,6 +155,19 @@ fn beginnings() {
 }
 
 #[test]
+fn beginnings_over_tcp() {
+    for carrier in ["h2", "h1"] {
+        let arguments = ["setup", "--connections", "5", "--tunnels", "20", "--json"];
+        let result = run(arguments.iter().chain(&["--carrier", carrier])).json();
+        assert_eq!(result["carrier"], carrier);
+        assert_eq!(result["connections_with_one_tunnel"]["count"], 5);
+        // On HTTP/1.1 a connection carries one tunnel.
+        let further = &result["tunnels_on_an_open_connection"];
+        assert_eq!(further.is_null(), carrier == "h1", "{result}");
+    }
+}
+
+#[test]
 fn idle_memory() {
     let arguments = ["idle", "--connections", "3", "--tunnels", "4", "--json"];
     let result = run(arguments).json();
