@@ -70,9 +70,6 @@ const READ_BYTES_PER_TURN: usize = 256 * 1024;
 /// Most bytes of a tunnel that wait to be decrypted.
 const INBOUND_BYTES_MAX: usize = 64 * 1024;
 
-/// Less room than this on a stream counts as none: who waits for room wants some for more than the head of a capsule.
-const SEND_ROOM_MIN: usize = 4 * 1024;
-
 /// Names one connection of a [`TcpHub`]; a stale name finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
