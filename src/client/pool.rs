@@ -297,7 +297,28 @@ impl Pool {
 
     /// The next event.
     pub fn poll(&mut self) -> Option<PoolEvent> {
-        self.events.pop_front()
+        while let Some(event) = self.events.pop_front() {
+            // A dial may be over before its wish was heard; nobody would own what comes of it.
+            let is_stale = match &event {
+                PoolEvent::Connect { dial, .. } | PoolEvent::Nest { dial, .. } => {
+                    !self.is_dialling(*dial)
+                }
+                PoolEvent::Opened { .. } | PoolEvent::Failed { .. } | PoolEvent::Resolve { .. } => {
+                    false
+                }
+            };
+            if !is_stale {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// How many tunnels wait for a stream, and how many streams are in use.
+    pub fn in_use(&self) -> (usize, usize) {
+        let waiting = self.entries.iter().map(|entry| entry.waiting.len()).sum();
+        let ready = self.entries.iter().flat_map(|entry| &entry.ready);
+        (waiting, ready.map(|pooled| pooled.streams as usize).sum())
     }
 
     /// Whether [`Pool::poll`] has something.

@@ -27,7 +27,7 @@ use crate::wire::template::{Match, PathTemplate};
 use crate::wire::via;
 
 /// The upgrade token of CONNECT-UDP (RFC 9298 §3.4).
-const CONNECT_UDP: &str = "connect-udp";
+pub const CONNECT_UDP: &str = "connect-udp";
 
 /// How long clients may remember that HTTP/3 is served, in seconds: a day.
 const ALT_SVC_MAX_AGE: u32 = 86_400;

@@ -20,7 +20,6 @@ use crate::http::h3::{GoAway, RecvData, RequestError, SendData};
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::Network;
 use crate::wire::carrier::Carrier;
-use crate::wire::datagram::UDP_PAYLOAD_MAX;
 
 /// Names a connection of a worker; a stale name finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +63,18 @@ impl Carriers {
         match connection {
             ConnectionId::Quic(_) => Some(Carrier::H3),
             ConnectionId::Tcp(id) => self.tcp.carrier(id),
+        }
+    }
+
+    /// Asks a peer for a sign of life; whether one will come of it if the path is alive. TCP looks after its path
+    /// by itself.
+    pub fn ping(&mut self, connection: ConnectionId) -> bool {
+        match connection {
+            ConnectionId::Quic(id) => {
+                self.quic.ping(id);
+                true
+            }
+            ConnectionId::Tcp(_) => false,
         }
     }
 
@@ -143,7 +154,8 @@ impl Carriers {
     pub fn payload_size_max(&mut self, stream: RequestStream) -> Option<usize> {
         match stream {
             RequestStream::Quic(id, stream) => self.quic.payload_size_max(id, stream),
-            RequestStream::Tcp(..) => Some(UDP_PAYLOAD_MAX),
+            // A stream carries any; what fits is the next path's to find out.
+            RequestStream::Tcp(..) => None,
         }
     }
 

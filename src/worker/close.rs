@@ -272,13 +272,16 @@ impl Machine {
         code: Option<Code>,
         out: &mut impl Outside,
     ) {
-        let Some(tunnel) = self.tunnels.get(id) else {
-            return;
-        };
         // Both have said everything: what happens to the streams now is nobody's loss.
         if self.is_done(id) {
             return self.complete(now, id, out);
         }
+        if self.leave_leg(id, stream) {
+            return;
+        }
+        let Some(tunnel) = self.tunnels.get(id) else {
+            return;
+        };
         let orderly = code == Some(Code::H3_NO_ERROR);
         if tunnel.downstream == Leg::Stream(stream) {
             // An orderly end asks us to stop sending, and the FIN may be right behind.

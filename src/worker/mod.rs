@@ -21,6 +21,7 @@ pub mod mailbox;
 mod open;
 mod race;
 mod relay;
+mod residue;
 pub mod run;
 pub mod secrets;
 mod splice;
@@ -31,4 +32,5 @@ pub use self::machine::{
     LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve, Setup, Tag, TcpTag,
 };
 pub use self::race::HeadStarts;
+pub use self::residue::Residue;
 pub use self::splice::LocalRead;

@@ -18,7 +18,7 @@ use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::{TcpClose, TcpId};
 use crate::policy::auth::Verdict;
 use crate::policy::resolve::Resolution;
-use crate::server::{Access, Plan, Protocol, Route};
+use crate::server::{Access, CONNECT_UDP, Plan, Protocol, Route};
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::eyeballs::Eyeballs;
 use crate::tunnel::{Early, Framing, TunnelId};
@@ -65,9 +65,13 @@ impl Machine {
                     self.server.handle_check_dropped(key);
                     return Err(Refusal::Overloaded);
                 }
+                // Datagrams are kept; the bytes of a TCP tunnel stay in their stream.
+                let flow = match head.protocol.as_deref() {
+                    Some(CONNECT_UDP) => Flow::Udp(UdpFlow::default()),
+                    Some(_) | None => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
+                };
                 let head = Box::new(head.clone());
                 let state = State::Verifying { key, head };
-                let flow = Flow::Udp(UdpFlow::default());
                 let id = self.insert(now, Leg::Stream(stream), state, flow);
                 self.carriers.bind(stream, id.to_bits());
                 Ok(())

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A head start lasts longer while the path shows life: a relay whose packets arrive is busy with the request, and
-//! asking again elsewhere would make it connect twice. A final answer decides the race, whatever it says: another
+//! asking again elsewhere would make it connect twice. A QUIC path is asked for a sign of life each time, since some
+//! networks stop it after its first packets. A final answer decides the race, whatever it says: another
 //! carrier leads to the same relay. Only answers about the carrier itself do not.
 
 use std::collections::VecDeque;
@@ -27,6 +28,9 @@ use crate::server::{Protocol, check_accepted};
 use crate::transport::carriers::RequestStream;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
+
+/// How long a path that was alive has at least to show that it still is.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(100);
 
 /// How much earlier one carrier starts than the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +70,9 @@ pub(super) struct Race {
 struct Attempt {
     carrier: Carrier,
     ticket: Ticket,
-    /// Where the request went, and when.
+    /// What is asked, with the fields that the relay wanted.
+    request: Request,
+    /// Where the request went, and since when the path has to show that it is alive.
     asked: Option<(RequestStream, Instant)>,
     retried: bool,
 }
@@ -78,7 +84,7 @@ impl Race {
     }
 
     /// Whether a request went out.
-    pub(super) fn has_asked(&self) -> bool {
+    fn has_asked(&self) -> bool {
         self.attempts.iter().any(|attempt| attempt.asked.is_some())
     }
 
@@ -91,9 +97,24 @@ impl Race {
         self.attempts.iter().position(asked)
     }
 
-    /// Why attempts failed, in that order.
+    /// Why attempts failed, in that order, those that time ran out for last.
     pub(super) fn failures(self) -> Vec<(Carrier, Refusal)> {
         self.failures
+    }
+
+    /// Time is up: what is told, and what is noted of each attempt that is still under way.
+    pub(super) fn time_out(&mut self) -> Refusal {
+        let silent = |attempt: &Attempt| match attempt.asked {
+            Some(_) => Refusal::NextHopTimeout,
+            None => Refusal::ConnectTimeout,
+        };
+        let running = self.attempts.iter();
+        self.failures
+            .extend(running.map(|attempt| (attempt.carrier, silent(attempt))));
+        match self.has_asked() {
+            true => Refusal::NextHopTimeout,
+            false => Refusal::ConnectTimeout,
+        }
     }
 }
 
@@ -150,11 +171,14 @@ impl Machine {
             _ => now + head_starts.second,
         });
         let request = race.request.clone();
-        let ticket = self.pool.open(now, hop, id, request, &mut self.carriers);
+        let ticket = self
+            .pool
+            .open(now, hop, id, request.clone(), &mut self.carriers);
         if let Some(race) = self.race_mut(id) {
             race.attempts.push(Attempt {
                 carrier,
                 ticket,
+                request,
                 asked: None,
                 retried: false,
             });
@@ -180,7 +204,7 @@ impl Machine {
         id: TunnelId,
         out: &mut impl Outside,
     ) {
-        let delay = self.limits.head_starts.first;
+        let delay = self.limits.head_starts.first.max(LOOK_AGAIN_MIN);
         let Some(Tunnel {
             state: State::Racing(race),
             ..
@@ -188,13 +212,27 @@ impl Machine {
         else {
             return;
         };
-        let alive = race.attempts.iter().any(|attempt| {
-            attempt.asked.is_some_and(|(stream, since)| {
-                self.carriers.heard_since(stream.connection(), since)
-            })
-        });
-        if alive && let Some(race) = self.race_mut(id) {
-            race.next = Some(now + delay);
+        let heard = |(stream, since): &(RequestStream, Instant)| {
+            self.carriers.heard_since(stream.connection(), *since)
+        };
+        let asked = race.attempts.iter().filter_map(|attempt| attempt.asked);
+        let alive: Vec<_> = asked.filter(heard).map(|(stream, _)| stream).collect();
+        if !alive.is_empty() {
+            // A path that was alive may have died since, and a relay that is busy says nothing by itself.
+            let probed: Vec<_> = alive
+                .into_iter()
+                .filter(|stream| self.carriers.ping(stream.connection()))
+                .collect();
+            if let Some(race) = self.race_mut(id) {
+                race.next = Some(now + delay);
+                for attempt in &mut race.attempts {
+                    if let Some((stream, since)) = &mut attempt.asked
+                        && probed.contains(stream)
+                    {
+                        *since = now;
+                    }
+                }
+            }
             return self.arm_race(id);
         }
         self.start_attempt(now, id);
@@ -264,8 +302,8 @@ impl Machine {
         let Some(index) = race.attempt_on(stream) else {
             return;
         };
-        let request = race.request.clone();
         let attempt = &mut race.attempts[index];
+        let request = attempt.request.clone();
         // Not processed at all: another connection may do it (RFC 9114 §4.1.1, RFC 9113 §8.7).
         if code == Some(Code::H3_REQUEST_REJECTED) && !attempt.retried {
             attempt.retried = true;
@@ -365,7 +403,20 @@ impl Machine {
             Err(refusal) if is_about_carrier(&head) => {
                 self.attempt_failed(now, id, index, refusal, Some(head), out);
             }
-            Err(refusal) => self.refuse(now, id, refusal, Some(head), out),
+            Err(refusal) => {
+                if let Some(race) = self.race_mut(id) {
+                    let decided = race.attempts[index].carrier;
+                    race.failures.push((decided, refusal));
+                }
+                self.refuse(now, id, refusal, Some(head), out);
+            }
+        }
+    }
+
+    /// Opening took too long.
+    pub(super) fn race_timed_out(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        if let Some(refusal) = self.race_mut(id).map(Race::time_out) {
+            self.refuse(now, id, refusal, None, out);
         }
     }
 
@@ -382,7 +433,7 @@ impl Machine {
             return false;
         };
         let attempt = &race.attempts[index];
-        let (hop, mut request) = (attempt.ticket.hop, race.request.clone());
+        let (hop, mut request) = (attempt.ticket.hop, attempt.request.clone());
         if !self.pool.hop(hop).can_answer(&mut request, response) {
             return false;
         }
@@ -397,9 +448,12 @@ impl Machine {
             .pool
             .open(now, hop, id, request.clone(), &mut self.carriers);
         if let Some(race) = self.race_mut(id) {
-            race.request = request;
-            race.attempts[index].ticket = ticket;
-            race.attempts[index].asked = None;
+            // Carriers that have not started ask so from the beginning.
+            race.request = request.clone();
+            let attempt = &mut race.attempts[index];
+            attempt.request = request;
+            attempt.ticket = ticket;
+            attempt.asked = None;
         }
         true
     }

@@ -608,6 +608,27 @@ impl Machine {
         }
     }
 
+    /// Forgets a stream that has said everything and was told everything, although bytes that it brought still wait for
+    /// the other leg; whether it was such a stream.
+    pub(super) fn leave_leg(&mut self, id: TunnelId, stream: RequestStream) -> bool {
+        let Some(tunnel) = self.tunnels.get_mut(id).filter(|tunnel| tunnel.is_open()) else {
+            return false;
+        };
+        let Flow::Tcp(splice) = &tunnel.flow else {
+            return false;
+        };
+        let (leg, source, sink) = match tunnel.downstream == Leg::Stream(stream) {
+            true => (&mut tunnel.downstream, &splice.up, &splice.down),
+            false => (&mut tunnel.upstream, &splice.down, &splice.up),
+        };
+        let over = source.source_closed && sink.stage == Stage::Done;
+        if over {
+            *leg = Leg::None;
+            self.carriers.unbind(stream);
+        }
+        over
+    }
+
     /// Whether both directions of a TCP tunnel have ended.
     pub(super) fn is_done(&self, id: TunnelId) -> bool {
         self.tunnels

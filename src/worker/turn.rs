@@ -165,6 +165,10 @@ impl Machine {
             if let Some(id) = self.carriers.tcp.next_touched() {
                 self.carriers.tcp.advance(now, id, out);
                 self.handle_events(now, out);
+                // It has taken what its tunnel brought, and may take more.
+                if let Some(tunnel) = self.carrier_tunnel(ConnectionId::Tcp(id)) {
+                    self.pump(now, tunnel, Direction::Down, out);
+                }
             }
             // The same goes for a stream.
             while let Some(stream) = self.readable.pop_front() {
@@ -535,13 +539,7 @@ impl Machine {
                     self.refuse(now, id, Refusal::ConnectTimeout, None, out);
                 }
                 State::Connecting(_) => self.try_addresses(now, id, out),
-                State::Racing(race) if overdue => {
-                    let refusal = match race.has_asked() {
-                        true => Refusal::NextHopTimeout,
-                        false => Refusal::ConnectTimeout,
-                    };
-                    self.refuse(now, id, refusal, None, out);
-                }
+                State::Racing(_) if overdue => self.race_timed_out(now, id, out),
                 State::Racing(_) => self.handle_head_start_over(now, id, out),
             }
         }

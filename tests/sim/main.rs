@@ -11,6 +11,7 @@
 //! Connection IDs and TLS draw their own randomness, which changes bytes, and the length of a signature by one or two.
 //! Everything else repeats with the seed: which packets there are, when, and what becomes of them.
 
+mod auth;
 mod early;
 mod fair;
 mod faults;
@@ -25,7 +26,9 @@ mod net;
 mod node;
 mod pause;
 mod pool;
+mod race;
 mod raw;
 mod relay;
 mod sim;
 mod tcp;
+mod tcp_limits;

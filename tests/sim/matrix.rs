@@ -136,7 +136,10 @@ fn every_tcp(behaviour: Behaviour, check: impl Fn(&mut Scene, TcpForm, &str)) {
 /// Runs a check for all cases, and tells of all that fail.
 fn every<T: Copy + std::fmt::Debug>(cases: impl Iterator<Item = T>, check: impl Fn(T)) {
     let failed: Vec<_> = cases
-        .filter(|case| catch_unwind(AssertUnwindSafe(|| check(*case))).is_err())
+        .filter(|case| {
+            eprintln!("CASE {case:?}");
+            catch_unwind(AssertUnwindSafe(|| check(*case))).is_err()
+        })
         .collect();
     assert!(
         failed.is_empty(),

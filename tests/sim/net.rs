@@ -97,6 +97,10 @@ enum Event {
         asker: Resolve,
         resolution: Resolution,
     },
+    Verdict {
+        node: NodeId,
+        verdict: Verdict,
+    },
     Wake(NodeId),
 }
 
@@ -154,6 +158,11 @@ pub(crate) struct Net {
     pub(crate) link: Link,
     /// How long a name server takes.
     pub(crate) dns_delay: Duration,
+    /// Our own address as everybody sees it who asks, instead of the true one: somewhere else.
+    pub(crate) elsewhere: Option<IpAddr>,
+    /// How long the check of a password takes, and how many were asked for.
+    pub(crate) verify_delay: Duration,
+    pub(crate) verified: usize,
     /// A digest of everything sent: in which order, when, from where to where.
     pub(crate) digest: u64,
     /// TCP.
@@ -186,6 +195,9 @@ impl Net {
             stats: NetStats::default(),
             link: Link::default(),
             dns_delay: Duration::from_millis(10),
+            elsewhere: None,
+            verify_delay: Duration::ZERO,
+            verified: 0,
             digest: 0,
             tcp: Tcp::default(),
             udp_cuts: HashMap::new(),
@@ -296,6 +308,12 @@ impl Net {
         };
     }
 
+    /// UDP sockets of a node beyond those that it had from the start, which are connected to nobody.
+    pub(crate) fn udp_targets(&self, node: NodeId) -> usize {
+        let own = |socket: &&Socket| socket.node == node && socket.connected.is_some();
+        self.sockets.values().filter(own).count()
+    }
+
     /// What the name servers know.
     pub(crate) fn set_name(&mut self, name: &str, resolution: Resolution) {
         self.names.insert(name.to_owned(), resolution);
@@ -374,6 +392,11 @@ impl Net {
                 } => {
                     let letters = &mut self.ports[node.0].letters;
                     letters.push_back(Letter::Resolved { asker, resolution });
+                    woken(node);
+                }
+                Event::Verdict { node, verdict } => {
+                    let letters = &mut self.ports[node.0].letters;
+                    letters.push_back(Letter::Verdict(verdict));
                     woken(node);
                 }
                 Event::Wake(node) => woken(node),
@@ -587,8 +610,9 @@ impl Net {
     /// Checks a password, in no time.
     pub(crate) fn verify(&mut self, node: NodeId, job: Job) {
         let verdict = job.run();
-        let letters = &mut self.ports[node.0].letters;
-        letters.push_back(Letter::Verdict(verdict));
+        self.verified += 1;
+        let due = self.now + self.verify_delay;
+        self.schedule(due, Event::Verdict { node, verdict });
     }
 
     /// The next letter of a node.

@@ -20,6 +20,7 @@ use bauta::http::request::ResponseHead;
 use bauta::net::steer::Steer;
 use bauta::net::{Network, Outgoing, Received, SocketId};
 use bauta::policy::Policy;
+use bauta::policy::auth::Auth;
 use bauta::server::{Server, Services};
 use bauta::transport::carriers::Carriers;
 use bauta::transport::quic::Hub;
@@ -33,7 +34,7 @@ use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
 use bauta::wire::template::Template;
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
-use bauta::worker::{LocalEvent, LocalRead, Machine, Setup, Tag, TcpTag};
+use bauta::worker::{LocalEvent, LocalRead, Machine, MachineLimits, Setup, Tag, TcpTag};
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
 use rustls::pki_types::UnixTime;
@@ -86,6 +87,14 @@ pub(crate) struct Settings {
     pub(crate) policy: Policy,
     /// Who signed the certificate that a relay shows.
     pub(crate) identity: &'static DevCa,
+    /// What a relay listens on.
+    pub(crate) serves: Vec<Carrier>,
+    /// The authorities that templated requests may name, any if empty.
+    pub(crate) origins: Vec<Box<str>>,
+    /// Whom a relay lets in.
+    pub(crate) auth: Option<Auth>,
+    /// Bounds of the machine that the configuration has no word for.
+    pub(crate) limit: fn(&mut MachineLimits),
 }
 
 impl Settings {
@@ -104,7 +113,17 @@ impl Settings {
             pool,
             policy,
             identity: &CA,
+            serves: Carrier::ALL.to_vec(),
+            origins: Vec::new(),
+            auth: None,
+            limit: |_| {},
         }
+    }
+
+    /// The carriers of TCP that a relay listens on.
+    fn serves_tcp(&self) -> Vec<Carrier> {
+        let serves = self.serves.iter().copied();
+        serves.filter(|carrier| *carrier != Carrier::H3).collect()
     }
 
     fn options(&self) -> Options {
@@ -119,7 +138,7 @@ impl Settings {
     }
 
     fn tcp_server_config(&self) -> Arc<rustls::ServerConfig> {
-        let tls = tcp_server_config(&self.identity.identity, &[Carrier::H2, Carrier::H1], false)
+        let tls = tcp_server_config(&self.identity.identity, &self.serves_tcp(), false)
             .expect("a working provider");
         let mut config = rustls::ServerConfig::clone(&tls);
         config.time_provider = Arc::new(Calendar);
@@ -185,6 +204,8 @@ pub(crate) fn hop_on(name: &str, carriers: &[Carrier]) -> Hop {
 pub(crate) struct Local {
     pub(crate) opened: Option<Instant>,
     pub(crate) refused: Option<(Refusal, Option<Box<ResponseHead>>)>,
+    /// The carriers that were tried in vain, and why, in that order.
+    pub(crate) attempts: Vec<(Carrier, Refusal)>,
     pub(crate) closed: Option<Instant>,
     pub(crate) payloads: Vec<Bytes>,
     /// Bytes of a TCP tunnel, and whether they ended in order.
@@ -262,9 +283,12 @@ impl MachineNode {
             listeners.push(Some(
                 hub.add_endpoint(endpoint(net, Some(settings.server_config()))),
             ));
-            net.bind(node, Some(RELAY_PORT), Tag::Listener(0).to_bits())
+            // One that does not serve HTTP/3 has its socket where nobody looks.
+            let port = settings.serves.contains(&Carrier::H3).then_some(RELAY_PORT);
+            net.bind(node, port, Tag::Listener(0).to_bits())
         });
-        if role.listens {
+        let listens_tcp = role.listens && !settings.serves_tcp().is_empty();
+        if listens_tcp {
             net.listen_tcp(node, RELAY_PORT, TcpTag::Listener(0).to_bits());
         }
         let dialler_endpoint = hub.add_endpoint(endpoint(net, None));
@@ -287,25 +311,30 @@ impl MachineNode {
             Some(_) => Handler::Chain(policy),
             None => Handler::Direct(policy),
         };
-        let server = Server::new(
+        let mut server = Server::new(
             &settings.checked.name,
             Services::default(),
-            Vec::new(),
+            settings.origins.clone(),
             handler,
         );
+        if let Some(auth) = settings.auth.clone() {
+            server = server.with_auth(auth);
+        }
+        let mut limits = machine_limits(&settings.checked);
+        (settings.limit)(&mut limits);
         let machine = Machine::new(Setup {
             carriers: Carriers {
                 quic: hub,
                 tcp: TcpHub::new(tcp_hub_limits(&settings.checked)),
             },
-            tcp_listeners: vec![role.listens.then(|| settings.tcp_server_config())],
+            tcp_listeners: vec![listens_tcp.then(|| settings.tcp_server_config())],
             listeners,
             dialler: (dialler_endpoint, dialler),
             pool,
             route: hop,
             server,
             steer: role.steer,
-            limits: machine_limits(&settings.checked),
+            limits,
         });
         Self {
             machine,
@@ -406,6 +435,8 @@ impl MachineNode {
                 assert_eq!(again, None, "a tunnel opens once");
             }
             LocalEvent::Refused(id, refused) => {
+                let local = self.tunnels.entry(id).or_default();
+                local.attempts = refused.attempts;
                 let again = self
                     .tunnels
                     .entry(id)

@@ -12,6 +12,7 @@ use bauta::net::steer::Steer;
 use bauta::transport::quic::options::shared_endpoint_config;
 use bauta::transport::quic::{HubStats, SendOutcome};
 use bauta::tunnel::TunnelId;
+use bauta::worker::TcpTag;
 use bauta::worker::stats::Stats;
 use bytes::Bytes;
 
@@ -238,6 +239,16 @@ impl Sim {
 
     pub(crate) fn hub(&self, id: NodeId) -> HubStats {
         self.node(id).machine.hub().stats
+    }
+
+    pub(crate) fn tcp_connections(&self, id: NodeId) -> usize {
+        self.node(id).machine.tcp_hub().connection_count()
+    }
+
+    /// Connections to targets that a relay has, or tries to have.
+    pub(crate) fn target_connections(&self, id: NodeId) -> usize {
+        let is_target = |bits| matches!(TcpTag::from_bits(bits), TcpTag::Target(_));
+        self.net.tcp_sockets(id, is_target)
     }
 
     pub(crate) fn connections(&self, id: NodeId) -> usize {

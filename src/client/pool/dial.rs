@@ -152,6 +152,12 @@ impl Pool {
         Link::Socket(self.dialler.1)
     }
 
+    /// Whether a dial is still under way.
+    pub(super) fn is_dialling(&self, id: DialId) -> bool {
+        let dials = &self.entries[id.hop.0 as usize].dials;
+        dials.iter().any(|dial| dial.number == id.number)
+    }
+
     fn dial_mut(&mut self, id: DialId) -> Option<&mut Dial> {
         let dials = &mut self.entries[id.hop.0 as usize].dials;
         dials.iter_mut().find(|dial| dial.number == id.number)
@@ -295,10 +301,10 @@ impl Pool {
         let entry = &self.entries[hop.0 as usize];
         let transport = match link {
             Link::Socket(_) => self.options.client_transport(entry.small_path),
-            Link::Tunnel(stream) => {
-                let room = carriers.payload_size_max(stream);
-                self.options.nested_transport(room.unwrap_or_default())
-            }
+            Link::Tunnel(stream) => match carriers.payload_size_max(stream) {
+                Some(room) => self.options.nested_transport(room),
+                None => self.options.client_transport(entry.small_path),
+            },
         };
         let mut config = ClientConfig::new(Arc::clone(&entry.hop.tls.quic));
         config.transport_config(transport);
@@ -386,11 +392,14 @@ impl Pool {
     fn fail(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
         let limits = self.limits;
         let entry = &mut self.entries[hop.0 as usize];
-        let pause = limits
-            .backoff_min
-            .saturating_mul(1 << entry.failures.min(16));
-        entry.failures += 1;
-        entry.not_before = Some(now + pause.min(limits.backoff_max));
+        // Dials that failed side by side are one failure.
+        if entry.not_before.is_none_or(|instant| instant <= now) {
+            let pause = limits
+                .backoff_min
+                .saturating_mul(1 << entry.failures.min(16));
+            entry.failures += 1;
+            entry.not_before = Some(now + pause.min(limits.backoff_max));
+        }
         if !entry.dials.is_empty() {
             return;
         }

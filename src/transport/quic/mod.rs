@@ -227,6 +227,14 @@ impl Hub {
         }
     }
 
+    /// Asks the peer for a sign of life, which [`Hub::last_heard`] shows.
+    pub fn ping(&mut self, id: ConnectionId) {
+        if let Some(connection) = open(&mut self.connections, id) {
+            connection.quic.ping();
+            self.mark_dirty(id.index);
+        }
+    }
+
     /// Closes a connection at once; [`Event::Closed`] tells of it, unless it was over before.
     pub fn close(&mut self, now: Instant, id: ConnectionId, code: Code) {
         self.end(now, id, code, CloseReason::Local);

@@ -48,6 +48,14 @@ impl Hub {
         }
     }
 
+    /// How many streams have an owner, of all connections.
+    pub fn bound_count(&self) -> usize {
+        let connections = self.connections.iter();
+        connections
+            .map(|(_, connection)| connection.bound.len())
+            .sum()
+    }
+
     /// The owner of a request stream.
     pub fn owner(&self, id: ConnectionId, stream: StreamId) -> Option<u64> {
         self.get(id)?.bound.get(&stream.index()).copied()

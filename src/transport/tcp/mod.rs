@@ -62,13 +62,13 @@ use crate::http::h3::{GoAway, Role};
 use crate::net::{Network, TcpClose, TcpId};
 use crate::wire::carrier::Carrier;
 
+/// Room for less than this counts as none: a frame of the owner, its head at least, must fit into what is said to be
+/// free, or the owner would wait for room that nobody announces.
+const SEND_ROOM_MIN: usize = 4 * 1024;
 /// Most bytes that one connection reads in one turn, so that a loud one does not hold up the others.
 const READ_BYTES_PER_TURN: usize = 256 * 1024;
 /// Most bytes of a tunnel that wait to be decrypted.
 const INBOUND_BYTES_MAX: usize = 64 * 1024;
-
-/// Less room than this on a stream counts as none: who waits for room wants some for more than the head of a capsule.
-const SEND_ROOM_MIN: usize = 4 * 1024;
 
 /// Names one connection of a [`TcpHub`]; a stale name finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

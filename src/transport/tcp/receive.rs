@@ -92,8 +92,8 @@ impl TcpHub {
         self.timers.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Whether a connection waits for [`TcpHub::advance`], or an event to be polled. One that has used up its budget
-    /// waits for [`TcpHub::flush`] first.
+    /// Whether a connection waits for [`TcpHub::advance`], or an event to be polled. Those that have used up their
+    /// budget count from [`TcpHub::flush`] on: until then nothing can be done for them.
     pub fn has_touched(&self) -> bool {
         !self.touched.is_empty() || !self.events.is_empty()
     }

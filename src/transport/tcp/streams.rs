@@ -28,6 +28,14 @@ impl TcpHub {
         }
     }
 
+    /// How many streams have an owner, of all connections.
+    pub fn bound_count(&self) -> usize {
+        let connections = self.connections.iter();
+        connections
+            .map(|(_, connection)| connection.bound.len())
+            .sum()
+    }
+
     /// The owner of a request stream.
     pub fn owner(&self, id: ConnectionId, stream: StreamId) -> Option<u64> {
         self.get(id)?.bound.get(&stream.0).copied()

@@ -104,6 +104,18 @@ impl Net {
         id
     }
 
+    /// TCP connections of a node whose tag says so.
+    pub(crate) fn tcp_sockets(&self, node: NodeId, is_meant: impl Fn(u64) -> bool) -> usize {
+        let counts = |socket: &&Socket| match &socket.state {
+            State::Stream(stream) => {
+                let is_known = matches!(stream.phase, Phase::Connecting | Phase::Open);
+                is_known && socket.node == node && is_meant(socket.tag)
+            }
+            State::Listener(_) => false,
+        };
+        self.tcp.sockets.values().filter(counts).count()
+    }
+
     pub(super) fn connect_tcp(
         &mut self,
         node: NodeId,

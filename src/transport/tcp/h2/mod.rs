@@ -581,7 +581,11 @@ impl H2 {
     /// Announces the end: a server sends GOAWAY twice (RFC 9113 section 6.8), a client only sends no more requests.
     pub(super) fn goaway(&mut self) {
         match &mut self.peer {
-            Peer::Client(connection) => connection.graceful_shutdown(),
+            Peer::Client(connection) => {
+                connection.graceful_shutdown();
+                // h2 wakes nobody for that.
+                self.waker.wake_by_ref();
+            }
             Peer::Server { going_away, .. } => *going_away = true,
             Peer::Accepting(_) | Peer::Connecting(_) | Peer::Gone => {}
         }
