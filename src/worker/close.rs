@@ -96,7 +96,7 @@ impl Machine {
         let orderly = tunnel.is_open() && matches!(tunnel.flow, Flow::Udp(_)) || self.is_done(id);
         let ending = match abort.ending() {
             Ending::Finish if !orderly => Ending::Reset(Code::H3_REQUEST_CANCELLED.0),
-            other => other,
+            other @ (Ending::Finish | Ending::Reset(_)) => other,
         };
         self.say_goodbye(now, id, out);
         let upstream = match ending {

@@ -35,7 +35,7 @@ const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// Pieces that one write takes.
 const WRITE_PIECES_MAX: usize = 64;
 /// How long a peer may take to end its stream after both directions have ended.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// A direction of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -496,6 +496,12 @@ impl Machine {
                         }
                     }
                 }
+                // Whoever is over wants to hear no more.
+                Leg::Nested(ConnectionId::Tcp(inner)) if !self.carriers.tcp.is_open(inner) => {
+                    if let Some((_, _, pipe)) = self.pipe(id, direction) {
+                        pipe.advance(before);
+                    }
+                }
                 Leg::Nested(ConnectionId::Tcp(inner)) => {
                     let room = self.carriers.tcp.receive_room(inner);
                     let Some((_, _, pipe)) = self.pipe(id, direction).filter(|_| room > 0) else {
@@ -627,6 +633,17 @@ impl Machine {
             self.carriers.unbind(stream);
         }
         over
+    }
+
+    /// Whether the connection that lives in a tunnel is over.
+    pub(super) fn is_deserted(&self, id: TunnelId) -> bool {
+        self.tunnels
+            .get(id)
+            .is_some_and(|tunnel| match tunnel.downstream {
+                Leg::Nested(ConnectionId::Tcp(inner)) => !self.carriers.tcp.is_open(inner),
+                Leg::Nested(ConnectionId::Quic(_)) | Leg::None | Leg::Stream(_) => false,
+                Leg::Socket(_) | Leg::Tcp(_) | Leg::Local => false,
+            })
     }
 
     /// Whether both directions of a TCP tunnel have ended.

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use super::drain::Drain;
 use super::leg::{Flow, State, Tunnel};
 use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
-use super::splice::Direction;
+use super::splice::{Direction, LINGER};
 use crate::client::{DialId, Failed, PoolEvent};
 use crate::error::{Abort, Refusal};
 use crate::http::h3;
@@ -486,8 +486,17 @@ impl Machine {
         tracing::debug!(reason = ?failed, "a connection is over");
         self.pool
             .handle_closed(now, id, &failed, &mut self.carriers);
-        if let Some(carrier) = self.nested.remove(&id) {
-            self.abort(now, carrier, Abort::ClientClosed, out);
+        match (id, self.carrier_tunnel(id)) {
+            (ConnectionId::Quic(_), Some(carrier)) => {
+                self.nested.remove(&id);
+                self.abort(now, carrier, Abort::ClientClosed, out);
+            }
+            // Its last words still have to leave; the tunnel ends behind them.
+            (ConnectionId::Tcp(_), Some(carrier)) => {
+                self.pump(now, carrier, Direction::Up, out);
+                self.arm(carrier, now + LINGER);
+            }
+            (_, None) => {}
         }
         for (stream, owner) in bound {
             self.stream_failed(now, TunnelId::from_bits(owner), stream, None, out);
@@ -520,6 +529,9 @@ impl Machine {
             let overdue = tunnel.open_until <= now;
             match &tunnel.state {
                 State::Open if self.is_done(id) => self.complete(now, id, out),
+                State::Open if self.is_deserted(id) => {
+                    self.abort(now, id, Abort::ClientClosed, out);
+                }
                 State::Open => {
                     let idle = match tunnel.flow {
                         Flow::Udp(_) => self.limits.tunnel_idle,

@@ -32,12 +32,14 @@ const RIGHT_PASSWORD: &str = "alice:wonderland";
 /// One token and one password; the password costs as little as Argon2 allows.
 fn auth() -> Auth {
     let mut secrets = Secrets::new(&[7; 32]);
-    secrets.add_tokens("sesame").unwrap();
-    let params = Params::new(8, 1, 1, None).unwrap();
+    secrets.add_tokens("sesame").expect("a token");
+    let params = Params::new(8, 1, 1, None).expect("small parameters");
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let salt = SaltString::encode_b64(&[7; 16]).unwrap();
-    let hash = argon2.hash_password(b"wonderland", &salt).unwrap();
-    secrets.add_passwords(&format!("alice:{hash}")).unwrap();
+    let salt = SaltString::encode_b64(&[7; 16]).expect("a salt");
+    let hash = argon2.hash_password(b"wonderland", &salt).expect("a hash");
+    secrets
+        .add_passwords(&format!("alice:{hash}"))
+        .expect("a line");
     let limits = AuthLimits {
         checks_max: 4,
         verified_max: 10,
@@ -58,8 +60,8 @@ impl Scene {
         let mut sim = Sim::new(seed);
         let relay = sim.relay_with("egress.test", &[], |settings| settings.auth = Some(auth()));
         let mut hop = hop_on("egress.test", &[carrier]);
-        hop.credentials =
-            credentials.map(|text| Credentials::parse(text, |_| unreachable!()).unwrap());
+        hop.credentials = credentials
+            .map(|text| Credentials::parse(text, |_| unreachable!()).expect("credentials"));
         let client = sim.client_with_hops(vec![hop], |_| {});
         sim.tcp_host("target.test", 80, Behaviour::Echo);
         sim.host("udp.test", 7, true);

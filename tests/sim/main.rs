@@ -14,6 +14,7 @@
 mod auth;
 mod early;
 mod fair;
+mod fallback;
 mod faults;
 mod handshakes;
 mod host;

@@ -274,3 +274,123 @@ fn when_all_fail_each_says_why() {
     let silent = Refusal::ConnectTimeout;
     assert_eq!(attempts, Carrier::ALL.map(|carrier| (carrier, silent)));
 }
+
+/// Two relays of one name: HTTP/3 at the first, the others at the second.
+fn divided(seed: u64, at_first: impl FnOnce(&mut Settings)) -> (Sim, NodeId, [NodeId; 2]) {
+    let mut sim = Sim::new(seed);
+    let first = sim.relay_with("egress.test", &[], |settings| {
+        settings.serves = vec![Carrier::H3];
+        at_first(settings);
+    });
+    let second = sim.relay_with("egress.test", &[], |settings| {
+        settings.serves = vec![Carrier::H2, Carrier::H1];
+    });
+    let addresses = [first, second].map(|node| sim.net.ip(node));
+    sim.net.set_name("egress.test", Ok(addresses.to_vec()));
+    sim.tcp_host("target.test", 80, Behaviour::Echo);
+    let client = sim.client_with_hops(vec![any_carrier()], |_| {});
+    (sim, client, [first, second])
+}
+
+#[test]
+fn a_final_refusal_decides_and_nobody_else_is_asked() {
+    let (mut sim, client, [first, second]) = divided(231, |settings| {
+        settings.policy.public_only = true;
+        settings.policy.own = vec![];
+    });
+    // An address that is not public: 403.
+    let private = "10.0.0.1".parse().unwrap();
+    sim.net.set_name("private.test", Ok(vec![private]));
+    let tunnel = sim.open_tcp(client, "private.test:80", None);
+    sim.run_for(secs(5));
+    let local = sim.tunnel(client, tunnel);
+    assert_eq!(local.status(), Some(403));
+    let carriers: Vec<_> = local.attempts.iter().map(|(carrier, _)| *carrier).collect();
+    assert_eq!(carriers, [Carrier::H3], "the one that decided");
+    assert_eq!(
+        [first, second].map(|relay| sim.stats(relay).requests),
+        [1, 0]
+    );
+    assert!(sim.net.log(client).connected_tcp.is_empty());
+}
+
+#[test]
+fn an_answer_about_the_carrier_does_not_decide() {
+    // The first relay says 421: the name is not one of its own.
+    let (mut sim, client, [first, second]) = divided(232, |settings| {
+        settings.origins = vec!["elsewhere.test".into()];
+    });
+    let tunnel = sim.open_tcp(client, TARGET, Some(TcpForm::Raw));
+    sim.run_for(secs(5));
+    let local = sim.tunnel(client, tunnel);
+    assert!(local.is_open(), "{local:?}");
+    assert_eq!(
+        [first, second].map(|relay| sim.stats(relay).requests),
+        [1, 1]
+    );
+}
+
+// What worked is tried first, in that network, and not for ever.
+#[test]
+fn a_network_without_udp_costs_its_head_start_once() {
+    let mut scene = Scene::new(233).without_udp();
+    let (_, took) = scene.open_now();
+    assert!(took > ms(250), "{took:?}");
+    // The pooled connection is closed by now, and so is the pause behind the failed dial over.
+    let mut open_after = |scene: &mut Scene, pause| {
+        scene.sim.run_for(pause);
+        scene.open_now().1
+    };
+    let took = open_after(&mut scene, secs(200));
+    assert!(took < ms(150), "{took:?}");
+    // Somewhere else nothing is known.
+    scene.sim.net.elsewhere = Some("198.51.100.200".parse().unwrap());
+    let took = open_after(&mut scene, secs(100));
+    assert!(took > ms(250), "{took:?}");
+    scene.sim.net.elsewhere = None;
+    let took = open_after(&mut scene, secs(200));
+    assert!(took < ms(150), "{took:?}");
+    // Ten minutes after the first success HTTP/3 gets its chance again, and takes it where it can.
+    let took = open_after(&mut scene, secs(200));
+    assert!(took > ms(250), "{took:?}");
+    let (client, relay) = (scene.client, scene.relay);
+    scene.sim.net.cut_udp(client, relay, None);
+    let tcp = scene.dialled_tcp();
+    let took = open_after(&mut scene, secs(700));
+    assert!(took < ms(150), "{took:?}");
+    assert_eq!(scene.dialled_tcp(), tcp, "HTTP/3 is back");
+    // What was remembered is forgotten with it.
+    scene.cut_udp_after(0);
+    let took = open_after(&mut scene, secs(400));
+    assert!(took > ms(250), "{took:?}");
+}
+
+#[test]
+fn a_slow_target_is_asked_for_once_and_a_dead_path_is_left() {
+    let mut scene = Scene::new(234);
+    scene.open_now();
+    scene.sim.net.dns_delay = secs(3);
+    let slow = scene.open();
+    let client = scene.client;
+    let opened = scene
+        .sim
+        .run_until(secs(5), |sim| sim.tunnel(client, slow).is_open());
+    assert!(opened);
+    assert_eq!((scene.dialled_tcp(), scene.requests()), (0, 2));
+
+    // The request has arrived and was acknowledged; then the network stops carrying UDP.
+    let slow = scene.open();
+    scene.sim.run_for(ms(100));
+    assert_eq!(scene.requests(), 3);
+    scene.sim.net.dns_delay = ms(10);
+    scene.cut_udp_after(0);
+    let asked_again = scene
+        .sim
+        .run_until(secs(2), |sim| !sim.net.log(client).connected_tcp.is_empty());
+    assert!(asked_again, "a dead path counted as alive");
+    let opened = scene
+        .sim
+        .run_until(secs(8), |sim| sim.tunnel(client, slow).is_open());
+    assert!(opened);
+    scene.assert_echoes(slow);
+}

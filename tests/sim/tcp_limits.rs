@@ -310,10 +310,8 @@ fn a_reader_that_stops_costs_bounded_memory() {
     for (first, second) in [
         (Carrier::H3, Carrier::H3),
         (Carrier::H2, Carrier::H2),
-        (Carrier::H1, Carrier::H1),
         (Carrier::H3, Carrier::H2),
         (Carrier::H2, Carrier::H3),
-        (Carrier::H1, Carrier::H3),
     ] {
         for form in [TcpForm::Raw, TcpForm::Capsules] {
             let what = format!("{form:?} on {first:?}, {second:?}");
