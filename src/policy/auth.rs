@@ -97,8 +97,8 @@ impl Secrets {
     }
 
     /// Adds the tokens of a file, one per line: `TOKEN`, `SCHEME TOKEN`, each with `NAME:` in front or without. The
-    /// scheme is `Bearer` if it is not said. Blank lines and those that start with `#` do not count. Gives the number of
-    /// tokens.
+    /// scheme is `Bearer` if it is not said. Blank lines and those that start with `#` do not count. Gives the number
+    /// of tokens.
     ///
     /// # Errors
     /// The first line that is wrong.

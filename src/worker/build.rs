@@ -204,7 +204,7 @@ impl Plan {
         self.addresses.push(address);
         if let Some(first) = datagrams.first() {
             self.steer(first, workers)?;
-            self.h3_port = self.h3_port.or(Some(address.port()));
+            self.h3_port = self.h3_port.or_else(|| Some(address.port()));
         }
         self.servers.push(on_quic.then_some(server));
         self.sockets.push(datagrams.into_iter().map(Some).collect());
