@@ -261,6 +261,8 @@ pub struct Auth {
     verified: HashMap<CheckKey, Verified>,
     /// Jobs under way.
     pending: HashMap<CheckKey, ()>,
+    /// Passwords forgotten before their time.
+    evicted: u64,
 }
 
 impl Auth {
@@ -273,6 +275,7 @@ impl Auth {
             limits,
             verified: HashMap::new(),
             pending: HashMap::new(),
+            evicted: 0,
         }
     }
 
@@ -373,6 +376,12 @@ impl Auth {
         self.pending.len()
     }
 
+    /// How many passwords were forgotten before their time because of [`AuthLimits::verified_max`].
+    #[must_use]
+    pub const fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
     fn make_room(&mut self, now: Instant) {
         if self.verified.len() < self.limits.verified_max {
             return;
@@ -382,6 +391,7 @@ impl Auth {
             let first = self.verified.iter().min_by_key(|(_, entry)| entry.until);
             if let Some(key) = first.map(|(key, _)| *key) {
                 self.verified.remove(&key);
+                self.evicted += 1;
             }
         }
     }
