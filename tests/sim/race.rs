@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bauta::client::{Hop, TcpForm};
+use bauta::config::HeadStarts;
 use bauta::error::Refusal;
 use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
-use bauta::worker::HeadStarts;
 
 use crate::host::{Behaviour, End};
 use crate::net::{Link, NodeId, UdpCut};
