@@ -44,7 +44,11 @@ fn a_drain_keeps_tunnels_and_refuses_new_ones() {
     });
     for _ in 0..NEW_CLIENTS {
         let refused = site.udp_refused(&[relay.url()], target.address);
-        assert_eq!(refused, "no tunnel: the relay refused the connection");
+        // TCP has no word for it, and the order in which carriers fail is theirs.
+        assert!(
+            refused.contains("h3: the relay refused the connection"),
+            "{refused}"
+        );
     }
     client.echo(1200);
 

@@ -297,10 +297,14 @@ impl Site {
         Relay { program, address }
     }
 
-    /// A relay in front of `next` that opens every tunnel there.
+    /// A relay in front of `next` that opens every tunnel there. A busy machine is no reason for a second carrier, here
+    /// and below: it would be one more tunnel to count.
     #[track_caller]
     pub(crate) fn ingress(&self, next: &Relay, settings: &str) -> Relay {
-        let upstream = format!("[upstream]\nurls = [\"{}\"]\nca = \"ca.pem\"\n", next.url());
+        let upstream = format!(
+            "[upstream]\nurls = [\"{}\"]\nca = \"ca.pem\"\nhead_starts = [\"10s\", \"10s\"]\n",
+            next.url()
+        );
         self.relay("ingress", &format!("{settings}{upstream}"))
     }
 
@@ -308,6 +312,7 @@ impl Site {
     pub(crate) fn udp_command(&self, via: &[String], target: impl Display) -> Command {
         let mut command = bauta(["udp", "--listen", "127.0.0.1:0", "--ca"]);
         command.arg(self.directory.path().join("ca.pem"));
+        command.args(["--head-start", "10s,10s"]);
         command.args(["--target", &target.to_string()]);
         command.args(via.iter().flat_map(|url| ["--via", url]));
         command
