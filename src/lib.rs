@@ -1,5 +1,5 @@
-//! A MASQUE relay, client and library: UDP (CONNECT-UDP, RFC 9298) and TCP (CONNECT, connect-tcp) over HTTP/3, HTTP/2 and
-//! HTTP/1.1, a thread per core.
+//! A MASQUE relay, client and library: UDP (CONNECT-UDP, RFC 9298) and TCP (CONNECT, connect-tcp) over HTTP/3, HTTP/2
+//! and HTTP/1.1, a thread per core.
 //!
 //! ```text
 //!            h3, h2 or h1            h3, h2 or h1           UDP, TCP
@@ -31,7 +31,8 @@
 //!
 //! `ARCHITECTURE.md` follows a datagram with the function to open at each step. In the code, [`worker`] has the picture
 //! of a worker and [`worker::Machine`] is the heart; [`http::h3`], [`http::h1`], [`transport::quic`],
-//! [`transport::tcp`] and [`tunnel`] open with what they do and what they deliberately do not. `tests/sim` shows all of it at work in virtual time.
+//! [`transport::tcp`] and [`tunnel`] open with what they do and what they deliberately do not. `tests/sim` shows all of
+//! it at work in virtual time.
 
 #[doc(hidden)]
 pub mod client;

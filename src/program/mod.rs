@@ -1,4 +1,4 @@
-//! What the `bauta` program runs: a relay, forwarders, a local proxy, a demonstration. The binary only parses arguments.
+//! What the `bauta` program runs: a relay, forwarders, a local proxy, a demonstration. The binary parses arguments.
 //!
 //! ```text
 //!   control thread (tokio, one thread): signals · names · passwords ──► mailboxes ──► worker threads
