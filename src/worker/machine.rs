@@ -1,6 +1,7 @@
 //! What a worker owns, and what it sees of the world outside.
 //!
-//! The turn is in `turn`, the life of a tunnel in `open`, `relay` and `close`, the end of everything in `drain`.
+//! The turn is in `turn`, the life of a tunnel in `open`, `race`, `relay` (datagrams), `splice` (bytes) and `close`,
+//! the end of everything in `drain`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -131,8 +132,8 @@ pub trait Outside: Network {
     /// Gives a TCP socket another tag, an accepted one its first of its own.
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag);
 
-    /// Starts to check a password; the answer goes to [`Machine::handle_verdict`]. Returns `false` when there is no room
-    /// for another check; then no answer comes.
+    /// Starts to check a password; the answer goes to [`Machine::handle_verdict`]. Returns `false` when there is no
+    /// room for another check; then no answer comes.
     fn verify(&mut self, job: Job) -> bool;
 
     /// Our own address on the way to `peer`, which tells networks apart; `None` where nothing leads there.
