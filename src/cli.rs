@@ -409,6 +409,10 @@ mod tests {
                 "\"h4\" is none of h3, h2 and h1",
             ),
             (
+                "bauta proxy --via https://a --listen 127.0.0.1:1 --head-start 1s",
+                "must be two durations",
+            ),
+            (
                 "bauta proxy --via https://a --listen localhost:1",
                 "invalid socket address",
             ),

@@ -169,7 +169,10 @@ fn run_client(
         return fail(USAGE, &error.to_string());
     }
     let checked = match client_settings() {
-        Ok(checked) => checked,
+        Ok(mut checked) => {
+            checked.upstream.head_starts = relays.head_start;
+            checked
+        }
         Err(error) => return fail(USAGE, &error.to_string()),
     };
     match run(route, checked) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ::http::{HeaderName, HeaderValue};
 use bauta::client::{Credentials, TcpForm};
-use bauta::config::parse_header;
+use bauta::config::{HeadStarts, parse_header};
 use bauta::transport::tls::Trust;
 use bauta::wire::carrier::Carrier;
 use bauta::wire::template::RelayTemplates;
@@ -26,6 +26,10 @@ pub(crate) struct ViaArgs {
     /// HTTP versions to speak with the relays, the preferred one first
     #[arg(long, value_name = "LIST", default_value = "h3,h2,h1", value_parser = carriers)]
     pub(crate) carrier: Box<[Carrier]>,
+
+    /// How much earlier the first HTTP version starts than the second, and that one than the third
+    #[arg(long, value_name = "DURATION,DURATION", default_value_t)]
+    pub(crate) head_start: HeadStarts,
 
     /// Certificate authorities to trust in place of the system's (PEM)
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]

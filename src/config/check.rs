@@ -43,6 +43,8 @@ const MTU_FOR_INNER_INITIAL: u16 = 1_241;
 const ACK_THRESHOLD_MAX: i64 = 1_000;
 /// The least idle time that RFC 9298 section 3.1 wants.
 const TUNNEL_IDLE_WANTED: Duration = Duration::from_secs(120);
+/// The least idle time of TCP that RFC 5382 section 5 wants.
+const TCP_IDLE_WANTED: Duration = Duration::from_secs(7_440);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -298,6 +300,7 @@ impl Checker<'_> {
             urls,
             tcp_urls,
             carriers,
+            head_starts,
             credentials,
             ca,
             dangerous_insecure,
@@ -318,6 +321,7 @@ impl Checker<'_> {
         }
         self.tcp_hops(&mut hops, &tcp_urls, urls.len());
         let carriers = self.carriers("upstream", carriers);
+        let head_starts = self.head_starts(head_starts);
         if ca.is_some() && dangerous_insecure {
             let message = "true: accepts any certificate, so upstream.ca would have no effect; remove one of them";
             self.problems.key("upstream.dangerous_insecure", message);
@@ -341,6 +345,7 @@ impl Checker<'_> {
         Upstream {
             hops,
             carriers,
+            head_starts,
             credentials: credentials.map(|path| self.path(&path)),
             ca,
             dangerous_insecure,
@@ -498,6 +503,7 @@ impl Checker<'_> {
             early_bytes: count(self.limit(&limits::EARLY_BYTES, file.early_bytes)),
             queue_datagrams: count(self.limit(&limits::QUEUE_DATAGRAMS, file.queue_datagrams)),
             queue_bytes: count(self.limit(&limits::QUEUE_BYTES, file.queue_bytes)),
+            tcp_buffer_bytes: count(self.limit(&limits::TCP_BUFFER_BYTES, file.tcp_buffer_bytes)),
             field_section_bytes: u64::from(small(
                 self.limit(&limits::FIELD_SECTION_BYTES, file.field_section_bytes),
             )),
@@ -513,6 +519,7 @@ impl Checker<'_> {
     fn timeouts(&mut self, file: relay::Timeouts) -> Timeouts {
         Timeouts {
             tunnel_idle: self.duration("timeouts.tunnel_idle", file.tunnel_idle, SECOND..=DAY),
+            tcp_idle: self.duration("timeouts.tcp_idle", file.tcp_idle, MINUTE * 2..=DAY * 7),
             resolve: self.duration("timeouts.resolve", file.resolve, MILLISECOND * 100..=MINUTE),
             open: self.duration("timeouts.open", file.open, MILLISECOND * 100..=MINUTE),
             drain: self.duration("timeouts.drain", file.drain, Duration::ZERO..=HOUR),
@@ -589,6 +596,12 @@ impl Checker<'_> {
             self.warnings.push(format!(
                 "timeouts.tunnel_idle: {}: RFC 9298 section 3.1 asks for two minutes or more",
                 Period(timeouts.tunnel_idle)
+            ));
+        }
+        if timeouts.tcp_idle < TCP_IDLE_WANTED {
+            self.warnings.push(format!(
+                "timeouts.tcp_idle: {}: RFC 5382 section 5 asks for two hours and four minutes or more",
+                Period(timeouts.tcp_idle)
             ));
         }
     }

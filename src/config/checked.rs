@@ -10,7 +10,7 @@ use ::http::{HeaderName, HeaderValue};
 use crate::wire::carrier::Carrier;
 use crate::wire::template::{PathTemplate, RelayTemplates};
 
-use super::{Congestion, Io, LogLevel, Offload, Service, Steering};
+use super::{Congestion, HeadStarts, Io, LogLevel, Offload, Service, Steering};
 
 /// A relay's whole configuration. Immutable, shared by all workers, swapped whole.
 #[derive(Clone, Debug)]
@@ -89,6 +89,8 @@ pub struct Upstream {
     pub hops: Vec<RelayTemplates>,
     /// What may be spoken with them, in the order of preference. Empty, as `hops` is, only by default.
     pub carriers: Vec<Carrier>,
+    /// How much earlier one of them starts than the next.
+    pub head_starts: HeadStarts,
     /// The file with the credentials for the first hop, in the form of `--credentials`.
     pub credentials: Option<PathBuf>,
     /// Certificate authorities to trust in place of the system's, PEM.
@@ -219,6 +221,8 @@ pub struct Limits {
     pub queue_datagrams: usize,
     /// Bytes queued per tunnel and direction.
     pub queue_bytes: usize,
+    /// Bytes held per TCP tunnel and direction.
+    pub tcp_buffer_bytes: usize,
     /// Decoded bytes of a field section.
     pub field_section_bytes: u64,
     /// Entries of a worker's mailbox.
@@ -236,6 +240,8 @@ pub struct Limits {
 pub struct Timeouts {
     /// A tunnel without a datagram in either direction is closed (RFC 9298 section 3.1).
     pub tunnel_idle: Duration,
+    /// A TCP tunnel on which nothing moves in either direction is closed.
+    pub tcp_idle: Duration,
     /// For the addresses of a target, all attempts together.
     pub resolve: Duration,
     /// For the answer of the next hop to a request, connecting included.

@@ -42,6 +42,7 @@ pub const ALL: &[&Limit] = &[
     &EARLY_BYTES,
     &QUEUE_DATAGRAMS,
     &QUEUE_BYTES,
+    &TCP_BUFFER_BYTES,
     &FIELD_SECTION_BYTES,
     &MAILBOX,
     &RESOLVES,
@@ -135,6 +136,16 @@ pub const QUEUE_BYTES: Limit = Limit {
     max: 64 * MIB,
     metric: "dropped_queue_full",
     reason: "the oldest is dropped; the least value holds one datagram of the largest size",
+};
+
+/// Bytes held per TCP tunnel and direction.
+pub const TCP_BUFFER_BYTES: Limit = Limit {
+    key: "limits.tcp_buffer_bytes",
+    default: 128 * KIB,
+    min: 16 * KIB,
+    max: 64 * MIB,
+    metric: "tcp_buffers_full",
+    reason: "the source is not read until its far end takes more; nothing is lost, and one record of TLS always fits",
 };
 
 /// Decoded size of a field section (RFC 9114 section 4.2.2), announced to the peer.

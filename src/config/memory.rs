@@ -162,6 +162,11 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
             size(limits.queue_bytes),
         ),
         term(
+            "tunnels: TCP, both ways",
+            tunnels * 2,
+            size(limits.tcp_buffer_bytes),
+        ),
+        term(
             "tunnels: capsules in",
             tunnels * 2,
             size(DATAGRAM_VALUE_MAX),

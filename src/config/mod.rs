@@ -19,6 +19,7 @@
 mod check;
 mod checked;
 mod duration;
+mod head_starts;
 mod header;
 pub mod limits;
 mod memory;
@@ -38,6 +39,7 @@ pub use checked::{
     AuthFiles, Certificate, Checked, Dns, Limits, Listener, PolicyText, Quic, Tcp, Timeouts,
     Upstream,
 };
+pub use head_starts::HeadStarts;
 pub use header::{HeaderError, parse_header};
 pub use memory::{Bytes, MemoryTerm, worst_case_memory};
 pub use relay::{Congestion, Io, LogLevel, Offload, Service, Steering};

@@ -184,6 +184,7 @@ pub(super) struct Upstream {
     pub(super) urls: Vec<String>,
     pub(super) tcp_urls: Vec<String>,
     pub(super) carriers: Option<Vec<String>>,
+    pub(super) head_starts: Option<Vec<Period>>,
     pub(super) credentials: Option<PathBuf>,
     pub(super) ca: Option<PathBuf>,
     pub(super) dangerous_insecure: bool,
@@ -354,6 +355,7 @@ pub(super) struct Limits {
     pub(super) early_bytes: i64,
     pub(super) queue_datagrams: i64,
     pub(super) queue_bytes: i64,
+    pub(super) tcp_buffer_bytes: i64,
     pub(super) field_section_bytes: i64,
     pub(super) mailbox: i64,
     pub(super) resolves: i64,
@@ -372,6 +374,7 @@ impl Default for Limits {
             early_bytes: limits::EARLY_BYTES.default,
             queue_datagrams: limits::QUEUE_DATAGRAMS.default,
             queue_bytes: limits::QUEUE_BYTES.default,
+            tcp_buffer_bytes: limits::TCP_BUFFER_BYTES.default,
             field_section_bytes: limits::FIELD_SECTION_BYTES.default,
             mailbox: limits::MAILBOX.default,
             resolves: limits::RESOLVES.default,
@@ -386,6 +389,7 @@ impl Default for Limits {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Timeouts {
     pub(super) tunnel_idle: Period,
+    pub(super) tcp_idle: Period,
     pub(super) resolve: Period,
     pub(super) open: Period,
     pub(super) drain: Period,
@@ -397,6 +401,8 @@ impl Default for Timeouts {
         Self {
             // RFC 9298 section 3.1 asks for two minutes or more.
             tunnel_idle: Period::from_secs(180),
+            // RFC 5382 section 5 asks those who forget quiet connections to wait two hours and four minutes.
+            tcp_idle: Period::from_secs(7_440),
             resolve: Period::from_secs(5),
             open: Period::from_secs(10),
             drain: Period::from_secs(30),

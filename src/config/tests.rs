@@ -67,6 +67,8 @@ fn defaults() {
     assert_eq!(config.upstream.carriers, Carrier::ALL);
     assert_eq!(config.policy.services, Service::ALL);
     assert_eq!(config.auth, None);
+    assert_eq!(config.upstream.head_starts.to_string(), "250ms,500ms");
+    assert_eq!(config.timeouts.tcp_idle, Duration::from_secs(7_440));
     // spec: 9000-10.1-c, 9298-3.1-m
     assert!(config.quic.idle_timeout >= config.timeouts.tunnel_idle);
     assert!(config.timeouts.tunnel_idle >= Duration::from_secs(120));
@@ -99,6 +101,7 @@ fn every_key_is_read() {
         urls = ["https://egress.example"]
         tcp_urls = ["https://egress.example/t/{target_host}/{target_port}"]
         carriers = ["h2"]
+        head_starts = ["100ms", 1]
         credentials = "secret.txt"
         ca = "ca.pem"
         headers = { proxy-authorization = "Bearer x" }
@@ -147,6 +150,7 @@ fn every_key_is_read() {
 
         [timeouts]
         tunnel_idle = "30s"
+        tcp_idle = "2m"
         drain = 0
     "#;
     let config = parse(text, &environment()).unwrap();
@@ -173,6 +177,7 @@ fn every_key_is_read() {
         [PathTemplate::well_known_tcp(), own]
     );
     assert_eq!(config.upstream.carriers, [Carrier::H2]);
+    assert_eq!(config.upstream.head_starts.to_string(), "100ms,1000ms");
     let target = "192.0.2.6:443".parse().unwrap();
     let tcp = config.upstream.hops[0].tcp.as_ref().unwrap();
     assert_eq!(tcp.expand_path(&target), "/t/192.0.2.6/443");
@@ -231,7 +236,8 @@ fn every_key_is_read() {
         [
             "policy.public_only",
             "quic.initial_mtu",
-            "timeouts.tunnel_idle"
+            "timeouts.tunnel_idle",
+            "timeouts.tcp_idle",
         ]
     );
 }
@@ -279,6 +285,21 @@ fn everything_wrong_is_reported_in_one_go() {
             "listen[1].key: missing: path of the private key (PEM)",
             "quic.initial_mtu: 100: must be 1200 to 65507",
             "limits.tunnels: -1: must be 1 to 1000000",
+        ]
+    );
+}
+
+#[test]
+fn head_starts_are_two() {
+    assert_eq!(
+        problems_of("[upstream]\nhead_starts = [1]"),
+        ["upstream.head_starts: 1 durations, must be 2"]
+    );
+    assert_eq!(
+        problems_of("[upstream]\nhead_starts = [0, 11]\n[timeouts]\ntcp_idle = 119"),
+        [
+            "upstream.head_starts[1]: \"11s\": must be \"0s\" to \"10s\"",
+            "timeouts.tcp_idle: \"119s\": must be \"120s\" to \"604800s\"",
         ]
     );
 }

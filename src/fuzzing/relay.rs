@@ -27,7 +27,7 @@ use quinn_proto::{EndpointConfig, ServerConfig};
 use self::client::Client;
 use self::world::{PEERS, World};
 use crate::client::{Pool, PoolLimits};
-use crate::config::{Checked, Environment, parse};
+use crate::config::{Checked, Environment, HeadStarts, parse};
 use crate::handler::Handler;
 use crate::http::h3;
 use crate::net::steer::Steer;
@@ -43,7 +43,6 @@ use crate::transport::tls::{DevCa, quic_server, server_config};
 use crate::tunnel::EarlyLimits;
 use crate::wire::template::PathTemplate;
 use crate::wire::varint;
-use crate::worker::HeadStarts;
 use crate::worker::{Machine, MachineLimits, Setup, Tag};
 
 /// The most operations of one run.

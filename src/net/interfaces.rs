@@ -23,15 +23,6 @@ pub fn own_interfaces() -> io::Result<Vec<IpAddr>> {
     Ok(addresses.collect())
 }
 
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn loopback_is_among_them() {
-        let own = super::own_interfaces().unwrap();
-        assert!(own.iter().any(std::net::IpAddr::is_loopback), "{own:?}");
-    }
-}
-
 /// The address from which this machine would speak to `peer`; `None` where nothing leads there. Sends nothing.
 pub fn local_ip_towards(peer: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = match peer {
@@ -41,4 +32,13 @@ pub fn local_ip_towards(peer: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(peer).ok()?;
     Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn loopback_is_among_them() {
+        let own = super::own_interfaces().unwrap();
+        assert!(own.iter().any(std::net::IpAddr::is_loopback), "{own:?}");
+    }
 }

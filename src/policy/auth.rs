@@ -97,8 +97,8 @@ impl Secrets {
     }
 
     /// Adds the tokens of a file, one per line: `TOKEN`, `SCHEME TOKEN`, each with `NAME:` in front or without. The
-    /// scheme is `Bearer` if it is not said. Blank lines and those that start with `#` do not count. Gives the number of
-    /// tokens.
+    /// scheme is `Bearer` if it is not said. Blank lines and those that start with `#` do not count. Gives the number
+    /// of tokens.
     ///
     /// # Errors
     /// The first line that is wrong.
@@ -261,6 +261,8 @@ pub struct Auth {
     verified: HashMap<CheckKey, Verified>,
     /// Jobs under way.
     pending: HashMap<CheckKey, ()>,
+    /// Passwords forgotten before their time.
+    evicted: u64,
 }
 
 impl Auth {
@@ -273,6 +275,7 @@ impl Auth {
             limits,
             verified: HashMap::new(),
             pending: HashMap::new(),
+            evicted: 0,
         }
     }
 
@@ -289,7 +292,8 @@ impl Auth {
         let schemes = schemes.chain(has_none.then_some(BEARER)).map(str::to_owned);
         let basic = !self.secrets.passwords.is_empty();
         let basic = basic.then(|| basic::challenge(&self.options.realm));
-        let values = schemes.chain(basic);
+        // curl looks at the first field only when it asks over HTTP/2, and has passwords more often than tokens.
+        let values = basic.into_iter().chain(schemes);
         values.filter_map(|value| HeaderValue::try_from(value).ok())
     }
 
@@ -373,6 +377,12 @@ impl Auth {
         self.pending.len()
     }
 
+    /// How many passwords were forgotten before their time because of [`AuthLimits::verified_max`].
+    #[must_use]
+    pub const fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
     fn make_room(&mut self, now: Instant) {
         if self.verified.len() < self.limits.verified_max {
             return;
@@ -382,6 +392,7 @@ impl Auth {
             let first = self.verified.iter().min_by_key(|(_, entry)| entry.until);
             if let Some(key) = first.map(|(key, _)| *key) {
                 self.verified.remove(&key);
+                self.evicted += 1;
             }
         }
     }

@@ -394,12 +394,15 @@ fn relay_result(relay: &Relay, delivered: u64) -> RelayResult {
             sum(&|r| r.net.receive_calls),
         ),
         dropped: sum(&|report| {
-            let hub = &report.hub;
+            let (hub, tcp) = (&report.hub, &report.tcp);
             hub.dropped_queue_full
                 + hub.dropped_too_large
                 + hub.dropped_unroutable
                 + hub.dropped_stream_blocked
                 + hub.dropped_closed
+                + tcp.tcp_dropped_queue_full
+                + tcp.tcp_dropped_too_large
+                + tcp.tcp_dropped_closed
                 + report.machine.dropped_early
                 + report.machine.dropped_context
         }),

@@ -9,6 +9,7 @@ use super::threads::{StartError, Workers, control_runtime, resolver};
 use crate::config::Checked;
 use crate::net::{self, raise_file_limit};
 use crate::transport::quic::HubStats;
+use crate::transport::tcp::TcpHubStats;
 use crate::transport::tls::DevCa;
 use crate::worker::build::{BuildError, Plan};
 use crate::worker::mailbox::Letter;
@@ -127,15 +128,16 @@ fn write_ca(ca: &DevCa, port: u16) -> io::Result<PathBuf> {
 /// One line: what the relay did in its life, every counter by its name, and how many of the connections
 /// each worker had.
 fn summary(reports: &[Report]) -> String {
-    let (mut machine, mut hub) = (Stats::default(), HubStats::default());
-    let mut net = net::Stats::default();
+    let (mut machine, mut net) = (Stats::default(), net::Stats::default());
+    let (mut hub, mut tcp) = (HubStats::default(), TcpHubStats::default());
     for report in reports {
         machine += report.machine;
         hub += report.hub;
+        tcp += report.tcp;
         net += report.net;
     }
     let mut line = "summary".to_owned();
-    for (name, value) in stats::named(&machine, &hub, &net) {
+    for (name, value) in stats::named(&machine, &hub, &tcp, &net) {
         line.push_str(&format!(" {name}={value}"));
     }
     let by_worker: Vec<_> = reports

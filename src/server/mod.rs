@@ -87,6 +87,8 @@ pub enum Access {
         /// What makes it.
         job: Option<Job>,
     },
+    /// Nobody knows: too many passwords are being checked.
+    Busy,
 }
 
 /// What a relay serves, and under which paths.
@@ -243,7 +245,7 @@ impl Server {
         match auth.check(now, &head.headers) {
             Check::Granted(user) => Ok(Access::Granted(Some(user))),
             Check::Verify { key, job } => Ok(Access::Verify { key, job }),
-            Check::Busy => Err(Refusal::Overloaded),
+            Check::Busy => Ok(Access::Busy),
             Check::Denied | Check::Missing => Err(self.unauthorized(head)),
         }
     }
@@ -251,6 +253,11 @@ impl Server {
     /// A password was checked: `None` refuses all requests that wait for it, as [`unauthorized`](Self::unauthorized).
     pub fn handle_verdict(&mut self, now: Instant, verdict: Verdict) -> Option<User> {
         self.auth.as_mut()?.handle_verdict(now, verdict)
+    }
+
+    /// How many passwords were forgotten before their time, as [`Auth::evicted`].
+    pub fn passwords_evicted(&self) -> u64 {
+        self.auth.as_ref().map_or(0, Auth::evicted)
     }
 
     /// A password could not be checked. Requests that wait for it are refused as overload.

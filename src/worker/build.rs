@@ -14,7 +14,6 @@ use thiserror::Error;
 
 use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
-use super::race::HeadStarts;
 use super::run::{App, Question, Worker};
 use super::secrets::{self, SecretsError};
 use crate::client::{Credentials, Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
@@ -204,7 +203,7 @@ impl Plan {
         self.addresses.push(address);
         if let Some(first) = datagrams.first() {
             self.steer(first, workers)?;
-            self.h3_port = self.h3_port.or(Some(address.port()));
+            self.h3_port = self.h3_port.or_else(|| Some(address.port()));
         }
         self.servers.push(on_quic.then_some(server));
         self.sockets.push(datagrams.into_iter().map(Some).collect());
@@ -575,9 +574,9 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
             bytes_max: checked.limits.early_bytes,
         },
         tunnel_idle: checked.timeouts.tunnel_idle,
-        tcp_idle: Duration::from_secs(7200),
-        tcp_buffer_bytes: 128 * 1024,
-        head_starts: HeadStarts::default(),
+        tcp_idle: checked.timeouts.tcp_idle,
+        tcp_buffer_bytes: checked.limits.tcp_buffer_bytes,
+        head_starts: checked.upstream.head_starts,
         open_timeout: checked.timeouts.open,
         drain: checked.timeouts.drain,
     }

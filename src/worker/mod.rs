@@ -31,6 +31,5 @@ mod turn;
 pub use self::machine::{
     LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve, Setup, Tag, TcpTag,
 };
-pub use self::race::HeadStarts;
 pub use self::residue::Residue;
 pub use self::splice::LocalRead;

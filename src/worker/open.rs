@@ -63,7 +63,7 @@ impl Machine {
                 let posted = job.is_none_or(|job| out.verify(job));
                 if !posted {
                     self.server.handle_check_dropped(key);
-                    return Err(Refusal::Overloaded);
+                    return self.refuse_check();
                 }
                 // Datagrams are kept; the bytes of a TCP tunnel stay in their stream.
                 let flow = match head.protocol.as_deref() {
@@ -76,13 +76,20 @@ impl Machine {
                 self.carriers.bind(stream, id.to_bits());
                 Ok(())
             }
+            Access::Busy => self.refuse_check(),
         }
+    }
+
+    fn refuse_check(&mut self) -> Result<(), Refusal> {
+        self.stats.password_checks_refused += 1;
+        Err(Refusal::Overloaded)
     }
 
     /// The password of a request, or of several, was checked.
     pub fn handle_verdict(&mut self, now: Instant, verdict: Verdict, out: &mut impl Outside) {
         let key = verdict.key;
         let granted = self.server.handle_verdict(now, verdict).is_some();
+        self.stats.verified_passwords_evicted = self.server.passwords_evicted();
         let waits = |tunnel: &Tunnel| match &tunnel.state {
             State::Verifying { key: awaited, .. } => *awaited == key,
             State::Resolving { .. } | State::Connecting(_) | State::Racing(_) | State::Open => {

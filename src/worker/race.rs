@@ -32,24 +32,6 @@ use crate::wire::carrier::Carrier;
 /// How long a path that was alive has at least to show that it still is.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(100);
 
-/// How much earlier one carrier starts than the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadStarts {
-    /// Of the first carrier before the second.
-    pub first: Duration,
-    /// Of the second carrier before the third.
-    pub second: Duration,
-}
-
-impl Default for HeadStarts {
-    fn default() -> Self {
-        Self {
-            first: Duration::from_millis(250),
-            second: Duration::from_millis(500),
-        }
-    }
-}
-
 /// The attempts to open one tunnel at the next hop.
 #[derive(Debug)]
 pub(super) struct Race {

@@ -24,6 +24,7 @@ use crate::net::{
     TrainOutcome, Woken, clock,
 };
 use crate::transport::quic::HubStats;
+use crate::transport::tcp::TcpHubStats;
 
 /// Letters read per turn.
 const LETTERS_PER_TURN: usize = 256;
@@ -242,8 +243,10 @@ pub struct Report {
     pub worker: u32,
     /// Tunnels.
     pub machine: Stats,
-    /// Connections.
+    /// Connections of QUIC.
     pub hub: HubStats,
+    /// Connections over TCP.
+    pub tcp: TcpHubStats,
     /// Sockets.
     pub net: net::Stats,
     /// CPU time of the thread.
@@ -373,6 +376,7 @@ impl<A: App> Worker<A> {
             worker: self.worker,
             machine: self.machine.stats,
             hub: self.machine.hub().counters(),
+            tcp: self.machine.tcp_hub().stats,
             net: self.driver.stats(),
             cpu: clock::thread_cpu_time(),
             io,

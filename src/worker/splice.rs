@@ -233,14 +233,17 @@ impl Machine {
     ) {
         let mut moved = 0;
         loop {
-            let step = self.fill(now, id, direction, out).and_then(|filled| {
-                let drained = self.drain_waiting(id, direction, out)?;
-                Ok((filled, drained))
-            });
+            let step = self
+                .fill(now, id, direction, out)
+                .and_then(|filled| Ok((filled, self.drain_waiting(id, direction, out)?)));
             match step {
                 Err(Broken(abort)) => return self.abort(now, id, abort, out),
                 Ok((0, 0)) => break,
-                Ok((_, drained)) => moved += drained,
+                Ok((filled, drained)) => {
+                    moved += drained;
+                    self.stats.tcp_buffers_full +=
+                        u64::from(filled > 0 && self.is_full(id, direction));
+                }
             }
             if moved >= BYTES_PER_PUMP {
                 self.resume_later(id, direction);
@@ -253,6 +256,12 @@ impl Machine {
         if let Err(Broken(abort)) = self.pass_end(now, id, direction, out) {
             self.abort(now, id, abort, out);
         }
+    }
+
+    fn is_full(&mut self, id: TunnelId, direction: Direction) -> bool {
+        let bytes_max = self.limits.tcp_buffer_bytes;
+        let pipe = self.pipe(id, direction);
+        pipe.is_some_and(|(_, _, pipe)| pipe.waiting_bytes >= bytes_max)
     }
 
     fn count_moved(&mut self, now: Instant, id: TunnelId, direction: Direction, moved: usize) {
@@ -378,19 +387,17 @@ impl Machine {
                     waiting.push_back(payload);
                 });
                 match progress {
-                    Ok(Progress::Open) => {}
                     Ok(Progress::Ended) if pipe.stage == Stage::Flowing => {
                         pipe.stage = Stage::Ending
                     }
-                    Ok(Progress::Ended) => {}
+                    Ok(Progress::Open | Progress::Ended) => {}
                     Err(error) => return Err(self.bad_framing(&error)),
                 }
                 Ok(len)
             }
             RecvData::Blocked => Ok(0),
             RecvData::Finished => {
-                let finished = pipe.reader.handle_finished();
-                match finished {
+                match pipe.reader.handle_finished() {
                     Ok(()) => self.source_ended(id, direction),
                     Err(error) => return Err(self.bad_framing(&error)),
                 }

@@ -1,6 +1,9 @@
 //! What one worker counts: plain integers, read by the worker alone and added up when it hands them out.
 
 use crate::counters::counters;
+use crate::net;
+use crate::transport::quic::HubStats;
+use crate::transport::tcp::TcpHubStats;
 
 counters! {
     /// Counters of one [`Machine`](super::Machine), from its start.
@@ -30,6 +33,10 @@ counters! {
         /// Names that were not looked up
         /// because of [`MachineLimits::resolves_max`](super::MachineLimits::resolves_max).
         resolves_refused,
+        /// Passwords that were not checked because too many were being checked.
+        password_checks_refused,
+        /// Passwords forgotten before their time, to make room for others.
+        verified_passwords_evicted,
         /// Payloads relayed towards the target.
         upstream_datagrams,
         /// Their bytes.
@@ -42,6 +49,9 @@ counters! {
         tcp_upstream_bytes,
         /// Bytes of TCP relayed towards the client.
         tcp_downstream_bytes,
+        /// Times that a direction of a TCP tunnel held
+        /// [`MachineLimits::tcp_buffer_bytes`](super::MachineLimits::tcp_buffer_bytes), and its far end took no more.
+        tcp_buffers_full,
         /// Datagrams with an unknown Context ID, or none.
         dropped_context,
         /// Payloads that came before the tunnel was open and found its hold full.
@@ -56,10 +66,12 @@ counters! {
 /// Every counter of a worker, or of several added up, by its name.
 pub fn named(
     machine: &Stats,
-    hub: &crate::transport::quic::HubStats,
-    net: &crate::net::Stats,
+    hub: &HubStats,
+    tcp: &TcpHubStats,
+    net: &net::Stats,
 ) -> impl Iterator<Item = (&'static str, u64)> {
-    machine.named().chain(hub.named()).chain(net.named())
+    let connections = hub.named().chain(tcp.named());
+    machine.named().chain(connections).chain(net.named())
 }
 
 #[cfg(test)]
@@ -71,12 +83,14 @@ mod tests {
 
     #[test]
     fn every_limit_counts_its_hits_under_a_name_of_its_own() {
-        let all: Vec<_> = named(&Stats::default(), &Default::default(), &Default::default())
+        let (machine, net) = (Stats::default(), net::Stats::default());
+        let (hub, tcp) = (HubStats::default(), TcpHubStats::default());
+        let all: Vec<_> = named(&machine, &hub, &tcp, &net)
             .map(|(name, _)| name)
             .collect();
         let names: HashSet<_> = all.iter().copied().collect();
         assert_eq!(names.len(), all.len(), "two counters of one name");
-        for limit in limits::ALL {
+        for limit in limits::ALL.iter().chain(limits::TCP) {
             assert!(
                 names.contains(limit.metric),
                 "{}: {}",

@@ -377,7 +377,10 @@ impl MachineNode {
             match event {
                 LocalEvent::Readable(id) => self.read(net, node, id),
                 LocalEvent::Writable(id) => self.write(net, node, id),
-                other => self.note(now, other),
+                other @ (LocalEvent::Opened(_)
+                | LocalEvent::Refused(..)
+                | LocalEvent::Payload(..)
+                | LocalEvent::Closed(_)) => self.note(now, other),
             }
         }
         self.machine.flush(now, &mut net.world(node));

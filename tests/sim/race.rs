@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bauta::client::{Hop, TcpForm};
+use bauta::config::HeadStarts;
 use bauta::error::Refusal;
 use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
-use bauta::worker::HeadStarts;
 
 use crate::host::{Behaviour, End};
 use crate::net::{Link, NodeId, UdpCut};
@@ -337,7 +337,7 @@ fn a_network_without_udp_costs_its_head_start_once() {
     let (_, took) = scene.open_now();
     assert!(took > ms(250), "{took:?}");
     // The pooled connection is closed by now, and so is the pause behind the failed dial over.
-    let mut open_after = |scene: &mut Scene, pause| {
+    let open_after = |scene: &mut Scene, pause| {
         scene.sim.run_for(pause);
         scene.open_now().1
     };

@@ -21,7 +21,7 @@ use bauta::wire::carrier::Carrier;
 use bauta::wire::template::RelayTemplates;
 use bauta::worker::build::{Plan, RouteOptions, hops};
 use bauta::worker::mailbox::Letter;
-use bauta::worker::run::NoApp;
+use bauta::worker::run::{NoApp, Report};
 use bauta::worker::stats;
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -152,7 +152,14 @@ pub(crate) fn relay(arguments: &RelayChild) -> io::Result<()> {
     serve(&hello, || {
         let mut counters = Counters::new();
         for report in workers.reports() {
-            for (name, value) in stats::named(&report.machine, &report.hub, &report.net) {
+            let Report {
+                machine,
+                hub,
+                tcp,
+                net,
+                ..
+            } = &report;
+            for (name, value) in stats::named(machine, hub, tcp, net) {
                 *counters.entry(name.to_owned()).or_default() += value;
             }
         }

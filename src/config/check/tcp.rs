@@ -6,7 +6,7 @@ use super::{Checker, count, small};
 use crate::config::checked::Tcp;
 use crate::config::duration::Period;
 use crate::config::limits::{self, Limit};
-use crate::config::relay;
+use crate::config::{HeadStarts, relay};
 use crate::wire::carrier::Carrier;
 
 impl Checker<'_> {
@@ -32,6 +32,23 @@ impl Checker<'_> {
         }
         let all = Carrier::ALL.into_iter();
         all.filter(|carrier| named.contains(carrier)).collect()
+    }
+
+    /// Two durations, or the default.
+    pub(super) fn head_starts(&mut self, periods: Option<Vec<Period>>) -> HeadStarts {
+        let Some(periods) = periods else {
+            return HeadStarts::default();
+        };
+        let [first, second] = periods[..] else {
+            let message = format!("{} durations, must be 2", periods.len());
+            self.problems.key("upstream.head_starts", message);
+            return HeadStarts::default();
+        };
+        let range = Duration::ZERO..=HeadStarts::MAX;
+        HeadStarts {
+            first: self.duration("upstream.head_starts[0]", first, range.clone()),
+            second: self.duration("upstream.head_starts[1]", second, range),
+        }
     }
 
     pub(super) fn tcp(&mut self, file: relay::Tcp) -> Tcp {

@@ -193,6 +193,7 @@ fn checks_and_memory_are_bounded() {
         assert!(auth.verified.len() <= 2);
         assert!(auth.verified.contains_key(&key));
     }
+    assert!((1..5).contains(&auth.evicted()));
 }
 
 // spec: 9110-11.7.1-a, 9110-15.5.2-a

@@ -7,9 +7,9 @@
 //!                   └─ other type ───────────────────────────────────────────► Skip ───► Type
 //! ```
 //!
-//! Invariants: no byte of a payload is copied, and none is held back. At most eight bytes of an
-//! integer are kept. The concatenation of the pieces and the end depend on the bytes only, not on how they are cut: capsule borders carry
-//! no meaning. Every length up to 2^62−1 is legal.
+//! Invariants: no byte of a payload is copied, and none is held back. At most eight bytes of an integer are kept. The
+//! concatenation of the pieces and the end depend on the bytes only, not on how they are cut: capsule borders carry no
+//! meaning. Every length up to 2^62−1 is legal.
 
 use bytes::{Buf, Bytes};
 

@@ -138,7 +138,7 @@ impl Outside for World<'_> {
     }
 
     fn local_ip_towards(&mut self, _: SocketAddr) -> Option<IpAddr> {
-        Some(self.net.elsewhere.unwrap_or(self.net.ip(self.node)))
+        Some(self.net.elsewhere.unwrap_or_else(|| self.net.ip(self.node)))
     }
 
     fn verify(&mut self, job: Job) -> bool {
