@@ -20,8 +20,7 @@ comments of the tests and the list in `tests/vectors/spec_ids.txt`.
 
 Ids are RFC number, section, letter; `map` is the failure map of `src/error/`, `tp` the size arithmetic of datagrams.
 Levels are those of the RFC; DEF follows from a definition, REC is this project's default where the RFC is silent.
-HTTP/1.1 and HTTP/2 carriers are on the list and not implemented. Requirements marked [T] are duties of the QUIC
-library.
+Requirements marked [T] are duties of the QUIC library.
 
 ";
 
