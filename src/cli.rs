@@ -20,7 +20,7 @@ pub(crate) use via::ViaArgs;
 /// Bytes of the UDP payloads of `bauta demo`. Below 16 there is no room for sequence number and time; above 1300 they
 /// no longer fit through two nested hops at the default MTU.
 const SIZE_BYTES: std::ops::RangeInclusive<i64> = 16..=1300;
-/// A MASQUE relay: UDP through HTTP/3, in one hop or two.
+/// A MASQUE relay: UDP and TCP through HTTP/3, HTTP/2 and HTTP/1.1, in one hop or two.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER_HELP)]
 pub(crate) struct Cli {

@@ -1,21 +1,22 @@
-//! A MASQUE relay, client and library: CONNECT-UDP (RFC 9298) over HTTP/3, a thread per core.
+//! A MASQUE relay, client and library: UDP (CONNECT-UDP, RFC 9298) and TCP (CONNECT, connect-tcp) over HTTP/3, HTTP/2
+//! and HTTP/1.1, a thread per core.
 //!
 //! ```text
-//!            QUIC, HTTP/3            QUIC, HTTP/3              UDP
+//!            h3, h2 or h1            h3, h2 or h1           UDP, TCP
 //!   client ───────────────► ingress ───────────────► egress ─────────► target
-//!      ╰──── a tunnel: one request, whose datagrams are UDP payloads ────╯
+//!      ╰──── a tunnel: one request, with datagrams or a stream of bytes ────╯
 //!
 //!   ingress, egress   the same relay: with next hops it chains, without it connects
 //!   nesting           the client opens the second tunnel itself, inside the first
 //! ```
 //!
-//! A worker thread owns everything that its tunnels need, and every datagram is handled from receive call to send call
-//! in one turn of one worker:
+//! A worker thread owns everything that its tunnels need, and what arrives is handled from receive call to send call in
+//! one turn of one worker:
 //!
 //! ```text
-//!   net ───────► transport::quic ──► http::h3 ─────► tunnel ──────► worker::relay ──► net, or transport::quic again
-//!   sockets,     quinn-proto         streams and     what a         where a           one flush per turn, by trains
-//!   trains       connections         datagrams       request is     datagram goes
+//!   net ───────┬► transport::quic ─► http::h3 ────┬► tunnel ────► worker: relay, splice ─► net, or transport again
+//!   sockets,   └► transport::tcp ──► h2, http::h1 ┘  what a       where a datagram goes,   one flush per turn,
+//!   trains        TLS over TCP       streams         request is   where bytes go           by trains
 //! ```
 //!
 //! Below these lie [`wire`] (codecs) and [`config`]; [`policy`], [`handler`] and [`server`] decide who may open what;
@@ -29,8 +30,9 @@
 //! # Where to start reading
 //!
 //! `ARCHITECTURE.md` follows a datagram with the function to open at each step. In the code, [`worker`] has the picture
-//! of a worker and [`worker::Machine`] is the heart; [`http::h3`], [`transport::quic`] and [`tunnel`] open with what
-//! they do and what they deliberately do not. `tests/sim` shows all of it at work in virtual time.
+//! of a worker and [`worker::Machine`] is the heart; [`http::h3`], [`http::h1`], [`transport::quic`],
+//! [`transport::tcp`] and [`tunnel`] open with what they do and what they deliberately do not. `tests/sim` shows all of
+//! it at work in virtual time.
 
 #[doc(hidden)]
 pub mod client;

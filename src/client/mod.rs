@@ -1,7 +1,7 @@
 //! The client half of every hop: which connections to the next relay exist, and how a request gets onto one.
 //!
-//! A relay that chains, the forwarders and the demo all open tunnels through the same [`Pool`]. It is sans-IO like the
-//! connections it drives: names to resolve, sockets to open and tunnels to nest come out as events.
+//! A relay that chains, the forwarders, the proxy and the demo all open tunnels through the same [`Pool`]. It is
+//! sans-IO like the connections it drives: names to resolve, sockets to open and tunnels to nest come out as events.
 //!
 //! ```text
 //!   open(hop, tunnel, request) ─► waiting ─► a connection with room for a stream ─► Opened

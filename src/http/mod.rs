@@ -4,7 +4,13 @@
 //!            h3::frame          h3::qpack          h3::fields
 //!   stream ───────────► field ───────────► field ───────────► request::RequestHead
 //!   bytes    HEADERS    section             lines             request::ResponseHead
+//!
+//!            h1::scan           httparse           h1::fields
+//!   bytes  ───────────► head  ───────────► field ───────────► the same
+//!            its end                        lines
 //! ```
+//!
+//! HTTP/2 is the h2 package, in `transport::tcp`.
 //!
 //! Bytes of a peer never panic here and never allocate past a named limit.
 

@@ -292,7 +292,8 @@ impl Auth {
         let schemes = schemes.chain(has_none.then_some(BEARER)).map(str::to_owned);
         let basic = !self.secrets.passwords.is_empty();
         let basic = basic.then(|| basic::challenge(&self.options.realm));
-        let values = schemes.chain(basic);
+        // curl looks at the first field only when it asks over HTTP/2, and has passwords more often than tokens.
+        let values = basic.into_iter().chain(schemes);
         values.filter_map(|value| HeaderValue::try_from(value).ok())
     }
 

@@ -4,6 +4,8 @@
 //!   client ─── h3 ──► ingress ─── h3 ──► egress ─── UDP ──► target        chained: the ingress asks the egress
 //!      └───────────── h3 inside the tunnel ──►┘                           nested: the client does
 //! ```
+//!
+//! Every hop is on the carrier that was asked for, h3 by default; TCP in place of UDP is in [`tcp`].
 
 pub mod tcp;
 

@@ -1,7 +1,7 @@
-//! What the `bauta` program runs: a relay, a forwarder, a demonstration. The binary only parses arguments.
+//! What the `bauta` program runs: a relay, forwarders, a local proxy, a demonstration. The binary parses arguments.
 //!
 //! ```text
-//!   control thread (tokio, one thread): signals · names ──► mailboxes ──► worker threads
+//!   control thread (tokio, one thread): signals · names · passwords ──► mailboxes ──► worker threads
 //! ```
 
 pub mod bulk;

@@ -4,6 +4,7 @@
 //!   varint ─► datagram   Quarter Stream ID, Context ID          RFC 9297 §2, RFC 9298 §5
 //!          └► capsule    capsules out of a byte stream          RFC 9297 §3
 //!   codepoints           numbers of drafts
+//!   carrier              the HTTP versions, by their ALPN        RFC 7301
 //!   target ─► template   who is asked for, and under which URI  RFC 9298 §2, §3
 //!   field                Capsule-Protocol                       RFC 9297 §3.4
 //!   proxy_status         why a relay said no                    RFC 9209

@@ -1,6 +1,7 @@
 //! What a worker owns, and what it sees of the world outside.
 //!
-//! The turn is in `turn`, the life of a tunnel in `open`, `relay` and `close`, the end of everything in `drain`.
+//! The turn is in `turn`, the life of a tunnel in `open`, `race`, `relay` (datagrams), `splice` (bytes) and `close`,
+//! the end of everything in `drain`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;

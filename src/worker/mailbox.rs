@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   other workers ── stray trains ──┐
-//!   control thread ─ DNS answers ───┼─► bounded queue ─► eventfd ─► the worker's next turn
+//!   control thread ─ answers ───────┼─► bounded queue ─► eventfd ─► the worker's next turn
 //!                  ─ drain, stop ───┘
 //! ```
 //!

@@ -1,11 +1,11 @@
 //! One core's worth of relay: everything a worker owns, and the loop that drives it.
 //!
 //! ```text
-//!   run ──┬─► net::Driver ── trains in ──► Machine ── trains out ──► net::Driver
-//!         │                                  ├─ transport::quic::Hub      connections
-//!         ├─► Mailbox ── strays, answers ──► ├─ client::Pool              next hops
-//!         └─► App (udp, demo: local legs) ─► ├─ server::Server            who may open what
-//!                                            └─ tunnels: a leg each way
+//!   run ──┬─► net::Driver ── trains, bytes ─► Machine ── trains, bytes ─► net::Driver
+//!         │                                     ├─ transport::Carriers   connections: QUIC, and TLS over TCP
+//!         ├─► Mailbox ── strays, answers ─────► ├─ client::Pool          next hops
+//!         └─► App (udp, tcp, proxy, demo: ────► ├─ server::Server        who may open what
+//!             local legs)                       └─ tunnels: a leg each way
 //! ```
 //!
 //! [`Machine`] is sans-IO: it has no clock and no socket, so the simulator runs the very code that production

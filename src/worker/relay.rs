@@ -3,15 +3,15 @@
 //!
 //! ```text
 //!   QUIC DATAGRAM ─► relay_datagram ─┐            ┌─► Batches ─► target socket
-//!   capsules ──────► relay_capsules ─┼─ upstream ─┼─► Hub::send_datagram ─► next hop
+//!   capsules ──────► relay_capsules ─┼─ upstream ─┼─► Carriers::send_datagram ─► next hop
 //!   local user ────► send_local ─────┘            └─► (not open yet: Early)
 //!
-//!   target socket ─► relay_from_target ─┐              ┌─► Hub::send_datagram ─► client
+//!   target socket ─► relay_from_target ─┐              ┌─► Carriers::send_datagram ─► client
 //!   next hop ──────► relay_datagram ────┼─ downstream ─┼─► a nested connection's packet
 //!                                       ┘              └─► LocalEvent::Payload
 //! ```
 //!
-//! Per datagram: no await, no lock, no dynamic dispatch, no allocation of our own (framing towards a stream
+//! Per datagram, over QUIC: no await, no lock, no dynamic dispatch, no allocation of our own (framing towards a stream
 //! shares a chunk), one copy of the payload at most.
 
 use std::time::Instant;

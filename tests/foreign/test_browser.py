@@ -28,8 +28,9 @@ def test_local_proxy_in_front_of_a_chain(
 
 @pytest.mark.parametrize("carrier", ["h3", "h2", "h1"])
 def test_local_proxy_nested(
-    bauta: Bauta, relay: str, chained: str, url: str, certificates: Certificates, tmp_path: Path, carrier: str
+    bauta: Bauta, relay: str, dns: str, url: str, certificates: Certificates, tmp_path: Path, carrier: str
 ) -> None:
     """Two hops that this client chooses: the second relay sees the first one, and not who asks."""
-    local = bauta.proxy(f"browser-nested-{carrier}", chained, relay, carrier=carrier)
+    front = bauta.relay(f"front-{carrier}", dns=dns)
+    local = bauta.proxy(f"browser-nested-{carrier}", front, relay, carrier=carrier)
     web.check_page(*web.browse(tmp_path, certificates, f"socks5://{local}", url))

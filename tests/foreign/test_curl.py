@@ -91,8 +91,11 @@ def test_credentials(
 ) -> None:
     # spec: 9931-8-d: over HTTP/1.1 `--proxy-anyauth` needs a second connection after the 407.
     url = web.random_url(by_name, 12, PAGE_BYTES)
+    asks_first = "--proxy-anyauth" in credentials
     credentials = [*credentials, "--proxy-user", Bauta.USER]
-    fetched = web.fetch(certificates.ca, url, "--proxy", f"https://{guarded}", *options, *credentials)
+    # curl 8.14.1 crashes when it connects again to an HTTPS proxy that closed after the 407; the system's does not.
+    program = "/usr/bin/curl" if version == "1.1" and asks_first else None
+    fetched = web.fetch(certificates.ca, url, "--proxy", f"https://{guarded}", *options, *credentials, program=program)
     assert fetched.exit_code == 0, fetched.log
     assert fetched.sha256 == web.digest_of_random(12, PAGE_BYTES)
     if version == "1.1":

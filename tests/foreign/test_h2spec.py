@@ -26,6 +26,7 @@ ACCEPTED: dict[str, str] = {
 }
 # Found or not, depending on what comes first: the relay answers GET at once, and a closed stream judges no more frames.
 RACES = {
+    "http2/5.1 closed: Sends a HEADERS frame after sending RST_STREAM frame",
     "http2/6.9.1 Sends multiple WINDOW_UPDATE frames increasing the flow control window to above 2^31-1 on a stream",
     "http2/8.1 Sends a second HEADERS frame without the END_STREAM flag",
     'http2/8.1.2.6 Sends a HEADERS frame with the "content-length" header field which does not equal the DATA frame '

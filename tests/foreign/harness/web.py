@@ -49,9 +49,9 @@ class Fetched:
         return digest(self.body)
 
 
-def fetch(ca: Path, url: str, *options: str | Path) -> Fetched:
+def fetch(ca: Path, url: str, *options: str | Path, program: str | None = None) -> Fetched:
     """Runs curl, which trusts `ca` for the proxy and for the origin. No setting of this machine counts."""
-    command = [curl(), "--disable", "--silent", "--show-error", "--verbose", "--noproxy", "", "--max-time", CURL_SECONDS]
+    command = [program or curl(), "--disable", "--silent", "--show-error", "--verbose", "--noproxy", "", "--max-time", CURL_SECONDS]
     command += ["--cacert", ca, "--proxy-cacert", ca, "--write-out", "%{stderr}\n%{json}", *options, url]
     done = subprocess.run(
         [str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, timeout=CURL_SECONDS + 10

@@ -124,9 +124,10 @@ impl H2 {
         }
     }
 
-    /// Streams that are not over.
+    /// Streams that are not over, those not counted that only wait for their peer's end.
     pub(super) fn open_streams(&self) -> usize {
-        self.streams.len()
+        let streams = self.streams.values();
+        streams.filter(|stream| !stream.is_left()).count()
     }
 
     /// Whether the peer has ended in order while owners still read.
@@ -473,7 +474,9 @@ impl H2 {
                 stream.send = Some(send);
                 if fin {
                     stream.set_send_over();
-                    stream.stop();
+                    // Without RST_STREAM, which h2 sends for a stream that is forgotten: curl takes it for a failure even
+                    // behind the end of the response.
+                    stream.leave();
                 } else {
                     stream.poll_reset();
                     stream.want_room();

@@ -106,6 +106,8 @@ pub(super) struct Stream {
     send_over: bool,
     /// What the peer sends is thrown away.
     stopped: bool,
+    /// Nothing is left to be done but to wait for the peer's end.
+    left: bool,
 }
 
 impl Stream {
@@ -130,12 +132,13 @@ impl Stream {
             recv_over: false,
             send_over: false,
             stopped: false,
+            left: false,
         }
     }
 
     /// Whether nothing more will happen on the stream.
     pub(super) fn is_over(&self) -> bool {
-        self.send_over && (self.recv_over || self.stopped)
+        self.send_over && (self.recv_over || (self.stopped && !self.left))
     }
 
     /// The peer's or h2's reset of the stream, once there is one; otherwise h2 tells the waker.
@@ -366,6 +369,17 @@ impl Stream {
     pub(super) fn stop(&mut self) {
         self.stopped = true;
         self.discard();
+    }
+
+    /// Reads nothing more, and is over when the peer ends its direction.
+    pub(super) fn leave(&mut self) {
+        self.left = true;
+        self.stop();
+    }
+
+    /// Whether the stream only waits for the end of the peer's direction.
+    pub(super) fn is_left(&self) -> bool {
+        self.left
     }
 
     pub(super) fn reset(&mut self, reason: h2::Reason) {

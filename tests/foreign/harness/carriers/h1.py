@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .link import TlsLink
-from .stream import FIN, Head, Stream
+from .stream import FIN, Head, Stream, joined
 
 
 def connect(proxy: str, ca: Path) -> "Connection":
@@ -56,9 +56,8 @@ class H1Stream(Stream):
         line, *rest = text.split("\r\n")
         version, status, *_ = line.split(" ", 2)
         assert version == "HTTP/1.1", line
-        for field in rest:
-            name, _, value = field.partition(":")
-            self.fields[name.strip().lower()] = value.strip()
+        lines = (field.partition(":") for field in rest)
+        self.fields.update(joined((name.strip().lower(), value.strip()) for name, _, value in lines))
         if status == "101":
             # An upgrade that happened is a success like that of the other carriers.
             assert self._protocol and self.fields.get("upgrade", "").lower() == self._protocol, text

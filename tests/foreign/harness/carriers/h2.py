@@ -9,7 +9,7 @@ import h2.exceptions
 import h2.settings
 
 from .link import TlsLink
-from .stream import FIN, Head, Stream
+from .stream import FIN, Head, Stream, joined
 
 CANCEL = 0x8
 WINDOW_BYTES = 1 << 24
@@ -100,7 +100,7 @@ class H2Stream(Stream):
     def handle_event(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.ResponseReceived():
-                fields = dict(event.headers)
+                fields = joined(event.headers)
                 self.status = int(fields.pop(":status"))
                 self.fields = fields
             case h2.events.DataReceived():

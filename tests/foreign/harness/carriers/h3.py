@@ -12,7 +12,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamReset
 
 from .link import RECEIVE_BYTES, split_address
-from .stream import FIN, Head, Stream
+from .stream import FIN, Head, Stream, joined
 
 REQUEST_CANCELLED = 0x10C
 NO_ERROR = 0x100
@@ -112,7 +112,7 @@ class H3Stream(Stream):
 
     def handle_event(self, event: H3Event) -> None:
         if isinstance(event, HeadersReceived) and self.status is None:
-            fields = {name.decode(): value.decode() for name, value in event.headers}
+            fields = joined((name.decode(), value.decode()) for name, value in event.headers)
             status = int(fields.pop(":status"))
             if status >= 200:
                 self.status, self.fields = status, fields

@@ -1,7 +1,7 @@
 """What the streams of the three carriers have in common."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 WAIT_SECONDS = 15.0
@@ -9,6 +9,14 @@ WAIT_SECONDS = 15.0
 FIN = "fin"
 # HTTP/1.1 has no codes: the connection ended without close_notify, by FIN or by RST.
 TRUNCATED = "truncated"
+
+
+def joined(lines: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The fields of a head; several lines of one name are one list (RFC 9110 section 5.3)."""
+    fields: dict[str, str] = {}
+    for name, value in lines:
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
 
 
 @dataclass
