@@ -318,7 +318,7 @@ fn strangers_are_asked_for_credentials() {
         assert_eq!(answer.status.as_u16(), status);
         let challenges: Vec<_> = answer.headers.get_all(&field).iter().collect();
         let basic = "Basic realm=\"bauta\", charset=\"UTF-8\"";
-        assert_eq!(challenges, ["Bearer", basic]);
+        assert_eq!(challenges, [basic, "Bearer"]);
 
         let refusal = guarded(false).authorize(now, &head).unwrap_err();
         let answer = guarded(false).refusal(refusal, None, Carrier::H2);

@@ -204,10 +204,10 @@ fn challenges_name_every_scheme() {
     assert_eq!(
         values,
         [
+            "Basic realm=\"bauta\", charset=\"UTF-8\"",
             "Bearer",
             "PrivateToken",
-            "Preshared",
-            "Basic realm=\"bauta\", charset=\"UTF-8\""
+            "Preshared"
         ]
     );
     let none = Arc::new(Secrets::new(&[0; DIGEST_LEN]));

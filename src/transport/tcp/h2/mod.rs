@@ -474,8 +474,8 @@ impl H2 {
                 stream.send = Some(send);
                 if fin {
                     stream.set_send_over();
-                    // Without RST_STREAM, which h2 sends for a stream that is forgotten: curl takes it for a failure even
-                    // behind the end of the response.
+                    // Without RST_STREAM, which h2 sends for a stream that is forgotten: curl takes it for a failure
+                    // even behind the end of the response.
                     stream.leave();
                 } else {
                     stream.poll_reset();

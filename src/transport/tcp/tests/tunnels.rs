@@ -225,13 +225,9 @@ fn a_refusal_is_the_end_of_a_stream() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(
-        world.client.event(),
-        Event::Reset {
-            code: Code::H3_NO_ERROR,
-            ..
-        }
-    ));
+    // No RST_STREAM behind it, which some clients take for a failure.
+    let reset = |(_, event): &(_, Event)| matches!(event, Event::Reset { .. });
+    assert!(!world.client.events.iter().any(reset));
 }
 
 #[test]
