@@ -89,10 +89,15 @@ def test_no_way_in(
 def test_credentials(
     guarded: str, by_name: str, certificates: Certificates, version: str, options: list[str], credentials: list[str]
 ) -> None:
-    # spec: 9931-8-d: over HTTP/1.1 `--proxy-anyauth` needs a second connection after the 407.
+    # spec: 9931-8-d: over HTTP/1.1 `--proxy-anyauth` needs a second connection after the 407. Over HTTP/2 curl 8.14.1
+    # reads the challenge of the 407 and gives up: it repeats no CONNECT there, whoever the proxy is.
     url = web.random_url(by_name, 12, PAGE_BYTES)
     asks_first = "--proxy-anyauth" in credentials
     credentials = [*credentials, "--proxy-user", Bauta.USER]
+    if version == "2" and asks_first:
+        fetched = web.fetch(certificates.ca, url, "--proxy", f"https://{guarded}", *options, *credentials)
+        assert fetched.exit_code == REFUSED, "curl repeats CONNECT over HTTP/2: test it like the others"
+        return
     # curl 8.14.1 crashes when it connects again to an HTTPS proxy that closed after the 407; the system's does not.
     program = "/usr/bin/curl" if version == "1.1" and asks_first else None
     fetched = web.fetch(certificates.ca, url, "--proxy", f"https://{guarded}", *options, *credentials, program=program)
@@ -139,8 +144,10 @@ def test_libcurl(
     assert result["sha256"] == web.digest_of_random(14, PAGE_BYTES)
 
 
-@pytest.mark.parametrize("target", ["http1", "http3"])
-@pytest.mark.parametrize("proxy_version", ["http1", "http2", "http3"])
+# CONNECT-UDP is missing on HTTP/2 and HTTP/3: there curl sends no credentials before it is asked, and repeats no request.
+@pytest.mark.parametrize(
+    ("proxy_version", "target"), [("http1", "http1"), ("http1", "http3"), ("http2", "http1"), ("http3", "http1")]
+)
 def test_libcurl_credentials(
     guarded: str, https_origin: str, origin: str, clients: peers.Clients, proxy_version: str, target: str
 ) -> None:
