@@ -276,13 +276,13 @@ impl Machine {
         if self.is_done(id) {
             return self.complete(now, id, out);
         }
-        if self.leave_leg(id, stream) {
+        let orderly = code == Some(Code::H3_NO_ERROR);
+        if self.leave_leg(now, id, stream, orderly, out) {
             return;
         }
         let Some(tunnel) = self.tunnels.get(id) else {
             return;
         };
-        let orderly = code == Some(Code::H3_NO_ERROR);
         if tunnel.downstream == Leg::Stream(stream) {
             // An orderly end asks us to stop sending, and the FIN may be right behind.
             let abort = if orderly {

@@ -7,8 +7,8 @@
 use std::time::Instant;
 
 use super::batch::BatchSlot;
+use super::pipe::Splice;
 use super::race::Race;
-use super::splice::Splice;
 use crate::client::DialId;
 use crate::error::Refusal;
 use crate::http::request::RequestHead;

@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use super::batch::Batches;
 use super::drain::Drain;
 use super::leg::Tunnel;
-use super::splice::Direction;
+use super::pipe::Direction;
 use super::stats::Stats;
 use crate::client::{Hop, HopId, Pool, RouteId};
 use crate::config::HeadStarts;

@@ -19,6 +19,7 @@ mod leg;
 mod machine;
 pub mod mailbox;
 mod open;
+mod pipe;
 mod race;
 mod relay;
 mod residue;

@@ -11,7 +11,7 @@ use ::http::{StatusCode, header};
 
 use super::leg::{Connecting, Flow, Leg, State, Tunnel, UdpFlow};
 use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
-use super::splice::{Direction, Splice};
+use super::pipe::{Direction, Splice};
 use crate::client::{DialId, Request, RouteId, TcpForm, TunnelKind};
 use crate::error::{Abort, Refusal};
 use crate::http::request::{RequestHead, ResponseHead};
@@ -21,7 +21,7 @@ use crate::policy::resolve::Resolution;
 use crate::server::{Access, CONNECT_UDP, Plan, Protocol, Route};
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::eyeballs::Eyeballs;
-use crate::tunnel::{Early, Framing, TunnelId};
+use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
 use crate::wire::target::{Host, Target};
 
@@ -58,7 +58,7 @@ impl Machine {
         out: &mut impl Outside,
     ) -> Result<(), Refusal> {
         match self.server.authorize(now, head)? {
-            Access::Granted(_) => self.follow(now, stream, head, Early::default(), out),
+            Access::Granted(_) => self.follow(now, stream, head, UdpFlow::default(), out),
             Access::Verify { key, job } => {
                 let posted = job.is_none_or(|job| out.verify(job));
                 if !posted {
@@ -123,12 +123,13 @@ impl Machine {
             return;
         };
         self.carriers.unbind(stream);
-        let early = match flow {
-            Flow::Udp(flow) => flow.early,
-            Flow::Tcp(_) => Early::default(),
+        // What came meanwhile, and half a capsule perhaps.
+        let waiting = match flow {
+            Flow::Udp(flow) => flow,
+            Flow::Tcp(_) => UdpFlow::default(),
         };
         let followed = match granted {
-            true => self.follow(now, stream, &head, early, out),
+            true => self.follow(now, stream, &head, waiting, out),
             false => Err(self.server.unauthorized(&head)),
         };
         match followed {
@@ -147,7 +148,7 @@ impl Machine {
         now: Instant,
         stream: RequestStream,
         head: &RequestHead,
-        early: Early,
+        waiting: UdpFlow,
         out: &mut impl Outside,
     ) -> Result<(), Refusal> {
         let carrier = self.carrier_of(stream);
@@ -157,10 +158,7 @@ impl Machine {
             route,
         } = self.server.plan(head, carrier)?;
         let flow = match protocol {
-            Protocol::Udp => Flow::Udp(UdpFlow {
-                early,
-                ..UdpFlow::default()
-            }),
+            Protocol::Udp => Flow::Udp(waiting),
             Protocol::Tcp(framing) => Flow::Tcp(Box::new(Splice::new(framing))),
         };
         let downstream = Leg::Stream(stream);

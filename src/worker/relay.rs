@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::leg::{Flow, Leg, State, Tunnel};
 use super::machine::{LocalEvent, Machine, Outside};
-use super::splice::Direction;
+use super::pipe::Direction;
 use crate::error::Abort;
 use crate::http::h3::RecvData;
 use crate::net::Train;

@@ -10,21 +10,22 @@
 //! other direction goes on; whatever breaks a source breaks the whole tunnel, so that nobody takes a cut stream for a
 //! complete one.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::leg::{Flow, Leg};
 use super::machine::{LocalEvent, Machine, Outside};
+use super::pipe::{Direction, Pipe, Stage};
 use crate::error::Abort;
+use crate::http::h3::code::Code;
 use crate::http::h3::{RecvData, SendData};
 use crate::net::{TcpClose, TcpId, TcpRead};
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::transport::tcp::LinkOutput;
-use crate::tunnel::tcp::{Inbound, Outbound, Progress};
-use crate::tunnel::{Framing, TunnelId};
+use crate::tunnel::TunnelId;
+use crate::tunnel::tcp::Progress;
 
 /// Bytes that one direction moves before others get their turn.
 const BYTES_PER_PUMP: usize = 256 * 1024;
@@ -36,161 +37,6 @@ const READ_BUFFER_BYTES: usize = 256 * 1024;
 const WRITE_PIECES_MAX: usize = 64;
 /// How long a peer may take to end its stream after both directions have ended.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
-
-/// A direction of a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    /// From the client to the target.
-    Up,
-    /// From the target to the client.
-    Down,
-}
-
-impl Direction {
-    pub(super) const BOTH: [Self; 2] = [Self::Up, Self::Down];
-}
-
-/// Where a direction stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Flowing,
-    /// The source has ended; what waits, and the end, are still to be passed on.
-    Ending,
-    /// The sink knows of the end.
-    Done,
-}
-
-/// One direction.
-#[derive(Debug)]
-pub(super) struct Pipe {
-    reader: Inbound,
-    writer: Outbound,
-    waiting: VecDeque<Bytes>,
-    waiting_bytes: usize,
-    stage: Stage,
-    /// The source has nothing more to say, not even capsules behind the last byte.
-    source_closed: bool,
-    /// The pipe is in [`Machine::resume`].
-    queued: bool,
-    /// The local user was told that there is no room.
-    starved: bool,
-}
-
-impl Pipe {
-    fn new(source: Framing, sink: Framing) -> Self {
-        Self {
-            reader: Inbound::new(source),
-            writer: Outbound::new(sink),
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            stage: Stage::Flowing,
-            source_closed: false,
-            queued: false,
-            starved: false,
-        }
-    }
-
-    pub(super) fn push(&mut self, bytes: Bytes) {
-        self.waiting_bytes += bytes.len();
-        self.waiting.push_back(bytes);
-    }
-
-    /// Forgets the first `count` bytes.
-    fn advance(&mut self, mut count: usize) {
-        self.waiting_bytes -= count;
-        while let Some(first) = self.waiting.front_mut() {
-            if count < first.len() {
-                drop(first.split_to(count));
-                return;
-            }
-            count -= first.len();
-            self.waiting.pop_front();
-        }
-    }
-
-    /// Takes up to `bytes_max` bytes, framed for the sink. Without a frame a single piece is not copied.
-    fn take_framed(&mut self, bytes_max: usize) -> Bytes {
-        let bare = self.writer.head_len_max() == 0;
-        match self.waiting.front_mut() {
-            Some(first)
-                if bare && (self.waiting_bytes == first.len() || first.len() >= bytes_max) =>
-            {
-                let piece = first.split_to(first.len().min(bytes_max));
-                self.advance_taken(piece.len());
-                return piece;
-            }
-            Some(_) | None => {}
-        }
-        let len = self.waiting_bytes.min(bytes_max);
-        let mut framed = BytesMut::with_capacity(self.writer.head_len_max() + len);
-        self.writer.frame(len, &mut framed);
-        let mut left = len;
-        for piece in &self.waiting {
-            let part = &piece[..piece.len().min(left)];
-            framed.put_slice(part);
-            left -= part.len();
-            if left == 0 {
-                break;
-            }
-        }
-        self.advance(len);
-        framed.freeze()
-    }
-
-    /// The first piece lost `count` bytes already.
-    fn advance_taken(&mut self, count: usize) {
-        self.waiting_bytes -= count;
-        if self.waiting.front().is_some_and(Bytes::is_empty) {
-            self.waiting.pop_front();
-        }
-    }
-}
-
-/// Both directions of one tunnel.
-#[derive(Debug)]
-pub(super) struct Splice {
-    pub(super) up: Pipe,
-    pub(super) down: Pipe,
-    downstream: Framing,
-}
-
-impl Splice {
-    /// A tunnel whose downstream leg has this framing; what upstream looks like is known later.
-    pub(super) fn new(downstream: Framing) -> Self {
-        Self {
-            up: Pipe::new(downstream, Framing::Raw),
-            down: Pipe::new(Framing::Raw, downstream),
-            downstream,
-        }
-    }
-
-    /// The upstream leg is there.
-    pub(super) fn set_upstream(&mut self, upstream: Framing) {
-        self.up.writer = Outbound::new(upstream);
-        self.down.reader = Inbound::new(upstream);
-    }
-
-    pub(super) fn downstream(&self) -> Framing {
-        self.downstream
-    }
-
-    pub(super) fn pipe(&mut self, direction: Direction) -> &mut Pipe {
-        match direction {
-            Direction::Up => &mut self.up,
-            Direction::Down => &mut self.down,
-        }
-    }
-
-    /// Whether both directions have ended.
-    fn is_done(&self) -> bool {
-        self.up.stage == Stage::Done && self.down.stage == Stage::Done
-    }
-
-    /// Whether both directions have ended, and nobody has anything more to say.
-    fn is_closed(&self) -> bool {
-        self.is_done() && self.up.source_closed && self.down.source_closed
-    }
-}
 
 /// What [`Machine::read_local`] found.
 #[derive(Debug, PartialEq, Eq)]
@@ -434,7 +280,14 @@ impl Machine {
         let bytes_max = bytes_max.min(buffer.capacity() - buffer.len());
         match out.read(socket, buffer, bytes_max) {
             Ok(TcpRead::Bytes(count)) => {
-                let bytes = buffer.split().freeze();
+                // What is small is copied, so that a byte that waits long does not keep the whole buffer.
+                let bytes = if count < READ_BYTES_MIN {
+                    let bytes = Bytes::copy_from_slice(buffer);
+                    buffer.clear();
+                    bytes
+                } else {
+                    buffer.split().freeze()
+                };
                 debug_assert_eq!(bytes.len(), count);
                 self.push(id, direction, bytes);
                 Ok(count)
@@ -621,25 +474,42 @@ impl Machine {
         }
     }
 
-    /// Forgets a stream that has said everything and was told everything, although bytes that it brought still wait for
-    /// the other leg; whether it was such a stream.
-    pub(super) fn leave_leg(&mut self, id: TunnelId, stream: RequestStream) -> bool {
-        let Some(tunnel) = self.tunnels.get_mut(id).filter(|tunnel| tunnel.is_open()) else {
+    /// Forgets a stream that has said everything and wants to hear no more, although bytes that it brought still wait
+    /// for the other leg; whether it was such a stream. It wants no more if it was told everything, or said so in an
+    /// orderly way.
+    pub(super) fn leave_leg(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        stream: RequestStream,
+        orderly: bool,
+        out: &mut impl Outside,
+    ) -> bool {
+        let Some(tunnel) = self.tunnels.get_mut(id).filter(|it| it.is_open()) else {
             return false;
         };
-        let Flow::Tcp(splice) = &tunnel.flow else {
+        let Flow::Tcp(splice) = &mut tunnel.flow else {
             return false;
         };
-        let (leg, source, sink) = match tunnel.downstream == Leg::Stream(stream) {
-            true => (&mut tunnel.downstream, &splice.up, &splice.down),
-            false => (&mut tunnel.upstream, &splice.down, &splice.up),
+        let is_upstream = tunnel.downstream != Leg::Stream(stream);
+        let (leg, source, sink) = match is_upstream {
+            false => (&mut tunnel.downstream, &splice.up, &mut splice.down),
+            true => (&mut tunnel.upstream, &splice.down, &mut splice.up),
         };
-        let over = source.source_closed && sink.stage == Stage::Done;
-        if over {
-            *leg = Leg::None;
-            self.carriers.unbind(stream);
+        if !source.source_closed || (sink.stage != Stage::Done && !orderly) {
+            return false;
         }
-        over
+        sink.abandon();
+        *leg = Leg::None;
+        self.carriers.unbind(stream);
+        if is_upstream {
+            self.pool
+                .release(now, stream.connection(), &mut self.carriers);
+        }
+        for direction in Direction::BOTH {
+            self.pump(now, id, direction, out);
+        }
+        true
     }
 
     /// Whether the connection that lives in a tunnel is over.
@@ -668,9 +538,22 @@ impl Machine {
         let Some(tunnel) = self.remove_tunnel(id) else {
             return;
         };
-        for leg in [tunnel.downstream, tunnel.upstream] {
+        let said_all = match &tunnel.flow {
+            Flow::Tcp(splice) => [splice.up.source_closed, splice.down.source_closed],
+            Flow::Udp(_) => [true; 2],
+        };
+        for (leg, said_all) in [tunnel.downstream, tunnel.upstream]
+            .into_iter()
+            .zip(said_all)
+        {
             match leg {
-                Leg::Stream(stream) => self.carriers.unbind(stream),
+                Leg::Stream(stream) => {
+                    self.carriers.unbind(stream);
+                    // Whoever never ends its stream does not keep it.
+                    if !said_all {
+                        self.carriers.stop(stream, Code::H3_NO_ERROR);
+                    }
+                }
                 Leg::Tcp(socket) => out.close(socket, TcpClose::Orderly),
                 Leg::Nested(inner) => {
                     self.nested.remove(&inner);

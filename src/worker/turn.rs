@@ -13,7 +13,8 @@ use bytes::BytesMut;
 use super::drain::Drain;
 use super::leg::{Flow, State, Tunnel};
 use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
-use super::splice::{Direction, LINGER};
+use super::pipe::Direction;
+use super::splice::LINGER;
 use crate::client::{DialId, Failed, PoolEvent};
 use crate::error::{Abort, Refusal};
 use crate::http::h3;
@@ -21,7 +22,7 @@ use crate::net::{Received, SocketId, TcpClose, TcpEvent, TcpId, Train, ends_sock
 use crate::policy::resolve::Resolution;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::transport::quic::{self, Event};
-use crate::transport::tcp::{self, ByteLink};
+use crate::transport::tcp::{self, ByteLink, LinkOutput};
 use crate::tunnel::TunnelId;
 
 impl Machine {
@@ -208,8 +209,14 @@ impl Machine {
     /// ones behind inner ones.
     fn pass_nested_output(&mut self, now: Instant, out: &mut impl Outside) {
         while let Some(inner) = self.carriers.tcp.next_output() {
-            if let Some(tunnel) = self.carrier_tunnel(ConnectionId::Tcp(inner)) {
-                self.pump(now, tunnel, Direction::Up, out);
+            match self.carrier_tunnel(ConnectionId::Tcp(inner)) {
+                Some(tunnel) => self.pump(now, tunnel, Direction::Up, out),
+                // Its tunnel is gone: what it says is said to nobody, and then it is gone too.
+                None => {
+                    while let LinkOutput::Bytes(_) =
+                        self.carriers.tcp.poll_output(now, inner, usize::MAX)
+                    {}
+                }
             }
             self.carriers.flush(now, out);
         }
@@ -545,7 +552,12 @@ impl Machine {
                         self.abort(now, id, Abort::Idle, out);
                     }
                 }
-                State::Verifying { .. } => self.refuse(now, id, Refusal::Overloaded, None, out),
+                // The verdict may be lost; nobody must wait for it for ever.
+                State::Verifying { key, .. } => {
+                    let key = *key;
+                    self.server.handle_check_dropped(key);
+                    self.refuse(now, id, Refusal::Overloaded, None, out);
+                }
                 State::Resolving { .. } => self.refuse(now, id, Refusal::DnsTimeout, None, out),
                 State::Connecting(_) if overdue => {
                     self.refuse(now, id, Refusal::ConnectTimeout, None, out);

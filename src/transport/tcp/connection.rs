@@ -263,7 +263,7 @@ impl Connection {
         let since = |since: Option<Instant>, max| since.is_some_and(|since| since + max <= now);
         if self.handshake_deadline.is_some_and(|due| due <= now) {
             Some(CloseReason::HandshakeTimeout)
-        } else if since(self.blocked_since, limits.write_timeout) {
+        } else if self.is_impatient() && since(self.blocked_since, limits.write_timeout) {
             Some(CloseReason::WriteTimeout)
         } else if since(self.head_since, limits.head_timeout) {
             Some(CloseReason::HeadTimeout)
@@ -274,6 +274,12 @@ impl Connection {
         }
     }
 
+    /// Whether a peer that takes nothing is sent away. On HTTP/1.1 a tunnel is the connection: its reader may pause for
+    /// as long as the tunnel may be idle.
+    fn is_impatient(&self) -> bool {
+        self.carrier != Some(Carrier::H1) || self.http.open_streams() == 0
+    }
+
     /// When [`Connection::overdue`], or the end of lingering, has something to say at the earliest.
     pub(super) fn due(&self, limits: &TcpHubLimits) -> Option<Instant> {
         if self.end != End::Open {
@@ -281,7 +287,9 @@ impl Connection {
         }
         [
             self.handshake_deadline,
-            self.blocked_since.map(|since| since + limits.write_timeout),
+            self.blocked_since
+                .filter(|_| self.is_impatient())
+                .map(|since| since + limits.write_timeout),
             self.head_since.map(|since| since + limits.head_timeout),
             self.idle_since.map(|since| since + limits.idle_timeout),
         ]

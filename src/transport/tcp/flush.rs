@@ -117,6 +117,10 @@ impl TcpHub {
             (session.wants_write(), session.is_ended())
         };
         let ByteLink::Socket(socket) = connection.link else {
+            // A tunnel that was reset takes no last words.
+            if connection.link_end == Some(false) && connection.phase != Phase::Up {
+                connection.phase = Phase::Gone;
+            }
             let has_news = wants_write || connection.phase != Phase::Up;
             if has_news && connection.phase != Phase::Gone && !self.outputs.contains(&index) {
                 self.outputs.push_back(index);

@@ -334,6 +334,14 @@ impl H2 {
             Poll::Pending => {}
         }
         if let Some(code) = stream.poll_reset() {
+            // A server that needs no more of us may say so behind its whole response, which is not to be lost
+            // (RFC 9113 section 8.1): the owner reads it first.
+            if code == Code::H3_NO_ERROR && stream.has_unread() {
+                if stream.take_read_blocked() {
+                    events.push_back(Event::Readable { stream: stream_id });
+                }
+                return;
+            }
             self.end_stream(id, code, events);
             return;
         }
@@ -504,7 +512,10 @@ impl H2 {
             RecvData::Reset(_) => {
                 self.streams.remove(&id.0);
             }
-            RecvData::Finished => self.forget_if_over(id.0),
+            RecvData::Finished => {
+                stream.look_again();
+                self.forget_if_over(id.0);
+            }
             RecvData::Data(_) | RecvData::Blocked | RecvData::Gone => {}
         }
         read

@@ -371,6 +371,11 @@ impl Stream {
         self.discard();
     }
 
+    /// Has the stream looked at in the next poll: a reset may have waited until everything was read.
+    pub(super) fn look_again(&self) {
+        self.recv_waker.wake_by_ref();
+    }
+
     /// Reads nothing more, and is over when the peer ends its direction.
     pub(super) fn leave(&mut self) {
         self.left = true;
