@@ -183,6 +183,14 @@ impl Carriers {
         }
     }
 
+    /// Reads nothing more of a stream whose other direction has ended, whatever is still on its way there.
+    pub fn leave(&mut self, stream: RequestStream) {
+        match stream {
+            RequestStream::Quic(id, stream) => self.quic.stop(id, stream, Code::H3_NO_ERROR),
+            RequestStream::Tcp(id, stream) => self.tcp.leave(id, stream),
+        }
+    }
+
     /// Names the owner of a stream; its events and the end of its connection are reported with it.
     pub fn bind(&mut self, stream: RequestStream, owner: u64) {
         match stream {

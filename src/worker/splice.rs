@@ -19,7 +19,6 @@ use super::leg::{Flow, Leg};
 use super::machine::{LocalEvent, Machine, Outside};
 use super::pipe::{Direction, Pipe, Stage};
 use crate::error::Abort;
-use crate::http::h3::code::Code;
 use crate::http::h3::{RecvData, SendData};
 use crate::net::{TcpClose, TcpId, TcpRead};
 use crate::transport::carriers::{ConnectionId, RequestStream};
@@ -551,7 +550,7 @@ impl Machine {
                     self.carriers.unbind(stream);
                     // Whoever never ends its stream does not keep it.
                     if !said_all {
-                        self.carriers.stop(stream, Code::H3_NO_ERROR);
+                        self.carriers.leave(stream);
                     }
                 }
                 Leg::Tcp(socket) => out.close(socket, TcpClose::Orderly),

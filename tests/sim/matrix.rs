@@ -276,3 +276,25 @@ fn a_client_that_resets_is_seen_to_reset() {
         assert!(broken, "{what}: {:?}", ended(sim));
     });
 }
+
+/// The first relay dies under a nested connection: nothing of it stays, and nobody is woken for it.
+#[test]
+fn a_nested_connection_goes_with_its_tunnel() {
+    let nested = Case::all().filter(|case| matches!(case.topology, Topology::Nested(_)));
+    every(nested, |case| {
+        let mut scene = case.scene(Some(TcpForm::Capsules), Behaviour::SINK);
+        let (sim, client) = (&mut scene.sim, scene.client);
+        let tunnel = sim.open_tcp_now(client, TCP, None);
+        sim.write(client, tunnel, Bytes::from_static(b"hello"), false);
+        sim.run_for(secs(1));
+        sim.stop(scene.relays[0]);
+        let done = sim.run_until(secs(60), |sim| sim.tunnel(client, tunnel).closed.is_some());
+        assert!(done, "{case:?}: the tunnel goes on");
+        sim.run_for(secs(60));
+        let machine = &sim.node(client).machine;
+        assert_eq!(machine.tunnel_count(), 0, "{case:?}");
+        assert_eq!(machine.tcp_hub().connection_count(), 0, "{case:?}");
+        let overdue = machine.next_timeout().is_some_and(|due| due < sim.net.now);
+        assert!(!overdue, "{case:?}: a deadline stays behind");
+    });
+}

@@ -312,6 +312,9 @@ fn a_reader_that_stops_costs_bounded_memory() {
         (Carrier::H2, Carrier::H2),
         (Carrier::H3, Carrier::H2),
         (Carrier::H2, Carrier::H3),
+        (Carrier::H1, Carrier::H1),
+        (Carrier::H1, Carrier::H3),
+        (Carrier::H2, Carrier::H1),
     ] {
         for form in [TcpForm::Raw, TcpForm::Capsules] {
             let what = format!("{form:?} on {first:?}, {second:?}");

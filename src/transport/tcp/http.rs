@@ -186,6 +186,15 @@ impl Http {
         }
     }
 
+    pub(super) fn leave(&mut self, stream: StreamId) {
+        match self {
+            Self::Handshaking => {}
+            Self::H2(h2) => h2.leave(stream),
+            // What is on its way leaves before the connection ends.
+            Self::H1(h1) => h1.stop(),
+        }
+    }
+
     pub(super) fn goaway(&mut self) {
         match self {
             Self::Handshaking => {}

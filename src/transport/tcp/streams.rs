@@ -183,6 +183,15 @@ impl TcpHub {
         }
     }
 
+    /// Reads nothing more of a request stream whose other direction has ended, and leaves it to the peer to end it:
+    /// HTTP/2 could only reset it, and lose what is still on its way.
+    pub fn leave(&mut self, id: ConnectionId, stream: StreamId) {
+        if let Some(connection) = open(&mut self.connections, id) {
+            connection.http.leave(stream);
+            self.mark_dirty(id.index);
+        }
+    }
+
     fn forget_waiting(&mut self, id: ConnectionId, stream: StreamId) {
         if let Some(connection) = open(&mut self.connections, id) {
             let dropped = connection.outbox.remove(u64::from(stream.0));

@@ -586,6 +586,13 @@ impl H2 {
         }
     }
 
+    pub(super) fn leave(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id.0) {
+            stream.leave();
+            self.forget_if_over(id.0);
+        }
+    }
+
     fn forget_if_over(&mut self, id: u32) {
         if self.streams.get(&id).is_some_and(Stream::is_over) {
             self.streams.remove(&id);
