@@ -114,12 +114,13 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::net::Outgoing;
-    use crate::net::{TcpClose, TcpId, TcpRead};
-    use crate::tunnel::Table;
-    use bytes::BytesMut;
     use std::io::{self, IoSlice};
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::net::{Outgoing, TcpClose, TcpId, TcpRead};
+    use crate::tunnel::Table;
 
     #[derive(Default)]
     struct Recorder {

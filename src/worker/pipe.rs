@@ -45,7 +45,7 @@ pub(super) struct Pipe {
     pub(super) stage: Stage,
     /// The source has nothing more to say, not even capsules behind the last byte.
     pub(super) source_closed: bool,
-    /// The pipe is in [`Machine::resume`].
+    /// The pipe gave way to others, and waits for its next turn.
     pub(super) queued: bool,
     /// The local user was told that there is no room.
     pub(super) starved: bool,

@@ -17,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
 
-use super::leg::{Leg, State};
+use super::leg::{Leg, State, Tunnel};
 use super::machine::{Machine, Outside};
-use crate::client::TcpForm;
-use crate::client::{HopId, Request, RouteId, Ticket};
+use crate::client::{HopId, Request, RouteId, TcpForm, Ticket};
 use crate::error::Refusal;
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
@@ -468,8 +467,6 @@ impl Machine {
         }
     }
 }
-
-use super::leg::Tunnel;
 
 /// Whether an answer says more about the HTTP version than about the request.
 fn is_about_carrier(head: &ResponseHead) -> bool {

@@ -5,10 +5,8 @@
 //!   └────────────────────────────────────────────────────────────────┴─► else: spin a while, arm the timer, park
 //! ```
 
-use crate::policy::auth::Job;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -23,6 +21,7 @@ use crate::net::{
     self, Driver, Network, Outgoing, Received, SocketId, TcpClose, TcpEvent, TcpId, TcpRead, Train,
     TrainOutcome, Woken, clock,
 };
+use crate::policy::auth::Job;
 use crate::transport::quic::HubStats;
 use crate::transport::tcp::TcpHubStats;
 

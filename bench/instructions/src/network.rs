@@ -10,18 +10,16 @@
 //! here in a counted turn is named `uncounted_…`: the script stops counting inside, so a figure is the machine's alone.
 //! For the same reason machines never free what is allocated here.
 
-use bauta::net::{TcpClose, TcpId, TcpRead};
-use bauta::policy::auth::Job;
-use bauta::worker::TcpTag;
 use std::collections::VecDeque;
-use std::io;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bauta::net::{
-    Network, Outgoing, SocketId, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, Train, TrainOutcome,
+    Network, Outgoing, SocketId, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, TcpClose, TcpId, TcpRead,
+    Train, TrainOutcome,
 };
-use bauta::worker::{Outside, Resolve, Tag};
+use bauta::policy::auth::Job;
+use bauta::worker::{Outside, Resolve, Tag, TcpTag};
 use bytes::{Bytes, BytesMut};
 
 /// Sockets are told apart by their ports, which start here.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quinn_proto::ClientConfig;
 
@@ -15,10 +15,8 @@ use crate::policy::resolve::{Resolution, ResolveError};
 use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
 use crate::transport::quic::Link;
 use crate::transport::tcp::ByteLink;
+use crate::tunnel::eyeballs::ATTEMPT_DELAY;
 use crate::wire::carrier::Carrier;
-
-/// How long an address may be silent before the next one is tried as well (RFC 8305 §5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// One attempt to get a connection.
 #[derive(Debug)]

@@ -1,20 +1,18 @@
 //! What a machine sees of the outside: a listener, sockets towards targets, a name server that answers at once.
 
-use crate::net::{TcpClose, TcpId, TcpRead};
-use crate::policy::auth::Job;
-use crate::worker::TcpTag;
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
-use std::io::IoSlice;
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::net::{Network, Outgoing, Received, SocketId, Train, TrainOutcome};
+use crate::net::{
+    Network, Outgoing, Received, SocketId, TcpClose, TcpId, TcpRead, Train, TrainOutcome,
+};
+use crate::policy::auth::Job;
 use crate::policy::resolve::{Resolution, ResolveError};
 use crate::wire::datagram::UDP_PAYLOAD_MAX;
-use crate::worker::{Outside, Resolve, Tag};
+use crate::worker::{Outside, Resolve, Tag, TcpTag};
 
 /// Addresses that clients send from.
 pub(super) const PEERS: usize = 4;

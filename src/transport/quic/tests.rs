@@ -5,8 +5,6 @@
 //!       └──────── a test may lose them ◄─┘
 //! ```
 
-use crate::net::{TcpClose, TcpId, TcpRead};
-use crate::transport::carriers::RequestStream;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +18,8 @@ use crate::config::{Checked, Environment, parse};
 use crate::http::h3::code::Code;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::steer::Steer;
-use crate::net::{Train, TrainOutcome, clock};
+use crate::net::{TcpClose, TcpId, TcpRead, Train, TrainOutcome, clock};
+use crate::transport::carriers::RequestStream;
 use crate::transport::tls::{
     ClientTls, DevCa, Trust, client_config, quic_client, quic_server, server_config,
 };

@@ -1,6 +1,5 @@
 //! The network as one machine sees it: what `worker::run` puts in front of a driver, a resolver and a mailbox.
 
-use bauta::policy::auth::Job;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,6 +7,7 @@ use bauta::net::{
     Network, Outgoing, SocketId, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, TcpClose, TcpId, TcpRead,
     Train, TrainOutcome,
 };
+use bauta::policy::auth::Job;
 use bauta::policy::resolve::ResolveError;
 use bauta::worker::{Outside, Resolve, Tag, TcpTag};
 use bytes::{Bytes, BytesMut};
