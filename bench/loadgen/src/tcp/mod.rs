@@ -235,14 +235,24 @@ async fn run(
             None => tallies.arrived(),
         },
     );
-    let mut finished = false;
+    // A client that has ended every stream has handed over its last bytes; the target may still be reading them.
+    let mut arrive_until = None;
     let mut said = began;
-    while !interrupted && !finished {
-        if wanted.bytes.is_none() && began.elapsed() >= wanted.plans.duration {
+    while !interrupted {
+        let is_over = match (wanted.bytes, arrive_until) {
+            (None, _) => began.elapsed() >= wanted.plans.duration,
+            (Some(_), None) => false,
+            // A TLS proxy need not pass an end on.
+            (Some(_), Some(_)) if wanted.tls_proxy.is_some() => true,
+            (Some(_), Some(until)) => tallies.lost() == 0 || clock::now() >= until,
+        };
+        if is_over {
             break;
         }
         interrupted = interrupt.sleep(LOOK_AGAIN).await;
-        finished = running.look()? == Some(News::Finished);
+        if running.look()? == Some(News::Finished) {
+            arrive_until = Some(clock::now() + END_WITHIN);
+        }
         if said.elapsed() >= Duration::from_secs(1) {
             said = clock::now();
             line.text(&progress(&before, &tallies.arrived(), began.elapsed()));
