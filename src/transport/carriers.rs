@@ -8,6 +8,7 @@
 //! Nothing is decided here. Errors of streams have the codes of HTTP/3 on either side; `tcp` translates
 //! (RFC 9114 appendix A.4).
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -66,6 +67,14 @@ impl Carriers {
         }
     }
 
+    /// The address of the peer of a connection, as it is now; `None` for one that is gone or lives in a tunnel.
+    pub fn peer_address(&self, connection: ConnectionId) -> Option<SocketAddr> {
+        match connection {
+            ConnectionId::Quic(id) => self.quic.peer_address(id),
+            ConnectionId::Tcp(id) => self.tcp.peer_address(id),
+        }
+    }
+
     /// Asks a peer for a sign of life; whether one will come of it if the path is alive. TCP looks after its path
     /// by itself.
     pub fn ping(&mut self, connection: ConnectionId) -> bool {
@@ -107,6 +116,25 @@ impl Carriers {
         match stream {
             RequestStream::Quic(id, stream) => self.quic.respond(id, stream, head, fin),
             RequestStream::Tcp(id, stream) => self.tcp.respond(id, stream, head, fin),
+        }
+    }
+
+    /// Answers a request that asked for no tunnel. `content_bytes` bytes of content follow with
+    /// [`Carriers::send_data`], then [`Carriers::finish`]; without any the answer is complete. Content-Length in `head`
+    /// must be right. Returns whether the answer went out.
+    pub fn respond_content(
+        &mut self,
+        stream: RequestStream,
+        head: &ResponseHead,
+        content_bytes: usize,
+    ) -> bool {
+        match stream {
+            RequestStream::Quic(id, stream) => {
+                self.quic.respond(id, stream, head, content_bytes == 0)
+            }
+            RequestStream::Tcp(id, stream) => {
+                self.tcp.respond_content(id, stream, head, content_bytes)
+            }
         }
     }
 
@@ -234,6 +262,12 @@ impl Carriers {
     pub fn drain(&mut self) {
         self.quic.drain();
         self.tcp.drain();
+    }
+
+    /// Accepts new connections again.
+    pub fn undrain(&mut self) {
+        self.quic.undrain();
+        self.tcp.undrain();
     }
 
     /// Tells every client that no more requests are accepted.

@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::batch::Batches;
 use super::drain::Drain;
+use super::fallback::Fallback;
 use super::leg::Tunnel;
 use super::pipe::Direction;
 use super::stats::Stats;
@@ -253,6 +254,8 @@ pub struct Machine {
     /// Tunnels that wait for the addresses of their target.
     pub(super) resolves: usize,
     pub(super) drain: Drain,
+    /// Requests that ask for no tunnel.
+    pub(super) fallback: Fallback,
     /// What happened so far.
     pub stats: Stats,
 }
@@ -282,6 +285,7 @@ impl Machine {
             target_sockets: 0,
             resolves: 0,
             drain: Drain::No,
+            fallback: Fallback::default(),
             stats: Stats::default(),
         }
     }

@@ -15,6 +15,7 @@ mod batch;
 pub mod build;
 mod close;
 mod drain;
+mod fallback;
 mod leg;
 mod machine;
 pub mod mailbox;
@@ -29,6 +30,7 @@ mod splice;
 pub mod stats;
 mod turn;
 
+pub use self::fallback::PlainRequest;
 pub use self::machine::{
     LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve, Setup, Tag, TcpTag,
 };

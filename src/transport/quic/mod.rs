@@ -256,6 +256,11 @@ impl Hub {
         self.draining = true;
     }
 
+    /// Accepts new connections again.
+    pub fn undrain(&mut self) {
+        self.draining = false;
+    }
+
     /// The connections that are open, in no particular order.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         self.connections
@@ -279,6 +284,15 @@ impl Hub {
             connection.add_quic_counters(&mut counters);
         }
         counters
+    }
+
+    /// The address of a connection's peer, as it is now: it may migrate. One that lives in a tunnel has none.
+    pub fn peer_address(&self, id: ConnectionId) -> Option<SocketAddr> {
+        let connection = self.get(id)?;
+        match connection.link {
+            Link::Socket(_) => Some(connection.quic.remote_address()),
+            Link::Tunnel(_) => None,
+        }
     }
 
     /// How many connections exist, closing ones included.

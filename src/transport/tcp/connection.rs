@@ -179,6 +179,8 @@ pub(super) struct Connection {
     pub(super) role: Role,
     /// The client, on connections that we accepted.
     pub(super) client: Option<ClientNet>,
+    /// Its address.
+    pub(super) peer: Option<SocketAddr>,
     pub(super) generation: u32,
     pub(super) session: Rc<RefCell<Session>>,
     pub(super) http: Http,
@@ -231,6 +233,7 @@ impl Connection {
             link,
             role,
             client: None,
+            peer: None,
             generation,
             session: Rc::new(RefCell::new(session)),
             http: Http::Handshaking,

@@ -206,6 +206,7 @@ impl TcpHub {
         let id = self.insert(now, link, Role::Server, session);
         if let Some(connection) = live(&mut self.connections, id) {
             connection.client = Some(client);
+            connection.peer = Some(peer);
         }
         Some(id)
     }
@@ -286,6 +287,11 @@ impl TcpHub {
         self.draining = true;
     }
 
+    /// Accepts new connections again.
+    pub fn undrain(&mut self) {
+        self.draining = false;
+    }
+
     /// The connections that exist, in no particular order.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         self.connections.iter().map(|(slot, connection)| {
@@ -315,6 +321,11 @@ impl TcpHub {
     /// When the peer of a connection was last heard.
     pub fn last_heard(&self, id: ConnectionId) -> Option<Instant> {
         self.get(id)?.heard
+    }
+
+    /// The address of the client of a connection that was accepted.
+    pub fn peer_address(&self, id: ConnectionId) -> Option<SocketAddr> {
+        self.get(id)?.peer
     }
 
     /// Whether a client opened this connection to us.
