@@ -8,7 +8,6 @@
 //! Nothing is decided here. Errors of streams have the codes of HTTP/3 on either side; `tcp` translates
 //! (RFC 9114 appendix A.4).
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -64,14 +63,6 @@ impl Carriers {
         match connection {
             ConnectionId::Quic(_) => Some(Carrier::H3),
             ConnectionId::Tcp(id) => self.tcp.carrier(id),
-        }
-    }
-
-    /// The address of the peer of a connection, as it is now; `None` for one that is gone or lives in a tunnel.
-    pub fn peer_address(&self, connection: ConnectionId) -> Option<SocketAddr> {
-        match connection {
-            ConnectionId::Quic(id) => self.quic.peer_address(id),
-            ConnectionId::Tcp(id) => self.tcp.peer_address(id),
         }
     }
 

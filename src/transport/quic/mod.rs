@@ -286,15 +286,6 @@ impl Hub {
         counters
     }
 
-    /// The address of a connection's peer, as it is now: it may migrate. One that lives in a tunnel has none.
-    pub fn peer_address(&self, id: ConnectionId) -> Option<SocketAddr> {
-        let connection = self.get(id)?;
-        match connection.link {
-            Link::Socket(_) => Some(connection.quic.remote_address()),
-            Link::Tunnel(_) => None,
-        }
-    }
-
     /// How many connections exist, closing ones included.
     pub fn connection_count(&self) -> usize {
         self.connections.len()

@@ -179,8 +179,6 @@ pub(super) struct Connection {
     pub(super) role: Role,
     /// The client, on connections that we accepted.
     pub(super) client: Option<ClientNet>,
-    /// Its address.
-    pub(super) peer: Option<SocketAddr>,
     pub(super) generation: u32,
     pub(super) session: Rc<RefCell<Session>>,
     pub(super) http: Http,
@@ -233,7 +231,6 @@ impl Connection {
             link,
             role,
             client: None,
-            peer: None,
             generation,
             session: Rc::new(RefCell::new(session)),
             http: Http::Handshaking,

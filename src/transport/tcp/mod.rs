@@ -206,7 +206,6 @@ impl TcpHub {
         let id = self.insert(now, link, Role::Server, session);
         if let Some(connection) = live(&mut self.connections, id) {
             connection.client = Some(client);
-            connection.peer = Some(peer);
         }
         Some(id)
     }
@@ -321,11 +320,6 @@ impl TcpHub {
     /// When the peer of a connection was last heard.
     pub fn last_heard(&self, id: ConnectionId) -> Option<Instant> {
         self.get(id)?.heard
-    }
-
-    /// The address of the client of a connection that was accepted.
-    pub fn peer_address(&self, id: ConnectionId) -> Option<SocketAddr> {
-        self.get(id)?.peer
     }
 
     /// Whether a client opened this connection to us.
