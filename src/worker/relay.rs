@@ -26,7 +26,7 @@ use crate::http::h3::RecvData;
 use crate::net::Train;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::transport::quic::{self, SendOutcome};
-use crate::tunnel::{TunnelId, UdpError, udp_payload};
+use crate::tunnel::{Delivery, TunnelId, UdpError, udp_payload};
 
 impl Machine {
     /// Client to target: a UDP payload that came from downstream.
@@ -192,7 +192,7 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         let from_downstream = self.is_downstream_leg(id, stream);
-        let mut payloads = Vec::new();
+        let mut found = Vec::new();
         loop {
             let read = self.carriers.recv_data(now, stream, usize::MAX);
             let Some(Tunnel {
@@ -208,7 +208,7 @@ impl Machine {
                 &mut flow.from_upstream
             };
             let outcome = match read {
-                RecvData::Data(data) => inbound.handle_data(data, |payload| payloads.push(payload)),
+                RecvData::Data(data) => inbound.handle_data(data, |delivery| found.push(delivery)),
                 RecvData::Blocked | RecvData::Gone => break,
                 RecvData::Finished => match inbound.handle_finished() {
                     Ok(()) => {
@@ -225,11 +225,15 @@ impl Machine {
                     return self.handle_reset(now, stream, code, out);
                 }
             };
-            for payload in payloads.drain(..) {
-                match payload {
-                    Some(payload) if from_downstream => self.relay_upstream(now, id, payload, out),
-                    Some(payload) => self.relay_downstream(now, id, payload, out),
-                    None => self.stats.dropped_context += 1,
+            for delivery in found.drain(..) {
+                match delivery {
+                    Delivery::Payload(payload) if from_downstream => {
+                        self.relay_upstream(now, id, payload, out);
+                    }
+                    Delivery::Payload(payload) => self.relay_downstream(now, id, payload, out),
+                    Delivery::Context { .. } | Delivery::Capsule { .. } | Delivery::Dropped => {
+                        self.stats.dropped_context += 1;
+                    }
                 }
             }
             if let Err(error) = outcome {
