@@ -3,14 +3,32 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::capsule::encode_head;
+use crate::wire::capsule::{encode_capsule, encode_head};
+use crate::wire::varint;
 
 /// What a data stream in pieces says: the bytes, whether they ended, and whether it may end here.
 type Outcome = (Vec<u8>, bool, Result<(), StreamError>);
 
+/// Unknown capsules with the offset in the stream at which each came.
+type Kept = Vec<(usize, CapsuleType, Bytes)>;
+
 fn read_pieces<'a>(token: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Outcome, Work) {
+    let (outcome, kept, work) = read_keeping(token, None, pieces);
+    assert_eq!(kept, []);
+    (outcome, work)
+}
+
+fn read_keeping<'a>(
+    token: &str,
+    keep: Option<usize>,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Outcome, Kept, Work) {
     let mut reader = StreamReader::new(Revision::of_token(token).unwrap());
-    let (mut bytes, mut ends) = (Vec::new(), 0);
+    if let Some(bytes_max) = keep {
+        reader.keep_unknown(bytes_max);
+    }
+    let held_max = keep.unwrap_or_default();
+    let (mut bytes, mut ends, mut kept) = (Vec::new(), 0, Vec::new());
     let mut feed = |piece: &[u8]| {
         let mut input = Bytes::copy_from_slice(piece);
         while let Some(event) = reader.read(&mut input)? {
@@ -20,15 +38,21 @@ fn read_pieces<'a>(token: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> (
                     bytes.extend_from_slice(&data);
                 }
                 StreamEvent::Ended => ends += 1,
+                StreamEvent::Unknown {
+                    capsule_type,
+                    value,
+                } => kept.push((bytes.len(), capsule_type, value)),
             }
         }
         assert!(input.is_empty());
+        assert!(reader.buffered() <= held_max.max(varint::SIZE_MAX));
+        assert!(reader.value.capacity() <= held_max);
         Ok(())
     };
     let fed = pieces.into_iter().try_for_each(&mut feed);
     assert_eq!(u32::from(reader.is_ended()), ends);
     let end = fed.and_then(|()| reader.finish());
-    ((bytes, reader.is_ended(), end), reader.work())
+    ((bytes, reader.is_ended(), end), kept, reader.work())
 }
 
 fn read(stream: &[u8]) -> Outcome {
@@ -106,22 +130,56 @@ fn ends_inside_a_capsule() {
     assert_eq!(read(behind), stream(b"", true, head));
 }
 
+// spec: 9297-3.2-a, ctcp-3-g
+#[test]
+fn unknown_capsules_are_kept_for_those_who_ask() {
+    let wire = [
+        &b"\0\x02\0z\xa0\x28\xd7\xf2\x02ab\xa0\x28\xd7\xf0\0"[..],
+        b"\x17\x04long\xa0\x28\xd7\xf3\x01c\x40\x40\x03def",
+    ]
+    .concat();
+    let expected = [
+        // A datagram means nothing here.
+        (0, CapsuleType::DATAGRAM, Bytes::from_static(b"\0z")),
+        // DATA of another revision.
+        (2, CapsuleType(0x2028_d7f0), Bytes::new()),
+        (3, CapsuleType(0x40), Bytes::from_static(b"def")),
+    ];
+    for cut in 1..=wire.len() {
+        let (outcome, kept, work) = read_keeping("connect-tcp", Some(3), wire.chunks(cut));
+        assert_eq!(outcome, stream(b"abc", true, Ok(())));
+        assert_eq!(kept, expected);
+        let skipped = Work {
+            capsules: 6,
+            capsules_skipped: 1,
+            bytes_skipped: 4,
+        };
+        assert_eq!(work, skipped);
+    }
+}
+
+// spec: 9297-3.3-c
+#[test]
+fn ends_inside_a_kept_capsule() {
+    for wire in [&b"\x17\x03a"[..], b"\xa0\x28\xd7\xf3\0\x17\x03a"] {
+        let ((_, _, end), kept, _) = read_keeping("connect-tcp", Some(3), [wire]);
+        assert_eq!(kept, []);
+        assert_eq!(end, Err(CapsuleError::EndInValue { missing: 2 }.into()));
+    }
+}
+
 // spec: ctcp-3-e
 #[test]
 fn payload_does_not_wait_for_its_capsule() {
     let mut input = BytesMut::new();
-    encode_head(
-        Revision::newest().data,
-        crate::wire::varint::MAX,
-        &mut input,
-    );
+    encode_head(Revision::newest().data, varint::MAX, &mut input);
     input.extend_from_slice(b"first");
     let mut reader = StreamReader::new(Revision::newest());
     let mut input = input.freeze();
     let first = StreamEvent::Data(Bytes::from_static(b"first"));
     assert_eq!(reader.read(&mut input), Ok(Some(first)));
     assert_eq!(reader.read(&mut input), Ok(None));
-    let missing = crate::wire::varint::MAX - 5;
+    let missing = varint::MAX - 5;
     assert_eq!(
         reader.finish(),
         Err(CapsuleError::EndInValue { missing }.into())
@@ -135,29 +193,41 @@ proptest! {
         chunks in vec((vec(any::<u8>(), 0..20), any::<bool>()), 0..12),
         last in vec(any::<u8>(), 0..20),
         cut in 1_usize..40,
+        keep in 0_usize..20,
     ) {
         let revision = Revision::newest();
-        let (mut wire, mut sent) = (BytesMut::new(), Vec::new());
+        let (mut wire, mut sent, mut others) = (BytesMut::new(), Vec::new(), Vec::new());
         for (chunk, is_data) in &chunks {
             let other = CapsuleType(0x17);
             let capsule_type = if *is_data { revision.data } else { other };
-            encode_head(capsule_type, chunk.len() as u64, &mut wire);
-            wire.extend_from_slice(chunk);
+            encode_capsule(capsule_type, chunk, &mut wire);
             if *is_data {
                 sent.extend_from_slice(chunk);
+            } else if chunk.len() <= keep {
+                others.push((sent.len(), other, Bytes::copy_from_slice(chunk)));
             }
         }
-        encode_head(revision.final_data, last.len() as u64, &mut wire);
-        wire.extend_from_slice(&last);
+        encode_capsule(revision.final_data, &last, &mut wire);
         sent.extend_from_slice(&last);
         let (outcome, work) = read_pieces(revision.token, wire.chunks(cut));
-        prop_assert_eq!(outcome, (sent, true, Ok(())));
+        prop_assert_eq!(&outcome, &(sent, true, Ok(())));
         prop_assert_eq!(work.capsules, chunks.len() as u64 + 1);
+
+        let (same, kept, _) = read_keeping(revision.token, Some(keep), wire.chunks(cut));
+        prop_assert_eq!((same, kept), (outcome, others));
     }
 
     #[test]
-    fn garbage_is_harmless(wire in vec(any::<u8>(), 0..300), cut in 1_usize..40) {
+    fn garbage_is_harmless(
+        wire in vec(prop_oneof![0u8..20, any::<u8>()], 0..300),
+        cut in 1_usize..40,
+        keep in 0_usize..40,
+    ) {
         let whole = read_pieces("connect-tcp", [&wire[..]]);
-        prop_assert_eq!(whole, read_pieces("connect-tcp", wire.chunks(cut)));
+        prop_assert_eq!(&whole, &read_pieces("connect-tcp", wire.chunks(cut)));
+
+        let kept = read_keeping("connect-tcp", Some(keep), [&wire[..]]);
+        prop_assert_eq!(&kept, &read_keeping("connect-tcp", Some(keep), wire.chunks(cut)));
+        prop_assert_eq!(kept.0, whole.0);
     }
 }
