@@ -109,6 +109,7 @@ impl Machine {
         let state = State::Deciding(Box::new(deciding));
         let id = self.insert(now, Leg::Stream(stream), state, flow);
         self.carriers.bind(stream, id.to_bits());
+        self.keep_unknown(id);
         let event = HandlerEvent::Request(id, Box::new(incoming));
         self.handler.push_back(event);
     }
