@@ -131,7 +131,7 @@ impl Machine {
         let stream = self.far_stream(id, end)?;
         Some(Description {
             carrier: self.carrier_of(stream),
-            peer: None,
+            peer: self.carriers.peer_address(stream.connection()),
             payload_size_max: self.carriers.payload_size_max(stream),
         })
     }
