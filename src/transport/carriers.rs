@@ -8,10 +8,12 @@
 //! Nothing is decided here. Errors of streams have the codes of HTTP/3 on either side; `tcp` translates
 //! (RFC 9114 appendix A.4).
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
 use quinn_proto::StreamId;
+use rustls::pki_types::CertificateDer;
 
 use super::quic::{self, Hub, SendOutcome};
 use super::tcp::{self, TcpHub};
@@ -20,6 +22,7 @@ use crate::http::h3::{GoAway, RecvData, RequestError, SendData};
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::Network;
 use crate::wire::carrier::Carrier;
+use crate::wire::datagram::ContextId;
 
 /// Names a connection of a worker; a stale name finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +66,25 @@ impl Carriers {
         match connection {
             ConnectionId::Quic(_) => Some(Carrier::H3),
             ConnectionId::Tcp(id) => self.tcp.carrier(id),
+        }
+    }
+
+    /// The other end of a connection, as its packets say; `None` if it is gone or goes through a tunnel.
+    pub fn peer_address(&self, connection: ConnectionId) -> Option<SocketAddr> {
+        let address = match connection {
+            ConnectionId::Quic(id) => self.quic.peer_address(id),
+            ConnectionId::Tcp(id) => self.tcp.peer_address(id),
+        }?;
+        // A socket of both families names IPv4 addresses in their IPv6 form.
+        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+
+    /// The peer's own certificate, once the handshake is complete. Clients show one only to listeners that ask, see
+    /// [`ClientAuth`](super::tls::ClientAuth).
+    pub fn peer_certificate(&self, connection: ConnectionId) -> Option<CertificateDer<'static>> {
+        match connection {
+            ConnectionId::Quic(id) => self.quic.peer_certificate(id),
+            ConnectionId::Tcp(id) => self.tcp.peer_certificate(id),
         }
     }
 
@@ -158,6 +180,19 @@ impl Carriers {
         match stream {
             RequestStream::Quic(id, stream) => self.quic.send_datagram(id, stream, payload),
             RequestStream::Tcp(id, stream) => self.tcp.send_datagram(id, stream, payload),
+        }
+    }
+
+    /// Sends the payload of an HTTP Datagram with a Context ID other than 0, or drops it.
+    pub fn send_context(
+        &mut self,
+        stream: RequestStream,
+        context: ContextId,
+        payload: &[u8],
+    ) -> SendOutcome {
+        match stream {
+            RequestStream::Quic(id, stream) => self.quic.send_context(id, stream, context, payload),
+            RequestStream::Tcp(id, stream) => self.tcp.send_context(id, stream, context, payload),
         }
     }
 
@@ -263,21 +298,22 @@ impl Carriers {
 
     /// Tells every client that no more requests are accepted.
     pub fn goaway(&mut self, now: Instant, kind: GoAway) {
-        let downstream: Vec<_> = self
-            .quic
-            .connections()
-            .filter(|id| self.quic.is_downstream(*id))
-            .collect();
+        let quic = self.quic.connections();
+        let quic = quic.filter(|id| self.quic.is_downstream(*id));
+        let tcp = self.tcp.connections();
+        let tcp = tcp.filter(|id| self.tcp.is_downstream(*id));
+        let quic = quic.map(ConnectionId::Quic);
+        let downstream: Vec<_> = quic.chain(tcp.map(ConnectionId::Tcp)).collect();
         for id in downstream {
-            self.quic.goaway(now, id, kind);
+            self.goaway_on(now, id, kind);
         }
-        let downstream: Vec<_> = self
-            .tcp
-            .connections()
-            .filter(|id| self.tcp.is_downstream(*id))
-            .collect();
-        for id in downstream {
-            self.tcp.goaway(now, id, kind);
+    }
+
+    /// Tells one peer that no more requests are accepted.
+    pub fn goaway_on(&mut self, now: Instant, connection: ConnectionId, kind: GoAway) {
+        match connection {
+            ConnectionId::Quic(id) => self.quic.goaway(now, id, kind),
+            ConnectionId::Tcp(id) => self.tcp.goaway(now, id, kind),
         }
     }
 

@@ -12,8 +12,9 @@
 use std::time::{Duration, Instant};
 
 use super::machine::{Machine, Outside};
-use crate::error::Abort;
+use crate::error::{Abort, Refusal};
 use crate::http::h3;
+use crate::transport::carriers::RequestStream;
 
 /// How long the first GOAWAY has to reach clients before requests are refused: generous round trips.
 const GOAWAY_SETTLES: Duration = Duration::from_millis(300);
@@ -77,13 +78,24 @@ impl Machine {
         !matches!(self.drain, Drain::No)
     }
 
-    /// Whether requests come too late. Connections refuse most of them by themselves, but not one whose handshake was
-    /// under way when the others said GOAWAY.
+    /// Whether requests come too late.
     pub(super) fn is_refusing(&self) -> bool {
         match self.drain {
             Drain::No | Drain::Announced { .. } => false,
             Drain::Refusing { .. } | Drain::Done => true,
         }
+    }
+
+    /// The refusal of a request that comes too late. Connections refuse most of them by themselves, but not those whose
+    /// handshake was under way when the others said GOAWAY: they say it now.
+    pub(super) fn refuse_late(
+        &mut self,
+        now: Instant,
+        stream: RequestStream,
+    ) -> Result<(), Refusal> {
+        let connection = stream.connection();
+        self.carriers.goaway_on(now, connection, h3::GoAway::Final);
+        Err(Refusal::Draining)
     }
 
     pub(super) fn progress_drain(&mut self, now: Instant, out: &mut impl Outside) {

@@ -1,21 +1,22 @@
 //! Requests that ask for no tunnel, which a fallback in this process answers.
 //!
 //! ```text
-//!   GET, HEAD, POST … ─► poll_fallback ─► respond: head ─► body as the stream has room ─► the end of the stream
+//!   GET, HEAD, POST … ─► HandlerEvent ─► respond: head ─► body as the stream has room ─► the end of the stream
 //!                  └─ not answered in time: refused          └─ nobody reads it for too long: reset
 //! ```
 //!
 //! A request takes a place among the tunnels until its response has left for the connection. Its content is thrown away
 //! within a bound: what answers here looks at heads only.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use ::http::Method;
 use bytes::{Buf, Bytes};
+use rustls::pki_types::CertificateDer;
 
-use super::machine::Machine;
+use super::machine::{HandlerEvent, Machine};
 use crate::error::Refusal;
 use crate::http::content;
 use crate::http::h3::code::Code;
@@ -37,6 +38,8 @@ pub struct PlainRequest {
     pub carrier: Carrier,
     /// Where the client is, unless its connection is gone already.
     pub client: Option<SocketAddr>,
+    /// The client's own certificate, if the listener asks for one and it showed one.
+    pub certificate: Option<CertificateDer<'static>>,
 }
 
 /// The requests that are not done, and whether there are any at all.
@@ -45,7 +48,6 @@ pub(super) struct Fallback {
     enabled: bool,
     requests: Table<Plain>,
     timers: BTreeSet<(Instant, TunnelId)>,
-    pub(super) events: VecDeque<(TunnelId, Box<PlainRequest>)>,
 }
 
 #[derive(Debug)]
@@ -65,7 +67,6 @@ impl Default for Fallback {
             enabled: false,
             requests: Table::of_others(),
             timers: BTreeSet::new(),
-            events: VecDeque::new(),
         }
     }
 }
@@ -102,14 +103,9 @@ impl Fallback {
 }
 
 impl Machine {
-    /// Whether requests that ask for no tunnel are for a fallback, instead of being refused.
+    /// Whether requests that ask for no tunnel go to a fallback, as [`HandlerEvent::Fallback`], instead of being refused.
     pub fn set_fallback(&mut self, enabled: bool) {
         self.fallback.enabled = enabled;
-    }
-
-    /// The next request that asks for no tunnel, to be answered with [`Machine::respond`].
-    pub fn poll_fallback(&mut self) -> Option<(TunnelId, Box<PlainRequest>)> {
-        self.fallback.events.pop_front()
     }
 
     /// Whether a request is for the fallback. One of an `http` resource asks a forward proxy to fetch it, which nobody
@@ -124,6 +120,7 @@ impl Machine {
             head: head.clone(),
             carrier: self.carrier_of(stream),
             client: self.carriers.peer_address(stream.connection()),
+            certificate: self.carriers.peer_certificate(stream.connection()),
         };
         let due = now + self.limits.open_timeout;
         let id = self.fallback.requests.insert(Plain {
@@ -135,7 +132,8 @@ impl Machine {
         });
         self.fallback.timers.insert((due, id));
         self.carriers.bind(stream, id.to_bits());
-        self.fallback.events.push_back((id, Box::new(request)));
+        let event = HandlerEvent::Fallback(id, Box::new(request));
+        self.handler.push_back(event);
     }
 
     /// Answers a request that asks for no tunnel. The head is made fit for the connection, see [`content::fit`]; an

@@ -19,18 +19,18 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::leg::{Flow, Leg, State, Tunnel};
-use super::machine::{LocalEvent, Machine, Outside};
+use super::machine::{End, LocalEvent, Machine, Outside};
 use super::pipe::Direction;
 use crate::error::Abort;
 use crate::http::h3::RecvData;
 use crate::net::Train;
 use crate::transport::carriers::{ConnectionId, RequestStream};
-use crate::transport::quic::{self, SendOutcome};
-use crate::tunnel::{TunnelId, UdpError, udp_payload};
+use crate::transport::quic;
+use crate::tunnel::{Arrival, Delivery, TunnelId, UdpError, arrival};
 
 impl Machine {
     /// Client to target: a UDP payload that came from downstream.
-    fn relay_upstream(
+    pub(super) fn relay_upstream(
         &mut self,
         now: Instant,
         id: TunnelId,
@@ -58,12 +58,13 @@ impl Machine {
             Leg::Stream(stream) => {
                 self.carriers.send_datagram(stream, &payload);
             }
-            Leg::None | Leg::Tcp(_) | Leg::Nested(_) | Leg::Local => {}
+            Leg::Local => self.tell(End::Upstream, LocalEvent::Payload(id, payload)),
+            Leg::None | Leg::Tcp(_) | Leg::Nested(_) => {}
         }
     }
 
     /// Target to client: a UDP payload that came from upstream.
-    fn relay_downstream(
+    pub(super) fn relay_downstream(
         &mut self,
         now: Instant,
         id: TunnelId,
@@ -111,16 +112,31 @@ impl Machine {
         datagram: Bytes,
         out: &mut impl Outside,
     ) {
-        match udp_payload(datagram) {
-            Ok(Some(payload)) => {
+        match arrival(datagram) {
+            Ok(Arrival::Payload(payload)) => {
                 if self.is_downstream_leg(id, stream) {
                     self.relay_upstream(now, id, payload, out);
                 } else {
                     self.relay_downstream(now, id, payload, out);
                 }
             }
-            Ok(None) => self.stats.dropped_context += 1,
+            Ok(Arrival::Context {
+                id: context,
+                payload,
+            }) => {
+                let end = self.end_behind(id, stream);
+                self.pass_context(id, end, context, payload);
+            }
+            Ok(Arrival::Dropped) => self.stats.dropped_context += 1,
             Err(error) => self.misbehaved(now, id, &error, out),
+        }
+    }
+
+    /// The end that what arrives on a stream is for.
+    fn end_behind(&self, id: TunnelId, stream: RequestStream) -> End {
+        match self.is_downstream_leg(id, stream) {
+            true => End::Upstream,
+            false => End::Downstream,
         }
     }
 
@@ -195,7 +211,8 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         let from_downstream = self.is_downstream_leg(id, stream);
-        let mut payloads = Vec::new();
+        let end = self.end_behind(id, stream);
+        let mut found = Vec::new();
         loop {
             let read = self.carriers.recv_data(now, stream, usize::MAX);
             let Some(Tunnel {
@@ -211,7 +228,7 @@ impl Machine {
                 &mut flow.from_upstream
             };
             let outcome = match read {
-                RecvData::Data(data) => inbound.handle_data(data, |payload| payloads.push(payload)),
+                RecvData::Data(data) => inbound.handle_data(data, |delivery| found.push(delivery)),
                 RecvData::Blocked | RecvData::Gone => break,
                 RecvData::Finished => match inbound.handle_finished() {
                     Ok(()) => {
@@ -228,11 +245,18 @@ impl Machine {
                     return self.handle_reset(now, stream, code, out);
                 }
             };
-            for payload in payloads.drain(..) {
-                match payload {
-                    Some(payload) if from_downstream => self.relay_upstream(now, id, payload, out),
-                    Some(payload) => self.relay_downstream(now, id, payload, out),
-                    None => self.stats.dropped_context += 1,
+            for delivery in found.drain(..) {
+                match delivery {
+                    Delivery::Payload(payload) if from_downstream => {
+                        self.relay_upstream(now, id, payload, out);
+                    }
+                    Delivery::Payload(payload) => self.relay_downstream(now, id, payload, out),
+                    Delivery::Context {
+                        id: context,
+                        payload,
+                    } => self.pass_context(id, end, context, payload),
+                    Delivery::Capsule { kind, value } => self.pass_capsule(id, end, kind, value),
+                    Delivery::Dropped => self.stats.dropped_context += 1,
                 }
             }
             if let Err(error) = outcome {
@@ -249,31 +273,6 @@ impl Machine {
             UdpError::NoContextId | UdpError::CapsuleCut(_) => Abort::CapsuleError,
         };
         self.abort(now, id, abort, out);
-    }
-
-    /// Sends a UDP payload for a local user. [`SendOutcome::Queued`] asks for patience: the tunnel's queue is in
-    /// use, and what follows may displace what waits.
-    pub fn send_local(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        payload: Bytes,
-        out: &mut impl Outside,
-    ) -> SendOutcome {
-        let Some(tunnel) = self.tunnels.get(id) else {
-            return SendOutcome::Gone;
-        };
-        let waits = match tunnel.upstream {
-            Leg::Stream(stream) if tunnel.is_open() => Some(stream),
-            Leg::None | Leg::Stream(_) | Leg::Socket(_) => None,
-            Leg::Tcp(_) | Leg::Nested(_) | Leg::Local => None,
-        };
-        self.relay_upstream(now, id, payload, out);
-        match waits {
-            Some(stream) if self.carriers.is_waiting(stream) => SendOutcome::Queued,
-            Some(_) => SendOutcome::Sent,
-            None => SendOutcome::Queued,
-        }
     }
 
     /// What arrived before the tunnel was open, now that it is.

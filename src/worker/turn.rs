@@ -12,7 +12,7 @@ use bytes::BytesMut;
 
 use super::drain::Drain;
 use super::leg::{Flow, State, Tunnel};
-use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
+use super::machine::{Machine, Outside, Resolve, Tag, TcpTag};
 use super::pipe::Direction;
 use super::splice::LINGER;
 use crate::client::{DialId, Failed, PoolEvent};
@@ -189,11 +189,6 @@ impl Machine {
         self.carriers.has_touched() || self.pool.has_events()
     }
 
-    /// The next thing that a local user has to know.
-    pub fn poll_local(&mut self) -> Option<LocalEvent> {
-        self.local.pop_front()
-    }
-
     /// Sends everything that the turn produced.
     pub fn flush(&mut self, now: Instant, out: &mut impl Outside) {
         let mut dead = Vec::new();
@@ -225,8 +220,10 @@ impl Machine {
 
     /// Whether a turn has work left that waits for no deadline.
     pub fn is_busy(&self) -> bool {
-        let told = self.local.is_empty() && self.fallback.events.is_empty();
-        self.has_news() || !told || !self.resume.is_empty()
+        self.has_news()
+            || !self.local.is_empty()
+            || !self.handler.is_empty()
+            || !self.resume.is_empty()
     }
 
     /// When [`Machine::turn`] has work at the earliest.
@@ -459,7 +456,7 @@ impl Machine {
     ) {
         let refusal = match out.connect_tcp(address, TcpTag::App(0)) {
             Ok(socket) => {
-                let link = ByteLink::Socket(socket);
+                let link = ByteLink::Socket(socket, address);
                 match self
                     .pool
                     .connect_tcp(now, dial.hop, link, &mut self.carriers)
@@ -561,6 +558,7 @@ impl Machine {
                     self.server.handle_check_dropped(key);
                     self.refuse(now, id, Refusal::Overloaded, None, out);
                 }
+                State::Deciding(_) => self.refuse(now, id, Refusal::Overloaded, None, out),
                 State::Resolving { .. } => self.refuse(now, id, Refusal::DnsTimeout, None, out),
                 State::Connecting(_) if overdue => {
                     self.refuse(now, id, Refusal::ConnectTimeout, None, out);

@@ -103,7 +103,7 @@ impl Browser {
             Carrier::H2 => {
                 let world = &mut net.world(node);
                 let socket = world.connect_tcp(remote, TcpTag::App(0)).expect("a route");
-                let link = ByteLink::Socket(socket);
+                let link = ByteLink::Socket(socket, remote);
                 let id = self.carriers.tcp.connect(now, link, tls.h2, name);
                 let id = id.expect("a good config");
                 world.set_tcp_tag(socket, TcpTag::Carrier(id));
@@ -155,7 +155,9 @@ impl Browser {
             if let (TcpTag::Carrier(id), event) = (TcpTag::from_bits(tag), event) {
                 match event {
                     TcpEvent::Failed(error) => self.carriers.tcp.handle_failed(id, &error),
-                    _ => self.carriers.tcp.handle_ready(id),
+                    TcpEvent::Connected | TcpEvent::Ready { .. } | TcpEvent::Accepted { .. } => {
+                        self.carriers.tcp.handle_ready(id);
+                    }
                 }
             }
         }
@@ -203,7 +205,11 @@ impl Browser {
                         self.readable(RequestStream::Quic(id, stream))
                     }
                     h3::Event::GoAway { .. } => self.goaway = true,
-                    _ => {}
+                    h3::Event::Settings(_)
+                    | h3::Event::Request { .. }
+                    | h3::Event::Writable { .. }
+                    | h3::Event::Stopped { .. }
+                    | h3::Event::StreamsAvailable => {}
                 },
             }
         }
@@ -219,7 +225,10 @@ impl Browser {
                 tcp::Event::Readable { stream } => self.readable(RequestStream::Tcp(id, stream)),
                 tcp::Event::GoAway => self.goaway = true,
                 tcp::Event::Closed { reason, .. } => self.closed(&format!("{reason:?}")),
-                _ => {}
+                tcp::Event::Request { .. }
+                | tcp::Event::Writable { .. }
+                | tcp::Event::Malformed
+                | tcp::Event::StreamsAvailable => {}
             }
         }
     }
@@ -299,7 +308,7 @@ impl Browser {
                 match self.carriers.recv_data(net.now, stream, 16 << 10) {
                     RecvData::Data(data) => ask.body.extend_from_slice(&data),
                     RecvData::Blocked => ask.readable = false,
-                    end => {
+                    end @ (RecvData::Finished | RecvData::Reset(_) | RecvData::Gone) => {
                         ask.end = Some(end);
                         break;
                     }

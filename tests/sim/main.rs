@@ -17,6 +17,7 @@ mod early;
 mod fair;
 mod fallback;
 mod faults;
+mod handler;
 mod handshakes;
 mod host;
 mod hostile;

@@ -35,14 +35,15 @@ use bauta::wire::carrier::Carrier;
 use bauta::wire::template::Template;
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
 use bauta::worker::{
-    LocalEvent, LocalRead, Machine, MachineLimits, PlainRequest, Setup, Tag, TcpTag,
+    Closed, HandlerEvent, LocalEvent, LocalRead, Machine, MachineLimits, PlainRequest, Setup, Tag,
+    TcpTag,
 };
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-use crate::net::{Letter, Net, NodeId};
+use crate::net::{Letter, Net, NodeId, World};
 
 /// The time on every calendar of the simulation, since 1970. Certificates and tokens are judged by it.
 const CALENDAR: Duration = Duration::from_secs(1_700_000_000);
@@ -82,6 +83,10 @@ impl TimeSource for Calendar {
     }
 }
 
+/// The handler of a process: what it does about an event; chains follow the route.
+pub(crate) type HandlerFn =
+    fn(Instant, HandlerEvent, &mut Machine, Option<RouteId>, &mut World<'_>);
+
 /// What a test may change before a machine is built.
 pub(crate) struct Settings {
     pub(crate) checked: Checked,
@@ -95,6 +100,8 @@ pub(crate) struct Settings {
     pub(crate) origins: Vec<Box<str>>,
     /// Whom a relay lets in.
     pub(crate) auth: Option<Auth>,
+    /// Who decides about requests, in place of the policy.
+    pub(crate) handler: Option<HandlerFn>,
     /// Bounds of the machine that the configuration has no word for.
     pub(crate) limit: fn(&mut MachineLimits),
 }
@@ -118,6 +125,7 @@ impl Settings {
             serves: Carrier::ALL.to_vec(),
             origins: Vec::new(),
             auth: None,
+            handler: None,
             limit: |_| {},
         }
     }
@@ -219,7 +227,11 @@ pub(crate) struct Local {
     /// The carriers that were tried in vain, and why, in that order.
     pub(crate) attempts: Vec<(Carrier, Refusal)>,
     pub(crate) closed: Option<Instant>,
+    pub(crate) reason: Option<Closed>,
     pub(crate) payloads: Vec<Bytes>,
+    /// Context ID and payload of other datagrams, type and value of capsules.
+    pub(crate) contexts: Vec<(u64, Bytes)>,
+    pub(crate) capsules: Vec<(u64, Bytes)>,
     /// Bytes of a TCP tunnel, and whether they ended in order.
     pub(crate) received: Vec<u8>,
     pub(crate) ended: bool,
@@ -254,6 +266,9 @@ pub(crate) struct MachineNode {
     pub(crate) fallback: fn(&PlainRequest) -> Option<(ResponseHead, Bytes)>,
     /// Everything that its fallback was asked.
     pub(crate) asked: Vec<PlainRequest>,
+    handler: Option<HandlerFn>,
+    /// How tunnels ended of which the handler had to know.
+    pub(crate) handled: Vec<Closed>,
     inbox: Vec<(SocketId, u64, Received)>,
 }
 
@@ -324,6 +339,7 @@ impl MachineNode {
             ..settings.policy.clone()
         };
         let handler = match hop {
+            _ if settings.handler.is_some() => Handler::Embedded,
             Some(_) => Handler::Chain(policy),
             None => Handler::Direct(policy),
         };
@@ -360,6 +376,8 @@ impl MachineNode {
             tunnels: BTreeMap::new(),
             fallback: |_| None,
             asked: Vec::new(),
+            handler: settings.handler,
+            handled: Vec::new(),
             inbox: Vec::new(),
         }
     }
@@ -398,14 +416,33 @@ impl MachineNode {
                 other @ (LocalEvent::Opened(_)
                 | LocalEvent::Refused(..)
                 | LocalEvent::Payload(..)
-                | LocalEvent::Closed(_)) => self.note(now, other),
+                | LocalEvent::Context(..)
+                | LocalEvent::Capsule(..)
+                | LocalEvent::Closed(_, _)) => self.note(now, other),
             }
         }
-        while let Some((id, request)) = self.machine.poll_fallback() {
-            if let Some((head, body)) = (self.fallback)(&request) {
-                self.machine.respond(now, id, head, body);
+        while let Some(event) = self.machine.poll_handler() {
+            let event = match event {
+                HandlerEvent::Fallback(id, request) => {
+                    if let Some((head, body)) = (self.fallback)(&request) {
+                        self.machine.respond(now, id, head, body);
+                    }
+                    self.asked.push(*request);
+                    continue;
+                }
+                other @ (HandlerEvent::Request(..) | HandlerEvent::End(_)) => other,
+            };
+            if let HandlerEvent::End(LocalEvent::Closed(_, closed)) = &event {
+                self.handled.push(*closed);
             }
-            self.asked.push(*request);
+            let handler = self.handler.expect("a handler was asked");
+            handler(
+                now,
+                event,
+                &mut self.machine,
+                self.hop,
+                &mut net.world(node),
+            );
         }
         self.machine.flush(now, &mut net.world(node));
         more || self.machine.is_busy()
@@ -478,7 +515,16 @@ impl MachineNode {
                 assert!(local.is_open(), "payloads come while the tunnel is open");
                 local.payloads.push(Bytes::copy_from_slice(&payload));
             }
-            LocalEvent::Closed(id) => {
+            LocalEvent::Context(id, context, payload) => {
+                let local = self.tunnels.entry(id).or_default();
+                local.contexts.push((context, payload));
+            }
+            LocalEvent::Capsule(id, kind, value) => {
+                let local = self.tunnels.entry(id).or_default();
+                local.capsules.push((kind, value));
+            }
+            LocalEvent::Closed(id, reason) => {
+                self.tunnels.entry(id).or_default().reason = Some(reason);
                 let again = self.tunnels.entry(id).or_default().closed.replace(now);
                 assert_eq!(again, None, "a tunnel ends once");
             }
