@@ -235,7 +235,7 @@ pub struct Refused {
 /// Bounds of a [`Machine`] beyond those of its parts.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineLimits {
-    /// Most tunnels; clients that ask for more are refused.
+    /// Most tunnels, and requests that a fallback answers; clients that ask for more are refused.
     pub tunnels_max: usize,
     /// Most sockets towards targets.
     pub target_sockets_max: usize,
