@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Invariants: payload goes through without a copy and is never held back; what a direction keeps is a dozen words,
-//! whatever lengths the peer declares, and the beginning of one unknown capsule where a user wants those. With capsules the FIN of TCP is FINAL_DATA, and the end of the data stream means
-//! nothing by itself: without FINAL_DATA it is a truncation, which must not look like a FIN to the other side.
+//! whatever lengths the peer declares, and the beginning of one unknown capsule where a user wants those. With capsules
+//! the FIN of TCP is FINAL_DATA, and the end of the data stream means nothing by itself: without FINAL_DATA it is a
+//! truncation, which must not look like a FIN to the other side.
 //!
 //! No socket, no carrier, no flow control: the caller moves what it is told, and maps a [`TcpError`] to resets.
 

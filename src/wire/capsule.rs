@@ -213,8 +213,8 @@ impl Default for CapsuleReader {
 impl CapsuleReader {
     /// A reader that hands out DATAGRAM values of up to `datagram_value_max` bytes, Context ID included.
     ///
-    /// The limit is also the most that it buffers, as long as it skips unknown capsules. It is raised to eight bytes, so that each longer value holds a whole
-    /// Context ID.
+    /// The limit is also the most that it buffers, as long as it skips unknown capsules. It is raised to eight bytes, so
+    /// that each longer value holds a whole Context ID.
     #[must_use]
     pub fn new(datagram_value_max: usize) -> Self {
         Self {
