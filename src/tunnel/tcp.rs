@@ -39,6 +39,15 @@ impl Framing {
             Self::Capsules(_) => true,
         }
     }
+
+    /// The capsule types that belong to the byte stream, if there are capsules.
+    #[must_use]
+    pub const fn revision(self) -> Option<&'static Revision> {
+        match self {
+            Self::Raw => None,
+            Self::Capsules(revision) => Some(revision),
+        }
+    }
 }
 
 /// Why what a peer sent is not the stream of a TCP connection: the tunnel is aborted, TCP is reset.
@@ -164,6 +173,12 @@ impl Outbound {
     #[must_use]
     pub const fn new(framing: Framing) -> Self {
         Self { framing }
+    }
+
+    /// How the bytes are framed.
+    #[must_use]
+    pub const fn framing(self) -> Framing {
+        self.framing
     }
 
     /// The most that [`frame`](Self::frame) and [`final_capsule`](Self::final_capsule) write, in bytes.
