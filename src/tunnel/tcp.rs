@@ -279,6 +279,10 @@ mod tests {
             (b"abc".to_vec(), Ok(Progress::Ended), Ok(()))
         );
         assert_eq!(write(Framing::Raw, [&b"abc"[..]]), b"abc");
+        let revision = |framing| Outbound::new(framing).framing().revision();
+        assert_eq!(revision(capsules()), Some(Revision::newest()));
+        assert_eq!(revision(old).unwrap().token, "connect-tcp-07");
+        assert_eq!(revision(Framing::Raw), None);
     }
 
     // spec: ctcp-3.4-e
