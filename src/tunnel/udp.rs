@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A peer's mistake is an [`UdpError`]; the caller ends the tunnel with it. Unknown Context IDs and unknown
-//! capsules are not mistakes: extensions use them. A relay knows none of these and asks [`udp_payload`]; an end of a
-//! tunnel that belongs to a user asks [`arrival`], and tells [`Inbound::keep_unknown`].
+//! capsules are not mistakes: extensions use them. A relay drops the former and skips the latter; where the end of a
+//! tunnel belongs to a user, both are handed over, see [`Inbound::keep_unknown`].
 
 use bytes::{Buf, Bytes};
 use thiserror::Error;
@@ -34,29 +34,7 @@ pub enum UdpError {
     CapsuleCut(#[from] CapsuleError),
 }
 
-/// The UDP payload of an HTTP Datagram, or `None` for one to drop: an unknown Context ID, or none at all.
-///
-/// # Errors
-/// [`UdpError::PayloadTooLong`].
-pub fn udp_payload(mut http_datagram: Bytes) -> Result<Option<Bytes>, UdpError> {
-    // All but a few datagrams start with the one-byte form of Context ID 0.
-    let header_len = match http_datagram.first() {
-        Some(0) => 1,
-        _ => match split_context_id(&http_datagram) {
-            Some((ContextId::UDP_PAYLOAD, len)) => len,
-            Some(_) | None => return Ok(None),
-        },
-    };
-    http_datagram.advance(header_len);
-    if http_datagram.len() > UDP_PAYLOAD_MAX {
-        return Err(UdpError::PayloadTooLong {
-            len: http_datagram.len() as u64,
-        });
-    }
-    Ok(Some(http_datagram))
-}
-
-/// What an HTTP Datagram is to a reader that has a use for contexts other than 0.
+/// What an HTTP Datagram is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// A UDP payload: Context ID 0 (RFC 9298 §5). At most [`UDP_PAYLOAD_MAX`] bytes, possibly none.
@@ -72,15 +50,20 @@ pub enum Arrival {
     Dropped,
 }
 
-/// Reads an HTTP Datagram, as [`udp_payload`] does, and keeps what is not on Context ID 0.
+/// Reads an HTTP Datagram.
 ///
 /// The payload shares the allocation of `http_datagram`.
 ///
 /// # Errors
 /// [`UdpError::PayloadTooLong`].
 pub fn arrival(mut http_datagram: Bytes) -> Result<Arrival, UdpError> {
-    let Some((context_id, header_len)) = split_context_id(&http_datagram) else {
-        return Ok(Arrival::Dropped);
+    // All but a few datagrams start with the one-byte form of Context ID 0.
+    let (context_id, header_len) = match http_datagram.first() {
+        Some(0) => (ContextId::UDP_PAYLOAD, 1),
+        _ => match split_context_id(&http_datagram) {
+            Some(split) => split,
+            None => return Ok(Arrival::Dropped),
+        },
     };
     http_datagram.advance(header_len);
     match context_id {
@@ -229,27 +212,6 @@ mod tests {
     // spec: 9298-4-a, 9298-5-a, 9298-5-b, 9298-5-k
     #[test]
     fn context_ids_of_any_length_and_unknown_ones() {
-        let hello = Some(Bytes::from_static(b"hello"));
-        assert_eq!(
-            udp_payload(Bytes::from_static(b"\0hello")),
-            Ok(hello.clone())
-        );
-        assert_eq!(
-            udp_payload(Bytes::from_static(b"\x80\0\0\0hello")),
-            Ok(hello)
-        );
-        assert_eq!(
-            udp_payload(Bytes::from_static(b"\0")),
-            Ok(Some(Bytes::new()))
-        );
-        assert_eq!(udp_payload(Bytes::from_static(b"\x02hello")), Ok(None));
-        assert_eq!(udp_payload(Bytes::new()), Ok(None));
-        assert_eq!(udp_payload(Bytes::from_static(b"\x40")), Ok(None));
-    }
-
-    // spec: 9298-4-a, 9298-5-a, 9298-5-b, 9298-5-k
-    #[test]
-    fn contexts_are_kept_for_those_who_ask() {
         let read = |bytes| arrival(Bytes::from_static(bytes));
         let hello = Bytes::from_static(b"hello");
         assert_eq!(read(b"\0hello"), Ok(Arrival::Payload(hello.clone())));
@@ -269,14 +231,9 @@ mod tests {
     // spec: 9298-5-d, 9298-5-l
     #[test]
     fn payloads_end_at_65527_bytes() {
-        let longest = Bytes::from(vec![0; 1 + UDP_PAYLOAD_MAX]);
-        assert_eq!(
-            udp_payload(longest).unwrap().unwrap().len(),
-            UDP_PAYLOAD_MAX
-        );
         let longer = Bytes::from(vec![0; 2 + UDP_PAYLOAD_MAX]);
         assert_eq!(
-            udp_payload(longer),
+            arrival(longer),
             Err(UdpError::PayloadTooLong { len: 65528 })
         );
         for (len, is_legal) in [(UDP_PAYLOAD_MAX, true), (UDP_PAYLOAD_MAX + 1, false)] {
@@ -369,15 +326,19 @@ mod tests {
             datagram.extend(rest);
             let datagram = Bytes::from(datagram);
             let kept = arrival(datagram.clone()).unwrap();
-            let payload = match kept {
-                Arrival::Payload(payload) => Some(payload),
-                Arrival::Context { id, payload } => {
-                    prop_assert!(id > 0 && datagram.ends_with(&payload));
-                    None
+            // Any form of a Context ID means the same as the shortest.
+            let split = split_context_id(&datagram);
+            match (kept, split) {
+                (Arrival::Payload(payload), Some((ContextId(0), len))) => {
+                    prop_assert_eq!(&payload, &datagram[len..]);
                 }
-                Arrival::Dropped => None,
-            };
-            prop_assert_eq!(udp_payload(datagram), Ok(payload));
+                (Arrival::Context { id, payload }, Some((ContextId(same), len))) => {
+                    prop_assert!(id > 0 && id == same);
+                    prop_assert_eq!(&payload, &datagram[len..]);
+                }
+                (Arrival::Dropped, None) => {}
+                (kept, split) => prop_assert!(false, "{kept:?} {split:?}"),
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::http::h3::RecvData;
 use crate::net::Train;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::transport::quic;
-use crate::tunnel::{Delivery, TunnelId, UdpError, udp_payload};
+use crate::tunnel::{Arrival, Delivery, TunnelId, UdpError, arrival};
 
 impl Machine {
     /// Client to target: a UDP payload that came from downstream.
@@ -112,16 +112,31 @@ impl Machine {
         datagram: Bytes,
         out: &mut impl Outside,
     ) {
-        match udp_payload(datagram) {
-            Ok(Some(payload)) => {
+        match arrival(datagram) {
+            Ok(Arrival::Payload(payload)) => {
                 if self.is_downstream_leg(id, stream) {
                     self.relay_upstream(now, id, payload, out);
                 } else {
                     self.relay_downstream(now, id, payload, out);
                 }
             }
-            Ok(None) => self.stats.dropped_context += 1,
+            Ok(Arrival::Context {
+                id: context,
+                payload,
+            }) => {
+                let end = self.end_behind(id, stream);
+                self.pass_context(id, end, context, payload);
+            }
+            Ok(Arrival::Dropped) => self.stats.dropped_context += 1,
             Err(error) => self.misbehaved(now, id, &error, out),
+        }
+    }
+
+    /// The end that what arrives on a stream is for.
+    fn end_behind(&self, id: TunnelId, stream: RequestStream) -> End {
+        match self.is_downstream_leg(id, stream) {
+            true => End::Upstream,
+            false => End::Downstream,
         }
     }
 
@@ -193,6 +208,7 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         let from_downstream = self.is_downstream_leg(id, stream);
+        let end = self.end_behind(id, stream);
         let mut found = Vec::new();
         loop {
             let read = self.carriers.recv_data(now, stream, usize::MAX);
@@ -232,9 +248,12 @@ impl Machine {
                         self.relay_upstream(now, id, payload, out);
                     }
                     Delivery::Payload(payload) => self.relay_downstream(now, id, payload, out),
-                    Delivery::Context { .. } | Delivery::Capsule { .. } | Delivery::Dropped => {
-                        self.stats.dropped_context += 1;
-                    }
+                    Delivery::Context {
+                        id: context,
+                        payload,
+                    } => self.pass_context(id, end, context, payload),
+                    Delivery::Capsule { kind, value } => self.pass_capsule(id, end, kind, value),
+                    Delivery::Dropped => self.stats.dropped_context += 1,
                 }
             }
             if let Err(error) = outcome {

@@ -226,12 +226,13 @@ impl Machine {
                     waiting_bytes,
                     ..
                 } = pipe;
+                let mut capsules = Vec::new();
                 let progress = reader.handle_data(data, &mut |piece| match piece {
                     Piece::Data(payload) => {
                         *waiting_bytes += payload.len();
                         waiting.push_back(payload);
                     }
-                    Piece::Capsule { .. } => {}
+                    Piece::Capsule { kind, value } => capsules.push((kind, value)),
                 });
                 match progress {
                     Ok(Progress::Ended) if pipe.stage == Stage::Flowing => {
@@ -239,6 +240,9 @@ impl Machine {
                     }
                     Ok(Progress::Open | Progress::Ended) => {}
                     Err(error) => return Err(self.bad_framing(&error)),
+                }
+                for (kind, value) in capsules {
+                    self.pass_capsule(id, direction.sink(), kind, value);
                 }
                 Ok(len)
             }
