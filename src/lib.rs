@@ -39,6 +39,7 @@ pub mod client;
 #[doc(hidden)]
 pub mod config;
 mod counters;
+mod embed;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
