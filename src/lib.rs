@@ -39,6 +39,7 @@ pub mod client;
 #[doc(hidden)]
 pub mod config;
 mod counters;
+mod embed;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
@@ -62,3 +63,10 @@ pub mod tunnel;
 pub mod wire;
 #[doc(hidden)]
 pub mod worker;
+
+pub use self::embed::{
+    Attempt, Capsule, Carrier, Client, ClientBuilder, CloseReason, Connect, Credentials,
+    CredentialsError, Datagram, Error, ErrorKind, Event, Events, Host, Info, Mode, Protocol,
+    ShutdownError, Side, State, Target, TargetError, TcpForm, TcpReadHalf, TcpTunnel, TcpWriteHalf,
+    Trust, TunnelId, UdpTunnel, VERSION, Worker, version,
+};
