@@ -18,7 +18,9 @@ mod refusal;
 use std::{error, fmt};
 
 pub use abort::{Abort, Ending, H3_NO_ERROR};
-pub use refusal::{NEXT_HOP_FIELDS, Rcode, Refusal, Row, StreamCode, TlsFault};
+pub use refusal::{
+    NEXT_HOP_FIELDS, PROXY_STATUS, Rcode, Refusal, Row, StreamCode, TlsFault, proxy_status,
+};
 
 /// What kind of thing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -52,6 +52,13 @@ pub enum Abort {
     QuotaExceeded,
     /// A datagram on a request that has no use for datagrams (RFC 9297 section 2).
     DatagramWithoutSemantics,
+    /// The user of an end closed it with a code of its own.
+    Closed {
+        /// The code on HTTP/3; others are sent the nearest they have.
+        code: u64,
+    },
+    /// The request was over before the handler had decided.
+    Undecided,
 }
 
 /// How a request stream ends on HTTP/3.
@@ -133,6 +140,18 @@ impl Abort {
                 "client_cancelled",
                 "the client cancelled the tunnel",
             ),
+            Self::Closed { code } => reset(
+                (code, CANCEL),
+                Local,
+                "closed",
+                "the tunnel was closed with a code",
+            ),
+            Self::Undecided => reset(
+                CANCELLED,
+                Downstream,
+                "undecided",
+                "the request was over before it was decided",
+            ),
             Self::Drain => finish(Local, "drain", "the relay drained"),
             Self::Internal => reset(FAULT, Local, "internal", "internal fault"),
             Self::UpstreamReset => reset(
@@ -207,10 +226,12 @@ mod tests {
             Abort::DatagramWithoutSemantics => ("map-54", Reset(0x33), 0x1),
             Abort::Internal => ("map-55", Reset(0x0102), 0x2),
             Abort::ClientClosed => ("9298-3.1-t", Finish, 0),
+            Abort::Closed { code } => ("of the user's", Reset(code), 0x8),
+            Abort::Undecided => ("of the machine", Reset(0x010c), 0x8),
         }
     }
 
-    const ALL: [Abort; 12] = [
+    const ALL: [Abort; 14] = [
         Abort::TargetUnreachable,
         Abort::Idle,
         Abort::CapsuleError,
@@ -223,6 +244,8 @@ mod tests {
         Abort::UpstreamClosed,
         Abort::QuotaExceeded,
         Abort::DatagramWithoutSemantics,
+        Abort::Closed { code: 0x10f },
+        Abort::Undecided,
     ];
 
     // spec: map-40, map-41, map-42, map-43, map-44, map-45, map-48, map-49, map-51, map-54, map-55, 9298-3.1-s

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::wire::proxy_status::ProxyError;
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// The field that says which relay refused a request, and why (RFC 9209).
+pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Fields of a next hop's refusal that are passed on next to its `Proxy-Status`: without them its status would not be
 /// valid (401, 405, 407) or of less use (429, 503).
@@ -422,6 +423,20 @@ impl Refusal {
         }
         HeaderValue::try_from(list.finish()?).ok()
     }
+}
+
+/// Our member of `Proxy-Status` for a request that a handler refused, with its own words for it; characters that the
+/// field cannot hold are left out.
+pub fn proxy_status(pseudonym: &str, details: &str) -> Option<HeaderValue> {
+    let printable = |text: &str| text.chars().filter(|c| matches!(c, ' '..='~')).collect();
+    let (name, details): (String, String) = (printable(pseudonym), printable(details));
+    let error = ProxyError::HttpRequestDenied.as_str();
+    let mut list = ListSerializer::new();
+    let member = list
+        .bare_item(token_or_string(&name)?)
+        .parameter(key_ref("error"), token_ref(error));
+    member.parameter(key_ref("details"), StringRef::from_str(&details).ok()?);
+    HeaderValue::try_from(list.finish()?).ok()
 }
 
 /// A pseudonym as a member of the field: a Token if it can be one, as host names can, otherwise a String.

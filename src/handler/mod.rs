@@ -21,6 +21,8 @@ pub enum Decision {
     Direct,
     /// Ask the next hop.
     Chain,
+    /// Ask the handler of this process.
+    Ask,
     /// Answer with this.
     Refuse(Refusal),
 }
@@ -33,6 +35,8 @@ pub enum Handler {
     /// Passes targets on. Only rules on names, ports and literal addresses apply: what a name resolves to is for
     /// the relay that connects.
     Chain(Policy),
+    /// A handler of this process, which judges by itself.
+    Embedded,
 }
 
 impl Handler {
@@ -41,6 +45,7 @@ impl Handler {
         let (policy, allowed) = match self {
             Self::Direct(policy) => (policy, Decision::Direct),
             Self::Chain(policy) => (policy, Decision::Chain),
+            Self::Embedded => return Decision::Ask,
         };
         match policy.check_target(target) {
             Ok(()) => allowed,
@@ -58,19 +63,9 @@ impl Handler {
         port: u16,
         name: Option<&str>,
     ) -> Result<Vec<SocketAddr>, Refusal> {
-        let (Self::Direct(policy) | Self::Chain(policy)) = self;
-        let mut denied = None;
-        let mut allowed = Vec::new();
-        for address in addresses {
-            let address = SocketAddr::new(address.to_canonical(), port);
-            match policy.check_address(address, name) {
-                Ok(()) => allowed.push(address),
-                Err(reason) => denied = denied.or(Some(reason)),
-            }
-        }
-        match denied {
-            Some(reason) if allowed.is_empty() => Err(reason.into()),
-            Some(_) | None => Ok(allowed),
+        match self {
+            Self::Direct(policy) | Self::Chain(policy) => policy.allowed(addresses, port, name),
+            Self::Embedded => Err(Refusal::Misconfigured),
         }
     }
 }

@@ -127,6 +127,31 @@ impl Policy {
         Ok(())
     }
 
+    /// Those of the resolved `addresses` that may be connected to, in order and in their plain form.
+    ///
+    /// # Errors
+    /// Why the first one is refused, when none is left.
+    pub fn allowed(
+        &self,
+        addresses: &[IpAddr],
+        port: u16,
+        name: Option<&str>,
+    ) -> Result<Vec<SocketAddr>, Refusal> {
+        let mut denied = None;
+        let mut allowed = Vec::new();
+        for address in addresses {
+            let address = SocketAddr::new(address.to_canonical(), port);
+            match self.check_address(address, name) {
+                Ok(()) => allowed.push(address),
+                Err(reason) => denied = denied.or(Some(reason)),
+            }
+        }
+        match denied {
+            Some(reason) if allowed.is_empty() => Err(reason.into()),
+            Some(_) | None => Ok(allowed),
+        }
+    }
+
     /// Judges an address to connect to; `name` is the name it was resolved from.
     ///
     /// # Errors

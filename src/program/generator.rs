@@ -221,7 +221,8 @@ impl App for Generator {
                 self.fail(format!("tunnel refused: {}", refused.refusal));
             }
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
-            LocalEvent::Closed(_) => self.fail("a tunnel ended early".to_owned()),
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Closed(_, _) => self.fail("a tunnel ended early".to_owned()),
         }
     }
 

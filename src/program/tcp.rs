@@ -124,8 +124,9 @@ impl App for Forwarder {
                 tracing::warn!("{}", explain(&refused));
                 self.forget(tunnel, out);
             }
-            LocalEvent::Closed(tunnel) => self.forget(tunnel, out),
+            LocalEvent::Closed(tunnel, _) => self.forget(tunnel, out),
             LocalEvent::Payload(..) | LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
         }
     }
 

@@ -171,7 +171,8 @@ impl App for Forwarder {
                 self.forget(tunnel);
             }
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
-            LocalEvent::Closed(tunnel) => self.forget(tunnel),
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Closed(tunnel, _) => self.forget(tunnel),
         }
     }
 

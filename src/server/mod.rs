@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use ::http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::error::Refusal;
+use crate::error::{PROXY_STATUS, Refusal, proxy_status};
 use crate::handler::{Decision, Handler};
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::policy::auth::{Auth, Check, CheckKey, Job, User, Verdict};
@@ -67,6 +67,11 @@ pub struct Plan {
 pub enum Route {
     /// Resolve the target and connect a socket to it.
     Direct,
+    /// Ask the handler of this process.
+    Handler {
+        /// As with a chain, should the handler send it on to a next hop.
+        via: Option<HeaderValue>,
+    },
     /// Send a request for the target to the next hop.
     Chain {
         /// The Via field of the request, with us in it.
@@ -209,6 +214,13 @@ impl Server {
         head
     }
 
+    /// Adds our member of `Proxy-Status` with these details to a refusal of the handler of this process.
+    pub fn add_details(&self, head: &mut ResponseHead, details: &str) {
+        if let Some(member) = proxy_status(&self.pseudonym, details) {
+            head.headers.append(PROXY_STATUS, member);
+        }
+    }
+
     /// The answer that opens a tunnel: always 200 and never another 2xx, which some clients take for a failure.
     ///
     /// HTTP/1.1 turns the 200 of an upgrade into its 101.
@@ -290,6 +302,9 @@ impl Server {
         let route = match self.handler.decide(&target) {
             Decision::Refuse(refusal) => return Err(refusal),
             Decision::Direct => Route::Direct,
+            Decision::Ask => Route::Handler {
+                via: self.via(&head.headers, carrier),
+            },
             Decision::Chain => Route::Chain {
                 via: self.via(&head.headers, carrier),
             },

@@ -20,6 +20,7 @@ use crate::http::h3::{GoAway, RecvData, RequestError, SendData};
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::Network;
 use crate::wire::carrier::Carrier;
+use crate::wire::datagram::ContextId;
 
 /// Names a connection of a worker; a stale name finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,6 +140,19 @@ impl Carriers {
         match stream {
             RequestStream::Quic(id, stream) => self.quic.send_datagram(id, stream, payload),
             RequestStream::Tcp(id, stream) => self.tcp.send_datagram(id, stream, payload),
+        }
+    }
+
+    /// Sends the payload of an HTTP Datagram with a Context ID other than 0, or drops it.
+    pub fn send_context(
+        &mut self,
+        stream: RequestStream,
+        context: ContextId,
+        payload: &[u8],
+    ) -> SendOutcome {
+        match stream {
+            RequestStream::Quic(id, stream) => self.quic.send_context(id, stream, context, payload),
+            RequestStream::Tcp(id, stream) => self.tcp.send_context(id, stream, context, payload),
         }
     }
 

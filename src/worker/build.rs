@@ -80,6 +80,7 @@ pub struct Plan {
     options: Options,
     hops: Vec<Hop>,
     policy: Policy,
+    embedded: bool,
     services: Services,
     secrets: Option<Arc<Secrets>>,
     /// Where HTTP/3 is served, for those who come by TCP.
@@ -110,6 +111,7 @@ impl Plan {
             steer: Steer::new(random::words()?, workers as u32),
             hops: upstream_hops(&checked)?,
             policy: Policy::default(),
+            embedded: false,
             services: Services {
                 udp: Vec::new(),
                 tcp: Vec::new(),
@@ -146,6 +148,11 @@ impl Plan {
     /// Replaces the route to the next hops by one that is already prepared.
     pub fn set_hops(&mut self, hops: Vec<Hop>) {
         self.hops = hops;
+    }
+
+    /// Leaves every decision to the handler of the workers' app, see [`App::handle_handler`].
+    pub fn set_embedded(&mut self) {
+        self.embedded = true;
     }
 
     fn add_listener(
@@ -258,6 +265,7 @@ impl Plan {
             options: self.options.clone(),
             hops: self.hops.clone(),
             policy: self.policy.clone(),
+            embedded: self.embedded,
             services: self.services.clone(),
             secrets: self.secrets.clone(),
             h3_port: self.h3_port,
@@ -289,6 +297,7 @@ pub struct Seed {
     options: Options,
     hops: Vec<Hop>,
     policy: Policy,
+    embedded: bool,
     services: Services,
     secrets: Option<Arc<Secrets>>,
     /// Where HTTP/3 is served, for those who come by TCP.
@@ -351,6 +360,7 @@ impl Seed {
         );
         let hop = (!self.hops.is_empty()).then(|| pool.add_route(self.hops));
         let handler = match hop {
+            _ if self.embedded => Handler::Embedded,
             Some(_) => Handler::Chain(self.policy),
             None => Handler::Direct(self.policy),
         };

@@ -7,7 +7,7 @@ use std::time::Instant;
 use ::http::HeaderMap;
 
 use super::leg::{Flow, Leg, State, Tunnel};
-use super::machine::{LocalEvent, Machine, Outside, Refused};
+use super::machine::{Closed, End, LocalEvent, Machine, Outside, Refused};
 use crate::error::{Abort, Ending, Refusal};
 use crate::http::h3;
 use crate::http::h3::code::Code;
@@ -30,6 +30,13 @@ impl Machine {
         else {
             return;
         };
+        if tunnel.has_handler() {
+            let closed = Closed::Aborted {
+                abort: Abort::Undecided,
+                code: None,
+            };
+            self.tell(End::Upstream, LocalEvent::Closed(id, closed));
+        }
         match tunnel.downstream {
             Leg::Stream(stream) => {
                 let received = response.as_deref().map(|head| &head.headers);
@@ -40,6 +47,7 @@ impl Machine {
                 let attempts = match tunnel.state {
                     State::Racing(race) => race.failures(),
                     State::Verifying { .. }
+                    | State::Deciding(_)
                     | State::Resolving { .. }
                     | State::Connecting(_)
                     | State::Open => Vec::new(),
@@ -49,8 +57,7 @@ impl Machine {
                     response,
                     attempts,
                 };
-                self.local
-                    .push_back(LocalEvent::Refused(id, Box::new(refused)));
+                self.tell(End::Downstream, LocalEvent::Refused(id, Box::new(refused)));
             }
             Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) => {
                 if let Some(dial) = tunnel.nests {
@@ -88,6 +95,18 @@ impl Machine {
         abort: Abort,
         out: &mut impl Outside,
     ) {
+        self.abort_coded(now, id, abort, None, out);
+    }
+
+    /// Ends a tunnel because of a peer, that gave a code or not.
+    fn abort_coded(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        abort: Abort,
+        code: Option<Code>,
+        out: &mut impl Outside,
+    ) {
         let Some(tunnel) = self.tunnels.get(id) else {
             return;
         };
@@ -99,9 +118,10 @@ impl Machine {
             other @ (Ending::Finish | Ending::Reset(_)) => other,
         };
         self.say_goodbye(now, id, out);
-        let upstream = match ending {
-            Ending::Finish => Ending::Finish,
-            Ending::Reset(_) => Ending::Reset(Code::H3_REQUEST_CANCELLED.0),
+        let upstream = match (ending, abort) {
+            (Ending::Finish, _) => Ending::Finish,
+            (ending @ Ending::Reset(_), Abort::Closed { .. }) => ending,
+            (Ending::Reset(_), _) => Ending::Reset(Code::H3_REQUEST_CANCELLED.0),
         };
         let Some(tunnel) = self.take(now, id, upstream, out) else {
             return;
@@ -128,9 +148,7 @@ impl Machine {
             }
             Leg::Socket(_) => {}
         }
-        if tunnel.local {
-            self.local.push_back(LocalEvent::Closed(id));
-        }
+        self.tell_closed(id, &tunnel, Closed::Aborted { abort, code });
     }
 
     fn end_stream(&mut self, stream: RequestStream, ending: Ending) {
@@ -191,7 +209,10 @@ impl Machine {
                     out.close(*socket, TcpClose::Abort);
                 }
             }
-            State::Verifying { .. } | State::Resolving { .. } | State::Open => {}
+            State::Verifying { .. }
+            | State::Deciding(_)
+            | State::Resolving { .. }
+            | State::Open => {}
         }
         Some(tunnel)
     }
@@ -220,6 +241,7 @@ impl Machine {
             .is_some_and(|tunnel| match &tunnel.state {
                 State::Racing(race) => race.is_asked(stream),
                 State::Verifying { .. }
+                | State::Deciding(_)
                 | State::Resolving { .. }
                 | State::Connecting(_)
                 | State::Open => false,
@@ -290,11 +312,12 @@ impl Machine {
             } else {
                 Abort::ClientCancelled
             };
-            return self.abort(now, id, abort, out);
+            return self.abort_coded(now, id, abort, code, out);
         }
         match tunnel.state {
             State::Racing(_) => self.attempt_lost(now, id, stream, code, out),
             State::Verifying { .. }
+            | State::Deciding(_)
             | State::Resolving { .. }
             | State::Connecting(_)
             | State::Open => {
@@ -303,7 +326,7 @@ impl Machine {
                 } else {
                     Abort::UpstreamReset
                 };
-                self.abort(now, id, abort, out);
+                self.abort_coded(now, id, abort, code, out);
             }
         }
     }

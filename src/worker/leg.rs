@@ -6,7 +6,10 @@
 
 use std::time::Instant;
 
+use ::http::{HeaderMap, HeaderValue};
+
 use super::batch::BatchSlot;
+use super::decide::Direct;
 use super::pipe::Splice;
 use super::race::Race;
 use crate::client::DialId;
@@ -32,15 +35,17 @@ pub(super) enum Leg {
     Tcp(TcpId),
     /// A connection of ours that lives inside the tunnel.
     Nested(ConnectionId),
-    /// Whoever polls [`Machine::poll_local`](super::Machine::poll_local).
+    /// A user in this process: downstream whoever polls [`Machine::poll_local`](super::Machine::poll_local), upstream
+    /// the handler that polls [`Machine::poll_handler`](super::Machine::poll_handler).
     Local,
 }
 
 /// How far a tunnel is.
 ///
 /// ```text
-///   Verifying ─► Resolving ─► Connecting (TCP) ─► (socket) ─┐
-///            └─► Racing ─► (2xx of the first carrier) ──────┴─► Open
+///   Verifying ─┬─► Deciding ─► (the handler of this process takes it) ─┐
+///              ├─► Resolving ─► Connecting (TCP) ─► (socket) ──────────┤
+///              └─► Racing ─► (2xx of the first carrier) ───────────────┴─► Open
 /// ```
 #[derive(Debug)]
 pub(super) enum State {
@@ -49,8 +54,13 @@ pub(super) enum State {
         key: CheckKey,
         head: Box<RequestHead>,
     },
+    /// The handler of this process was asked, which may send it on to one of the next two.
+    Deciding(Box<Deciding>),
     /// The target's name is being resolved.
-    Resolving { target: Target },
+    Resolving {
+        target: Target,
+        direct: Option<Box<Direct>>,
+    },
     /// Addresses of the target are tried.
     Connecting(Box<Connecting>),
     /// Requests are under way to the next hop, one per carrier.
@@ -65,6 +75,14 @@ pub(super) struct Connecting {
     pub(super) eyeballs: Eyeballs<TcpId>,
     /// What is told if none of them comes to be.
     pub(super) refusal: Refusal,
+}
+
+/// A request that waits for a handler's decision.
+#[derive(Debug)]
+pub(super) struct Deciding {
+    pub(super) target: Target,
+    /// The Via field for a next hop, with us in it.
+    pub(super) via: Option<HeaderValue>,
 }
 
 /// What a tunnel carries.
@@ -91,6 +109,8 @@ pub(super) struct Tunnel {
     pub(super) flow: Flow,
     /// Whether a local user opened it.
     pub(super) local: bool,
+    /// Fields that a handler adds to the 2xx.
+    pub(super) answer: Option<Box<HeaderMap>>,
     /// Whose connection is to live in this tunnel.
     pub(super) nests: Option<DialId>,
     pub(super) last_active: Instant,
@@ -104,11 +124,22 @@ impl Tunnel {
     /// Whether a name server was asked for this tunnel, and nothing has come of it yet.
     pub(super) fn is_resolving(&self) -> bool {
         match &self.state {
-            State::Resolving { target } => matches!(target.host, Host::Name(_)),
-            State::Verifying { .. } | State::Connecting(_) | State::Racing(_) | State::Open => {
-                false
+            // A handler that brings addresses along is not resolved here.
+            State::Resolving { target, direct } => {
+                matches!(target.host, Host::Name(_))
+                    && direct.as_ref().is_none_or(|it| it.addresses.is_none())
             }
+            State::Verifying { .. }
+            | State::Deciding(_)
+            | State::Connecting(_)
+            | State::Racing(_)
+            | State::Open => false,
         }
+    }
+
+    /// Whether a handler of this process has to hear of its end.
+    pub(super) fn has_handler(&self) -> bool {
+        self.upstream == Leg::Local || matches!(self.state, State::Deciding(_))
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -13,13 +13,14 @@ use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 
 use super::batch::Batches;
+use super::decide::Incoming;
 use super::drain::Drain;
 use super::leg::Tunnel;
 use super::pipe::Direction;
 use super::stats::Stats;
 use crate::client::{Hop, HopId, Pool, RouteId};
 use crate::config::HeadStarts;
-use crate::error::Refusal;
+use crate::error::{Abort, Refusal};
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::net::steer::Steer;
@@ -147,21 +148,73 @@ pub trait Outside: Network {
     fn forward(&mut self, worker: u32, listener: u32, train: Train) -> Option<Train>;
 }
 
-/// What a tunnel's local user has to know.
+/// Which end of a tunnel a user in this process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client's: it reads what the target says.
+    Downstream,
+    /// The target's: it reads what the client says.
+    Upstream,
+}
+
+/// What the user of an end has to know.
 #[derive(Debug)]
 pub enum LocalEvent {
     /// The tunnel is open: the target can be reached.
     Opened(TunnelId),
     /// The tunnel was refused.
     Refused(TunnelId, Box<Refused>),
-    /// A UDP payload from the target.
+    /// A UDP payload from the other end.
     Payload(TunnelId, Bytes),
-    /// A TCP tunnel has bytes, or its end: [`Machine::read_local`].
+    /// An HTTP Datagram with a Context ID other than 0.
+    Context(TunnelId, u64, Bytes),
+    /// A capsule of a type that the tunnel itself has no use for, and its value.
+    Capsule(TunnelId, u64, Bytes),
+    /// A TCP tunnel has bytes, or its end: [`Machine::read_end`].
     Readable(TunnelId),
-    /// A TCP tunnel takes bytes again: [`Machine::write_local`].
+    /// A TCP tunnel takes bytes again: [`Machine::write_end`].
     Writable(TunnelId),
     /// The tunnel is over.
-    Closed(TunnelId),
+    Closed(TunnelId, Closed),
+}
+
+impl LocalEvent {
+    /// The tunnel that it is about.
+    pub const fn tunnel(&self) -> TunnelId {
+        let (Self::Opened(tunnel)
+        | Self::Refused(tunnel, _)
+        | Self::Payload(tunnel, _)
+        | Self::Context(tunnel, ..)
+        | Self::Capsule(tunnel, ..)
+        | Self::Readable(tunnel)
+        | Self::Writable(tunnel)
+        | Self::Closed(tunnel, _)) = self;
+        *tunnel
+    }
+}
+
+/// How a tunnel ended that was open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Both directions of a TCP tunnel came to their end.
+    Finished,
+    /// Something ended it.
+    Aborted {
+        /// What.
+        abort: Abort,
+        /// The code with which a peer ended its stream, if one did.
+        code: Option<Code>,
+    },
+}
+
+/// What a handler in this process has to know.
+#[derive(Debug)]
+pub enum HandlerEvent {
+    /// Somebody wants a tunnel. The answer is one of [`Machine::accept_request`], [`Machine::proceed_direct`],
+    /// [`Machine::proceed_chain`] and [`Machine::reject`].
+    Request(TunnelId, Box<Incoming>),
+    /// Something about the upstream end of a tunnel that the handler has, or was asked for.
+    End(LocalEvent),
 }
 
 /// Why a tunnel of a local user was refused.
@@ -235,6 +288,7 @@ pub struct Machine {
     pub(super) nested: FxHashMap<ConnectionId, TunnelId>,
     pub(super) batches: Batches,
     pub(super) local: VecDeque<LocalEvent>,
+    pub(super) handler: VecDeque<HandlerEvent>,
     /// Request streams with data to read.
     pub(super) readable: VecDeque<RequestStream>,
     /// Request streams whose peer reads no more.
@@ -271,6 +325,7 @@ impl Machine {
             nested: FxHashMap::default(),
             batches: Batches::default(),
             local: VecDeque::new(),
+            handler: VecDeque::new(),
             readable: VecDeque::new(),
             stopped: VecDeque::new(),
             resume: VecDeque::new(),

@@ -14,7 +14,9 @@
 mod batch;
 pub mod build;
 mod close;
+mod decide;
 mod drain;
+mod ends;
 mod leg;
 mod machine;
 pub mod mailbox;
@@ -29,8 +31,10 @@ mod splice;
 pub mod stats;
 mod turn;
 
+pub use self::decide::{Direct, Family, Incoming, Rejection};
+pub use self::ends::{CapsuleSent, Description, LocalRead};
 pub use self::machine::{
-    LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve, Setup, Tag, TcpTag,
+    Closed, End, HandlerEvent, LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve,
+    Setup, Tag, TcpTag,
 };
 pub use self::residue::Residue;
-pub use self::splice::LocalRead;

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use ::http::{StatusCode, header};
 
-use super::leg::{Connecting, Flow, Leg, State, Tunnel, UdpFlow};
-use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
+use super::leg::{Connecting, Deciding, Flow, Leg, State, Tunnel, UdpFlow};
+use super::machine::{End, LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
 use super::pipe::{Direction, Splice};
 use crate::client::{DialId, Request, RouteId, TcpForm, TunnelKind};
 use crate::error::{Abort, Refusal};
@@ -92,9 +92,11 @@ impl Machine {
         self.stats.verified_passwords_evicted = self.server.passwords_evicted();
         let waits = |tunnel: &Tunnel| match &tunnel.state {
             State::Verifying { key: awaited, .. } => *awaited == key,
-            State::Resolving { .. } | State::Connecting(_) | State::Racing(_) | State::Open => {
-                false
-            }
+            State::Deciding(_)
+            | State::Resolving { .. }
+            | State::Connecting(_)
+            | State::Racing(_)
+            | State::Open => false,
         };
         let waiting: Vec<_> = self
             .tunnels
@@ -171,12 +173,21 @@ impl Machine {
                 }
                 let port = target.port;
                 self.continue_expectation(stream, head);
-                let id = self.insert(now, downstream, State::Resolving { target }, flow);
+                let state = State::Resolving {
+                    target,
+                    direct: None,
+                };
+                let id = self.insert(now, downstream, state, flow);
                 self.carriers.bind(stream, id.to_bits());
                 match host {
                     Host::Ip(address) => self.connect(now, id, &[address], port, None, out),
                     Host::Name(name) => self.resolve(now, id, &name, out),
                 }
+            }
+            Route::Handler { via } => {
+                self.continue_expectation(stream, head);
+                let deciding = Deciding { target, via };
+                self.ask_handler(now, stream, deciding, (protocol, head), flow);
             }
             Route::Chain { via } => {
                 let route = self.route.ok_or(Refusal::Misconfigured)?;
@@ -214,7 +225,13 @@ impl Machine {
         }
     }
 
-    fn resolve(&mut self, now: Instant, id: TunnelId, name: &str, out: &mut impl Outside) {
+    pub(super) fn resolve(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        name: &str,
+        out: &mut impl Outside,
+    ) {
         self.resolves += 1;
         if !out.resolve(name, Resolve::Tunnel(id)) {
             self.stats.resolves_refused += 1;
@@ -222,7 +239,7 @@ impl Machine {
         }
     }
 
-    fn open_chained(
+    pub(super) fn open_chained(
         &mut self,
         now: Instant,
         downstream: Leg,
@@ -245,8 +262,7 @@ impl Machine {
         target: Target,
         out: &mut impl Outside,
     ) -> TunnelId {
-        let flow = Flow::Udp(UdpFlow::default());
-        self.open_for_user(now, route, target, TunnelKind::Udp, flow, out)
+        self.open_local_request(now, route, Request::new(target, TunnelKind::Udp), out)
     }
 
     /// Opens a TCP tunnel for a local user, asked for in `form` or in the one that the route has; what becomes of it
@@ -259,20 +275,22 @@ impl Machine {
         form: Option<TcpForm>,
         out: &mut impl Outside,
     ) -> TunnelId {
-        let flow = Flow::Tcp(Box::new(Splice::new(Framing::Raw)));
-        self.open_for_user(now, route, target, TunnelKind::Tcp(form), flow, out)
+        let request = Request::new(target, TunnelKind::Tcp(form));
+        self.open_local_request(now, route, request, out)
     }
 
-    fn open_for_user(
+    /// Opens a tunnel of either kind for a local user, with all that its request may say.
+    pub fn open_local_request(
         &mut self,
         now: Instant,
         route: RouteId,
-        target: Target,
-        kind: TunnelKind,
-        flow: Flow,
+        request: Request,
         out: &mut impl Outside,
     ) -> TunnelId {
-        let request = Request::new(target, kind);
+        let flow = match request.kind {
+            TunnelKind::Udp => Flow::Udp(UdpFlow::default()),
+            TunnelKind::Tcp(_) => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
+        };
         let id = self.open_chained(now, Leg::Local, route, request, flow, out);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             tunnel.local = true;
@@ -302,7 +320,13 @@ impl Machine {
         }
     }
 
-    fn insert(&mut self, now: Instant, downstream: Leg, state: State, flow: Flow) -> TunnelId {
+    pub(super) fn insert(
+        &mut self,
+        now: Instant,
+        downstream: Leg,
+        state: State,
+        flow: Flow,
+    ) -> TunnelId {
         let open_until = now + self.limits.open_timeout;
         let id = self.tunnels.insert(Tunnel {
             downstream,
@@ -311,6 +335,7 @@ impl Machine {
             flow,
             nests: None,
             local: false,
+            answer: None,
             last_active: now,
             open_until,
             due: now,
@@ -326,7 +351,7 @@ impl Machine {
         resolution: Resolution,
         out: &mut impl Outside,
     ) {
-        let Some(State::Resolving { target }) = self.tunnels.get(id).map(|t| &t.state) else {
+        let Some(State::Resolving { target, .. }) = self.tunnels.get(id).map(|t| &t.state) else {
             return;
         };
         let target = target.clone();
@@ -341,7 +366,7 @@ impl Machine {
     }
 
     /// Connects to the addresses that policy allows, and answers when that worked.
-    fn connect(
+    pub(super) fn connect(
         &mut self,
         now: Instant,
         id: TunnelId,
@@ -354,7 +379,7 @@ impl Machine {
             self.stats.target_sockets_refused += 1;
             return self.refuse(now, id, Refusal::Overloaded, None, out);
         }
-        let allowed = match self.server.allowed(addresses, port, name) {
+        let allowed = match self.allowed_addresses(id, addresses, port, name) {
             Ok(allowed) => allowed,
             Err(refusal) => return self.refuse(now, id, refusal, None, out),
         };
@@ -409,9 +434,11 @@ impl Machine {
     fn connecting(&mut self, id: TunnelId) -> Option<&mut Connecting> {
         match &mut self.tunnels.get_mut(id)?.state {
             State::Connecting(connecting) => Some(connecting),
-            State::Verifying { .. } | State::Resolving { .. } | State::Racing(_) | State::Open => {
-                None
-            }
+            State::Verifying { .. }
+            | State::Deciding(_)
+            | State::Resolving { .. }
+            | State::Racing(_)
+            | State::Open => None,
         }
     }
 
@@ -514,15 +541,18 @@ impl Machine {
         };
         self.stats.tunnels_opened += 1;
         let (downstream, nests) = (tunnel.downstream, tunnel.nests);
+        let answer = tunnel.answer.take();
         self.arm(id, now + idle);
         match downstream {
             Leg::Stream(stream) => {
-                let head = self.server.accepted(accepted, self.carrier_of(stream));
+                let mut head = self.server.accepted(accepted, self.carrier_of(stream));
+                head.headers
+                    .extend(answer.map(|it| *it).unwrap_or_default());
                 if !self.carriers.respond(stream, &head, false) {
                     return self.abort(now, id, Abort::ClientCancelled, out);
                 }
             }
-            Leg::Local => self.local.push_back(LocalEvent::Opened(id)),
+            Leg::Local => self.tell(End::Downstream, LocalEvent::Opened(id)),
             Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) => {}
         }
         if let (Some(dial), Leg::Stream(stream)) = (nests, upstream) {
@@ -533,6 +563,9 @@ impl Machine {
             if let Some(tunnel) = self.tunnels.get_mut(id) {
                 tunnel.downstream = Leg::Nested(inner);
             }
+        }
+        if upstream == Leg::Local {
+            self.tell(End::Upstream, LocalEvent::Opened(id));
         }
         match accepted {
             Protocol::Udp => self.relay_early(now, id, out),

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::machine::End;
 use crate::tunnel::Framing;
 use crate::tunnel::tcp::{Inbound, Outbound};
 
@@ -23,6 +24,38 @@ pub(super) enum Direction {
 
 impl Direction {
     pub(super) const BOTH: [Self; 2] = [Self::Up, Self::Down];
+
+    /// The end where it begins.
+    pub(super) const fn source(self) -> End {
+        match self {
+            Self::Up => End::Downstream,
+            Self::Down => End::Upstream,
+        }
+    }
+
+    /// The end where it leads.
+    pub(super) const fn sink(self) -> End {
+        match self {
+            Self::Up => End::Upstream,
+            Self::Down => End::Downstream,
+        }
+    }
+
+    /// The one that begins at an end.
+    pub(super) const fn from(end: End) -> Self {
+        match end {
+            End::Downstream => Self::Up,
+            End::Upstream => Self::Down,
+        }
+    }
+
+    /// The one that leads to an end.
+    pub(super) const fn towards(end: End) -> Self {
+        match end {
+            End::Downstream => Self::Down,
+            End::Upstream => Self::Up,
+        }
+    }
 }
 
 /// Where a direction stands.

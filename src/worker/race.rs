@@ -131,6 +131,7 @@ impl Machine {
         match self.tunnels.get_mut(id)?.state {
             State::Racing(ref mut race) => Some(race),
             State::Verifying { .. }
+            | State::Deciding(_)
             | State::Resolving { .. }
             | State::Connecting(_)
             | State::Open => None,

@@ -19,18 +19,18 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::leg::{Flow, Leg, State, Tunnel};
-use super::machine::{LocalEvent, Machine, Outside};
+use super::machine::{End, LocalEvent, Machine, Outside};
 use super::pipe::Direction;
 use crate::error::Abort;
 use crate::http::h3::RecvData;
 use crate::net::Train;
 use crate::transport::carriers::{ConnectionId, RequestStream};
-use crate::transport::quic::{self, SendOutcome};
+use crate::transport::quic;
 use crate::tunnel::{TunnelId, UdpError, udp_payload};
 
 impl Machine {
     /// Client to target: a UDP payload that came from downstream.
-    fn relay_upstream(
+    pub(super) fn relay_upstream(
         &mut self,
         now: Instant,
         id: TunnelId,
@@ -58,12 +58,13 @@ impl Machine {
             Leg::Stream(stream) => {
                 self.carriers.send_datagram(stream, &payload);
             }
-            Leg::None | Leg::Tcp(_) | Leg::Nested(_) | Leg::Local => {}
+            Leg::Local => self.tell(End::Upstream, LocalEvent::Payload(id, payload)),
+            Leg::None | Leg::Tcp(_) | Leg::Nested(_) => {}
         }
     }
 
     /// Target to client: a UDP payload that came from upstream.
-    fn relay_downstream(
+    pub(super) fn relay_downstream(
         &mut self,
         now: Instant,
         id: TunnelId,
@@ -246,31 +247,6 @@ impl Machine {
             UdpError::NoContextId | UdpError::CapsuleCut(_) => Abort::CapsuleError,
         };
         self.abort(now, id, abort, out);
-    }
-
-    /// Sends a UDP payload for a local user. [`SendOutcome::Queued`] asks for patience: the tunnel's queue is in
-    /// use, and what follows may displace what waits.
-    pub fn send_local(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        payload: Bytes,
-        out: &mut impl Outside,
-    ) -> SendOutcome {
-        let Some(tunnel) = self.tunnels.get(id) else {
-            return SendOutcome::Gone;
-        };
-        let waits = match tunnel.upstream {
-            Leg::Stream(stream) if tunnel.is_open() => Some(stream),
-            Leg::None | Leg::Stream(_) | Leg::Socket(_) => None,
-            Leg::Tcp(_) | Leg::Nested(_) | Leg::Local => None,
-        };
-        self.relay_upstream(now, id, payload, out);
-        match waits {
-            Some(stream) if self.carriers.is_waiting(stream) => SendOutcome::Queued,
-            Some(_) => SendOutcome::Sent,
-            None => SendOutcome::Queued,
-        }
     }
 
     /// What arrived before the tunnel was open, now that it is.

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
-use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
+use super::machine::{HandlerEvent, LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
 use super::mailbox::{Address, Letter, Mailbox, PostError};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
@@ -63,6 +63,16 @@ pub trait App {
         machine: &mut Machine,
         out: &mut World<'_>,
     );
+
+    /// A handler of ours is asked, or its end of a tunnel brought something. Without a handler nothing comes.
+    fn handle_handler(
+        &mut self,
+        _now: Instant,
+        _event: HandlerEvent,
+        _machine: &mut Machine,
+        _out: &mut World<'_>,
+    ) {
+    }
 
     /// A socket of ours, tagged [`Tag::App`], received something.
     fn handle_received(
@@ -345,6 +355,9 @@ impl<A: App> Worker<A> {
         machine.turn(now, &mut world);
         while let Some(event) = machine.poll_local() {
             app.handle(now, event, machine, &mut world);
+        }
+        while let Some(event) = machine.poll_handler() {
+            app.handle_handler(now, event, machine, &mut world);
         }
         let app_busy = app.turn(now, machine, &mut world);
         machine.flush(now, &mut world);

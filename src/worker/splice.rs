@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::leg::{Flow, Leg};
-use super::machine::{LocalEvent, Machine, Outside};
+use super::machine::{Closed, LocalEvent, Machine, Outside};
 use super::pipe::{Direction, Pipe, Stage};
 use crate::error::Abort;
 use crate::http::h3::{RecvData, SendData};
@@ -37,23 +37,16 @@ const WRITE_PIECES_MAX: usize = 64;
 /// How long a peer may take to end its stream after both directions have ended.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 
-/// What [`Machine::read_local`] found.
-#[derive(Debug, PartialEq, Eq)]
-pub enum LocalRead {
-    /// Bytes from the target.
-    Data(Bytes),
-    /// Nothing now; [`LocalEvent::Readable`] follows.
-    Blocked,
-    /// The target has ended its direction.
-    End,
-}
-
 /// A step of a direction that broke the tunnel.
 struct Broken(Abort);
 
 impl Machine {
     /// The two ends of a direction, and the direction itself.
-    fn pipe(&mut self, id: TunnelId, direction: Direction) -> Option<(Leg, Leg, &mut Pipe)> {
+    pub(super) fn pipe(
+        &mut self,
+        id: TunnelId,
+        direction: Direction,
+    ) -> Option<(Leg, Leg, &mut Pipe)> {
         let tunnel = self.tunnels.get_mut(id)?;
         let (source, sink) = match direction {
             Direction::Up => (tunnel.downstream, tunnel.upstream),
@@ -109,7 +102,13 @@ impl Machine {
         pipe.is_some_and(|(_, _, pipe)| pipe.waiting_bytes >= bytes_max)
     }
 
-    fn count_moved(&mut self, now: Instant, id: TunnelId, direction: Direction, moved: usize) {
+    pub(super) fn count_moved(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        direction: Direction,
+        moved: usize,
+    ) {
         match direction {
             Direction::Up => self.stats.tcp_upstream_bytes += moved as u64,
             Direction::Down => self.stats.tcp_downstream_bytes += moved as u64,
@@ -120,7 +119,7 @@ impl Machine {
         if let Some((Leg::Local, _, pipe)) = self.pipe(id, direction)
             && std::mem::take(&mut pipe.starved)
         {
-            self.local.push_back(LocalEvent::Writable(id));
+            self.tell(direction.source(), LocalEvent::Writable(id));
         }
     }
 
@@ -193,7 +192,7 @@ impl Machine {
     }
 
     /// The source has ended in an orderly way.
-    fn source_ended(&mut self, id: TunnelId, direction: Direction) {
+    pub(super) fn source_ended(&mut self, id: TunnelId, direction: Direction) {
         if let Some((_, _, pipe)) = self.pipe(id, direction) {
             pipe.source_closed = true;
             if pipe.stage == Stage::Flowing {
@@ -370,7 +369,7 @@ impl Machine {
                     self.carriers.tcp.handle_bytes(inner, &bytes);
                 }
                 Leg::Local => {
-                    self.announce_readable(id);
+                    self.announce_readable(id, direction.sink());
                     break;
                 }
                 Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => break,
@@ -421,7 +420,7 @@ impl Machine {
                 Leg::Nested(ConnectionId::Tcp(inner)) => self.carriers.tcp.handle_end(inner, true),
                 // It knows when it has read that far.
                 Leg::Local => {
-                    self.announce_readable(id);
+                    self.announce_readable(id, direction.sink());
                     return Ok(());
                 }
                 Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => {}
@@ -436,7 +435,7 @@ impl Machine {
     }
 
     /// When both directions have ended, our streams end too: after FINAL_DATA they were still open.
-    fn both_ended(&mut self, now: Instant, id: TunnelId) {
+    pub(super) fn both_ended(&mut self, now: Instant, id: TunnelId) {
         let Some(tunnel) = self.tunnels.get(id) else {
             return;
         };
@@ -460,7 +459,7 @@ impl Machine {
         self.arm(id, now + LINGER);
     }
 
-    fn close_if_over(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+    pub(super) fn close_if_over(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
         let over = self
             .tunnels
             .get(id)
@@ -564,119 +563,6 @@ impl Machine {
             self.pool
                 .release(now, stream.connection(), &mut self.carriers);
         }
-        if tunnel.local {
-            self.local.push_back(LocalEvent::Closed(id));
-        }
-    }
-
-    fn announce_readable(&mut self, id: TunnelId) {
-        let event = LocalEvent::Readable(id);
-        // One announcement is enough, however much arrives before it is heard.
-        if !matches!(self.local.back(), Some(LocalEvent::Readable(last)) if *last == id) {
-            self.local.push_back(event);
-        }
-    }
-}
-
-/// A local user's side of a TCP tunnel.
-impl Machine {
-    /// The next bytes from the target, at most `bytes_max`; what was read gives credit to the far end.
-    pub fn read_local(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        bytes_max: usize,
-        out: &mut impl Outside,
-    ) -> LocalRead {
-        let Some((_, Leg::Local, pipe)) = self.pipe(id, Direction::Down) else {
-            return LocalRead::Blocked;
-        };
-        let Some(first) = pipe.waiting.front_mut() else {
-            return match pipe.stage {
-                Stage::Flowing => LocalRead::Blocked,
-                Stage::Done => LocalRead::End,
-                Stage::Ending => {
-                    pipe.stage = Stage::Done;
-                    self.both_ended(now, id);
-                    self.close_if_over(now, id, out);
-                    LocalRead::End
-                }
-            };
-        };
-        let bytes = first.split_to(first.len().min(bytes_max));
-        pipe.advance_taken(bytes.len());
-        self.count_moved(now, id, Direction::Down, bytes.len());
-        self.pump(now, id, Direction::Down, out);
-        LocalRead::Data(bytes)
-    }
-
-    /// How many bytes [`Machine::write_local`] takes now; at 0 [`LocalEvent::Writable`] follows.
-    pub fn local_room(&mut self, id: TunnelId) -> usize {
-        let waiting_max = self.limits.tcp_buffer_bytes;
-        match self.pipe(id, Direction::Up) {
-            Some((Leg::Local, _, pipe)) if pipe.stage == Stage::Flowing => {
-                let room = waiting_max.saturating_sub(pipe.waiting_bytes);
-                pipe.starved = room == 0;
-                room
-            }
-            Some(_) | None => 0,
-        }
-    }
-
-    /// Sends bytes to the target. More than [`Machine::local_room`] is a mistake of the caller, and kept all the same.
-    pub fn write_local(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        bytes: Bytes,
-        out: &mut impl Outside,
-    ) {
-        if let Some((Leg::Local, _, pipe)) = self.pipe(id, Direction::Up)
-            && pipe.stage == Stage::Flowing
-            && !bytes.is_empty()
-        {
-            pipe.push(bytes);
-            self.pump(now, id, Direction::Up, out);
-        }
-    }
-
-    /// Ends the direction to the target behind everything written; the other one goes on.
-    pub fn finish_local(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        if let Some((Leg::Local, ..)) = self.pipe(id, Direction::Up) {
-            self.source_ended(id, Direction::Up);
-            self.pump(now, id, Direction::Up, out);
-        }
-    }
-
-    /// Breaks a TCP tunnel: the target sees a reset.
-    pub fn reset_local(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        self.abort(now, id, Abort::ClientCancelled, out);
-    }
-
-    /// Puts a TCP socket in the place of the local user, once the tunnel is open: from here on its bytes go to the
-    /// target and back without the user, half-closes and resets included. `read` was read from the socket before.
-    /// [`LocalEvent::Closed`] tells of the end.
-    pub fn splice_local(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        socket: TcpId,
-        read: Bytes,
-        out: &mut impl Outside,
-    ) -> bool {
-        let Some((Leg::Local, _, pipe)) = self.pipe(id, Direction::Up) else {
-            return false;
-        };
-        if !read.is_empty() {
-            pipe.push(read);
-        }
-        if let Some(tunnel) = self.tunnels.get_mut(id) {
-            tunnel.downstream = Leg::Tcp(socket);
-        }
-        out.set_tcp_tag(socket, super::machine::TcpTag::Target(id));
-        for direction in Direction::BOTH {
-            self.pump(now, id, direction, out);
-        }
-        true
+        self.tell_closed(id, &tunnel, Closed::Finished);
     }
 }

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 
 use super::drain::Drain;
 use super::leg::{Flow, State, Tunnel};
-use super::machine::{LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
+use super::machine::{Machine, Outside, Resolve, Tag, TcpTag};
 use super::pipe::Direction;
 use super::splice::LINGER;
 use crate::client::{DialId, Failed, PoolEvent};
@@ -188,11 +188,6 @@ impl Machine {
         self.carriers.has_touched() || self.pool.has_events()
     }
 
-    /// The next thing that a local user has to know.
-    pub fn poll_local(&mut self) -> Option<LocalEvent> {
-        self.local.pop_front()
-    }
-
     /// Sends everything that the turn produced.
     pub fn flush(&mut self, now: Instant, out: &mut impl Outside) {
         let mut dead = Vec::new();
@@ -224,7 +219,10 @@ impl Machine {
 
     /// Whether a turn has work left that waits for no deadline.
     pub fn is_busy(&self) -> bool {
-        self.has_news() || !self.local.is_empty() || !self.resume.is_empty()
+        self.has_news()
+            || !self.local.is_empty()
+            || !self.handler.is_empty()
+            || !self.resume.is_empty()
     }
 
     /// When [`Machine::turn`] has work at the earliest.
@@ -558,6 +556,7 @@ impl Machine {
                     self.server.handle_check_dropped(key);
                     self.refuse(now, id, Refusal::Overloaded, None, out);
                 }
+                State::Deciding(_) => self.refuse(now, id, Refusal::Overloaded, None, out),
                 State::Resolving { .. } => self.refuse(now, id, Refusal::DnsTimeout, None, out),
                 State::Connecting(_) if overdue => {
                     self.refuse(now, id, Refusal::ConnectTimeout, None, out);

@@ -208,6 +208,9 @@ pub(crate) struct Local {
     pub(crate) attempts: Vec<(Carrier, Refusal)>,
     pub(crate) closed: Option<Instant>,
     pub(crate) payloads: Vec<Bytes>,
+    /// Context ID and payload of other datagrams, type and value of capsules.
+    pub(crate) contexts: Vec<(u64, Bytes)>,
+    pub(crate) capsules: Vec<(u64, Bytes)>,
     /// Bytes of a TCP tunnel, and whether they ended in order.
     pub(crate) received: Vec<u8>,
     pub(crate) ended: bool,
@@ -380,7 +383,9 @@ impl MachineNode {
                 other @ (LocalEvent::Opened(_)
                 | LocalEvent::Refused(..)
                 | LocalEvent::Payload(..)
-                | LocalEvent::Closed(_)) => self.note(now, other),
+                | LocalEvent::Context(..)
+                | LocalEvent::Capsule(..)
+                | LocalEvent::Closed(_, _)) => self.note(now, other),
             }
         }
         self.machine.flush(now, &mut net.world(node));
@@ -454,7 +459,15 @@ impl MachineNode {
                 assert!(local.is_open(), "payloads come while the tunnel is open");
                 local.payloads.push(Bytes::copy_from_slice(&payload));
             }
-            LocalEvent::Closed(id) => {
+            LocalEvent::Context(id, context, payload) => {
+                let local = self.tunnels.entry(id).or_default();
+                local.contexts.push((context, payload));
+            }
+            LocalEvent::Capsule(id, kind, value) => {
+                let local = self.tunnels.entry(id).or_default();
+                local.capsules.push((kind, value));
+            }
+            LocalEvent::Closed(id, _) => {
                 let again = self.tunnels.entry(id).or_default().closed.replace(now);
                 assert_eq!(again, None, "a tunnel ends once");
             }

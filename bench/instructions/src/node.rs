@@ -60,7 +60,9 @@ impl Events {
                 self.delivered_bytes += payload.len() as u64;
             }
             LocalEvent::Refused(..)
-            | LocalEvent::Closed(_)
+            | LocalEvent::Closed(_, _)
+            | LocalEvent::Context(..)
+            | LocalEvent::Capsule(..)
             | LocalEvent::Readable(_)
             | LocalEvent::Writable(_) => {
                 panic!("tunnels open and stay open: {event:?}");

@@ -156,9 +156,10 @@ impl App for Opener {
                 self.say(Err(bauta::program::forward::explain(&refused)));
             }
             // Told of those that we close, too.
-            LocalEvent::Closed(_) if self.order.is_some_and(|order| order.close) => {}
-            LocalEvent::Closed(_) => self.say(Err("the relay ended a tunnel".to_owned())),
+            LocalEvent::Closed(_, _) if self.order.is_some_and(|order| order.close) => {}
+            LocalEvent::Closed(_, _) => self.say(Err("the relay ended a tunnel".to_owned())),
             LocalEvent::Payload(..) | LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
         }
     }
 

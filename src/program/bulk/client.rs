@@ -298,13 +298,7 @@ impl App for Streams {
         machine: &mut Machine,
         out: &mut World<'_>,
     ) {
-        let (LocalEvent::Opened(tunnel)
-        | LocalEvent::Refused(tunnel, _)
-        | LocalEvent::Payload(tunnel, _)
-        | LocalEvent::Readable(tunnel)
-        | LocalEvent::Writable(tunnel)
-        | LocalEvent::Closed(tunnel)) = event;
-        let Some(&number) = self.by_tunnel.get(&tunnel) else {
+        let Some(&number) = self.by_tunnel.get(&event.tunnel()) else {
             return;
         };
         match event {
@@ -319,8 +313,8 @@ impl App for Streams {
             }
             LocalEvent::Readable(_) => self.read(now, number, machine, out),
             LocalEvent::Writable(_) => self.write(now, number, machine, out),
-            LocalEvent::Closed(_) => self.handle_closed(number),
-            LocalEvent::Payload(..) => {}
+            LocalEvent::Closed(_, _) => self.handle_closed(number),
+            LocalEvent::Payload(..) | LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
         }
     }
 

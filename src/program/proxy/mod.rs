@@ -458,8 +458,9 @@ impl App for Front {
             LocalEvent::Payload(tunnel, payload) => {
                 self.associations.handle_payload(tunnel, &payload, out);
             }
-            LocalEvent::Closed(tunnel) => self.handle_closed(now, tunnel, machine, out),
+            LocalEvent::Closed(tunnel, _) => self.handle_closed(now, tunnel, machine, out),
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
         }
     }
 

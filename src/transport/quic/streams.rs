@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quinn_proto::StreamId;
 
 use super::{ConnectionId, Hub, SendOutcome, live, open};
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::http::request::{RequestHead, ResponseHead};
+use crate::wire::datagram::ContextId;
+use crate::wire::varint;
 
 impl Hub {
     /// The next tunnel datagram of a connection: its request stream, the owner of that stream, and the HTTP
@@ -73,6 +75,27 @@ impl Hub {
         };
         let framed = self.arena.frame(stream.index(), payload);
         let outcome = connection.send_datagram(stream, framed, self.limits.outbox, &mut self.stats);
+        self.mark_dirty(id.index);
+        outcome
+    }
+
+    /// Sends the payload of a datagram with any Context ID, or queues it.
+    pub fn send_context(
+        &mut self,
+        id: ConnectionId,
+        stream: StreamId,
+        context: ContextId,
+        payload: &[u8],
+    ) -> SendOutcome {
+        let Some(connection) = open(&mut self.connections, id) else {
+            return SendOutcome::Gone;
+        };
+        let mut framed = BytesMut::with_capacity(2 * varint::SIZE_MAX + payload.len());
+        varint::encode(stream.index(), &mut framed);
+        context.encode(&mut framed);
+        framed.extend_from_slice(payload);
+        let (limits, stats) = (self.limits.outbox, &mut self.stats);
+        let outcome = connection.send_datagram(stream, framed.freeze(), limits, stats);
         self.mark_dirty(id.index);
         outcome
     }

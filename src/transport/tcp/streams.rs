@@ -150,6 +150,36 @@ impl TcpHub {
         outcome
     }
 
+    /// Sends the payload of a datagram with any Context ID as a capsule, or drops it where there is no room.
+    pub fn send_context(
+        &mut self,
+        id: ConnectionId,
+        stream: StreamId,
+        context: ContextId,
+        payload: &[u8],
+    ) -> SendOutcome {
+        let Some(connection) = open(&mut self.connections, id) else {
+            return SendOutcome::Gone;
+        };
+        let len = capsule::DATAGRAM_HEAD_MAX + payload.len();
+        let sent = connection.http.send_capsule(stream, len, |out| {
+            capsule::encode_datagram_head(context, payload.len(), out);
+            out.extend_from_slice(payload);
+        });
+        self.mark_dirty(id.index);
+        match sent {
+            SendData::Written => {
+                self.stats.tcp_capsules_sent += 1;
+                SendOutcome::Sent
+            }
+            SendData::Blocked => {
+                self.stats.tcp_dropped_queue_full += 1;
+                SendOutcome::Blocked
+            }
+            SendData::Gone => SendOutcome::Gone,
+        }
+    }
+
     /// Whether datagrams of `stream` wait for room.
     pub fn is_waiting(&self, id: ConnectionId, stream: StreamId) -> bool {
         self.get(id)

@@ -560,7 +560,8 @@ impl App for Engine {
                 self.fail(bauta::program::forward::explain(&refused));
             }
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
-            LocalEvent::Closed(_) => match self.phase {
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Closed(_, _) => match self.phase {
                 Phase::Grace { .. } | Phase::Over => {}
                 Phase::Opening | Phase::Ready | Phase::Sending { .. } => {
                     self.fail("a relay ended a tunnel in the middle of the run".to_owned());
