@@ -40,6 +40,7 @@ pub mod client;
 pub mod config;
 mod counters;
 mod embed;
+
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
@@ -63,3 +64,9 @@ pub mod tunnel;
 pub mod wire;
 #[doc(hidden)]
 pub mod worker;
+
+pub use embed::{
+    Accept, Actions, Chain, ClientAuth, CloseReason, Error, ErrorKind, Family, Handler, Identity,
+    Listener, ListenerBuilder, ListenerStats, Protocol, Proxies, Reject, Request,
+    SESSION_WAITING_BYTES_MAX, SendError, Session, Side, TcpProxy, TunnelHandle, UdpProxy,
+};

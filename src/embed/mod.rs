@@ -10,6 +10,29 @@
 //! executor, or by a plain thread. What a handle shares with its worker is a queue under a short lock; a worker never
 //! waits for a user. Handles that wait are told by an event, with deadlines kept by the worker.
 
+mod handler;
+mod handler_guard;
 mod host;
+mod listener;
+mod listener_identity;
+mod listener_stats;
 mod lock;
+mod proxy;
+mod request;
 mod running;
+mod session;
+mod session_handle;
+mod tunnel_stub;
+
+pub use self::handler::{Accept, Handler, Reject};
+pub use self::listener::{Listener, ListenerBuilder};
+pub use self::listener_identity::Identity;
+pub use self::listener_stats::ListenerStats;
+pub use self::proxy::{Chain, Proxies, TcpProxy, UdpProxy};
+pub use self::request::Request;
+pub use self::session::{Actions, SESSION_WAITING_BYTES_MAX, SendError, Session};
+pub use self::session_handle::TunnelHandle;
+pub use self::tunnel_stub::{CloseReason, Protocol};
+pub use crate::error::{Error, ErrorKind, Side};
+pub use crate::transport::tls::ClientAuth;
+pub use crate::worker::Family;
