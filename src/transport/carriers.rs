@@ -8,10 +8,12 @@
 //! Nothing is decided here. Errors of streams have the codes of HTTP/3 on either side; `tcp` translates
 //! (RFC 9114 appendix A.4).
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
 use quinn_proto::StreamId;
+use rustls::pki_types::CertificateDer;
 
 use super::quic::{self, Hub, SendOutcome};
 use super::tcp::{self, TcpHub};
@@ -64,6 +66,25 @@ impl Carriers {
         match connection {
             ConnectionId::Quic(_) => Some(Carrier::H3),
             ConnectionId::Tcp(id) => self.tcp.carrier(id),
+        }
+    }
+
+    /// The other end of a connection, as its packets say; `None` if it is gone or goes through a tunnel.
+    pub fn peer_address(&self, connection: ConnectionId) -> Option<SocketAddr> {
+        let address = match connection {
+            ConnectionId::Quic(id) => self.quic.peer_address(id),
+            ConnectionId::Tcp(id) => self.tcp.peer_address(id),
+        }?;
+        // A socket of both families names IPv4 addresses in their IPv6 form.
+        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+
+    /// The peer's own certificate, once the handshake is complete. Clients show one only to listeners that ask, see
+    /// [`ClientAuth`](super::tls::ClientAuth).
+    pub fn peer_certificate(&self, connection: ConnectionId) -> Option<CertificateDer<'static>> {
+        match connection {
+            ConnectionId::Quic(id) => self.quic.peer_certificate(id),
+            ConnectionId::Tcp(id) => self.tcp.peer_certificate(id),
         }
     }
 

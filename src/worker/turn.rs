@@ -454,7 +454,7 @@ impl Machine {
     ) {
         let refusal = match out.connect_tcp(address, TcpTag::App(0)) {
             Ok(socket) => {
-                let link = ByteLink::Socket(socket);
+                let link = ByteLink::Socket(socket, address);
                 match self
                     .pool
                     .connect_tcp(now, dial.hop, link, &mut self.carriers)

@@ -38,6 +38,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto::{ClientConfig, ConnectError, ConnectionHandle, PathStats, VarInt};
+use rustls::pki_types::CertificateDer;
 use slab::Slab;
 
 use self::arena::Arena;
@@ -295,6 +296,22 @@ impl Hub {
     /// When the peer of a connection was last heard.
     pub fn last_heard(&self, id: ConnectionId) -> Option<Instant> {
         self.get(id)?.heard
+    }
+
+    /// The other end of the path, which may move; `None` for a connection inside a tunnel.
+    pub fn peer_address(&self, id: ConnectionId) -> Option<SocketAddr> {
+        let connection = self.get(id)?;
+        match connection.link {
+            Link::Socket(_) => Some(connection.quic.remote_address()),
+            Link::Tunnel(_) => None,
+        }
+    }
+
+    /// The peer's own certificate, once the handshake is complete, if it showed one.
+    pub fn peer_certificate(&self, id: ConnectionId) -> Option<CertificateDer<'static>> {
+        let shown = self.get(id)?.quic.crypto_session().peer_identity()?;
+        let chain = shown.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        chain.first().cloned()
     }
 
     /// Whether clients opened this connection to us.

@@ -24,6 +24,8 @@ use crate::transport::tls::{
     ClientTls, DevCa, Trust, client_config, quic_client, quic_server, server_config,
 };
 
+mod peer;
+
 const SOCKET: SocketId = SocketId::from_parts(1, 1);
 /// Whom every request of these tests belongs to, at its server.
 const OWNER: u64 = 7;
@@ -229,6 +231,10 @@ impl End {
 fn server_of(transport: Arc<TransportConfig>) -> ServerConfig {
     let authority = DevCa::new(&["relay.test"], SystemTime::UNIX_EPOCH).unwrap();
     let tls = server_config(&authority.identity, false).unwrap();
+    server_with(tls, transport)
+}
+
+fn server_with(tls: Arc<rustls::ServerConfig>, transport: Arc<TransportConfig>) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(quic_server(tls).unwrap());
     config.transport_config(transport);
     config

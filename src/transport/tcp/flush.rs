@@ -49,7 +49,7 @@ impl TcpHub {
             generation: connection.generation,
         };
         let outcome = match connection.link {
-            ByteLink::Socket(socket) => {
+            ByteLink::Socket(socket, _) => {
                 let mut wire = Wire { net, socket };
                 self.flush_link(now, id, &mut wire)
             }
@@ -116,7 +116,7 @@ impl TcpHub {
             let session = connection.session.borrow();
             (session.wants_write(), session.is_ended())
         };
-        let ByteLink::Socket(socket) = connection.link else {
+        let ByteLink::Socket(socket, _) = connection.link else {
             // A tunnel that was reset takes no last words.
             if connection.link_end == Some(false) && connection.phase != Phase::Up {
                 connection.phase = Phase::Gone;

@@ -48,6 +48,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use rustc_hash::FxHashMap;
+use rustls::pki_types::CertificateDer;
 use slab::Slab;
 use thiserror::Error;
 
@@ -99,8 +100,8 @@ pub struct StreamId(pub u32);
 /// What carries the bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteLink {
-    /// A TCP socket of the worker, connected.
-    Socket(TcpId),
+    /// A TCP socket of the worker, connected to this peer.
+    Socket(TcpId, SocketAddr),
     /// A CONNECT-TCP tunnel (nesting), whose bytes the owner moves: [`TcpHub::handle_bytes`],
     /// [`TcpHub::poll_output`].
     Tunnel,
@@ -202,7 +203,7 @@ impl TcpHub {
         };
         self.served += 1;
         *self.clients.entry(client).or_default() += 1;
-        let link = ByteLink::Socket(socket);
+        let link = ByteLink::Socket(socket, peer);
         let id = self.insert(now, link, Role::Server, session);
         if let Some(connection) = live(&mut self.connections, id) {
             connection.client = Some(client);
@@ -315,6 +316,19 @@ impl TcpHub {
     /// When the peer of a connection was last heard.
     pub fn last_heard(&self, id: ConnectionId) -> Option<Instant> {
         self.get(id)?.heard
+    }
+
+    /// The other end of the socket; `None` for a connection inside a tunnel.
+    pub fn peer_address(&self, id: ConnectionId) -> Option<SocketAddr> {
+        match self.get(id)?.link {
+            ByteLink::Socket(_, peer) => Some(peer),
+            ByteLink::Tunnel => None,
+        }
+    }
+
+    /// The peer's own certificate, from [`Event::Connected`] on, if it showed one.
+    pub fn peer_certificate(&self, id: ConnectionId) -> Option<CertificateDer<'static>> {
+        self.get(id)?.session.borrow().peer_certificate()
     }
 
     /// Whether a client opened this connection to us.

@@ -212,7 +212,7 @@ impl TcpHub {
 fn discard(connection: &mut Connection, scratch: &mut BytesMut, net: &mut impl Network) {
     connection.inbound.clear();
     let ended = match connection.link {
-        ByteLink::Socket(socket) => loop {
+        ByteLink::Socket(socket, _) => loop {
             scratch.clear();
             match net.read(socket, scratch, READ_BYTES_PER_TURN) {
                 Ok(TcpRead::Bytes(_)) => {}
@@ -281,7 +281,7 @@ impl Receiver<'_> {
         net: &mut impl Network,
     ) -> Result<usize, CloseReason> {
         let connection = &mut *self.connection;
-        let ByteLink::Socket(socket) = connection.link else {
+        let ByteLink::Socket(socket, _) = connection.link else {
             connection.readable = false;
             match connection.link_end {
                 Some(true) => connection.session.borrow_mut().end(),

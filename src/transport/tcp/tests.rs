@@ -7,6 +7,7 @@
 
 mod bounds;
 mod h1;
+mod peer;
 mod tunnels;
 mod world;
 

@@ -13,7 +13,7 @@ use std::io::{self, BufRead, IoSlice, Write};
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 
 use super::gauge::Gauge;
 use super::{ConnectError, TlsFailure};
@@ -85,6 +85,14 @@ impl Session {
 
     pub(super) fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
+    }
+
+    /// The peer's own certificate, once the handshake is complete.
+    pub(super) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
+        match self.is_handshaking() {
+            true => None,
+            false => self.tls.peer_certificates()?.first().cloned(),
+        }
     }
 
     /// The carrier that ALPN chose. Without ALPN it is HTTP/1.1 (RFC 9110 section 4.3.3); `None` is a protocol that

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! quinn-proto's own session keeps rustls until the connection ends: transcript, buffers and record keys that QUIC
-//! never uses, more than 4 KB for each idle client. Here nobody needs them, as there are no tickets, no client
-//! certificates and no 0-RTT; a client that goes on speaking TLS makes a mistake (RFC 9001 §6).
+//! never uses, more than 4 KB for each idle client. Here nobody needs them, as there are no tickets and no 0-RTT; a
+//! client that goes on speaking TLS makes a mistake (RFC 9001 §6). What stays is the own certificate of a client that
+//! showed one.
 //!
 //! Does not know: certificates and parameters (they are in the [`rustls::ServerConfig`]), connections that we open.
 
@@ -22,6 +23,7 @@ use quinn_proto::crypto::{
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectionId, Side, TransportError, TransportErrorCode};
 use rustls::AlertDescription;
+use rustls::pki_types::CertificateDer;
 use rustls::quic::{KeyChange, Secrets, ServerConnection, Version};
 
 /// The TLS side of a listener, as quinn-proto takes it.
@@ -66,6 +68,7 @@ impl ServerConfig for QuicServer {
             version,
             tls: Some(Box::new(tls)),
             next: None,
+            leaf: None,
         })
     }
 }
@@ -77,6 +80,16 @@ struct ServerSession {
     tls: Option<Box<ServerConnection>>,
     /// Once there are 1-RTT keys.
     next: Option<Secrets>,
+    /// The client's own certificate, once the handshake is complete.
+    leaf: Option<CertificateDer<'static>>,
+}
+
+impl ServerSession {
+    fn leaf(&self) -> Option<&CertificateDer<'static>> {
+        let tls = self.tls.as_ref().filter(|tls| !tls.is_handshaking());
+        let shown = tls.and_then(|tls| tls.peer_certificates()?.first());
+        shown.or(self.leaf.as_ref())
+    }
 }
 
 impl Session for ServerSession {
@@ -91,8 +104,10 @@ impl Session for ServerSession {
         None
     }
 
+    /// A `Vec` as that of quinn-proto's own sessions, of the client's own certificate alone.
     fn peer_identity(&self) -> Option<Box<dyn Any>> {
-        None
+        self.leaf()
+            .map(|leaf| -> Box<dyn Any> { Box::new(vec![leaf.clone()]) })
     }
 
     fn early_crypto(&self) -> Option<(Box<dyn HeaderKey>, Box<dyn PacketKey>)> {
@@ -139,6 +154,7 @@ impl Session for ServerSession {
         let tls = self.tls.as_mut()?;
         let Some(change) = tls.write_hs(out) else {
             if out.is_empty() && !tls.is_handshaking() {
+                self.leaf = self.leaf().cloned();
                 self.tls = None;
             }
             return None;

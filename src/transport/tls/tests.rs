@@ -2,15 +2,20 @@
 
 use std::fs;
 use std::io::Cursor;
+use std::path::Path;
+use std::time::SystemTime;
 
 use quinn_proto::crypto::{ClientConfig as _, ServerConfig as _, Session};
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{Side, TransportErrorCode};
 use rustls::pki_types::ServerName;
+use rustls::version::TLS13;
 use rustls::{CipherSuite, ProtocolVersion};
 use tempfile::TempDir;
 
 use super::*;
+
+mod listeners;
 
 #[expect(
     clippy::disallowed_methods,
@@ -95,11 +100,7 @@ fn the_servers_order_of_suites_counts() {
         .with_protocol_versions(&[&TLS13])
         .unwrap()
         .with_root_certificates(
-            authorities(
-                Path::new("ca"),
-                parse_certificates(Path::new("ca"), ca.ca_pem.as_bytes()).unwrap(),
-            )
-            .unwrap(),
+            identity::parse_authorities(ca.ca_pem.as_bytes(), &Origin::Given("ca")).unwrap(),
         )
         .with_no_client_auth();
     client.alpn_protocols = vec![ALPN_H3.to_vec()];
@@ -184,26 +185,35 @@ fn carry(from: &mut dyn Session, to: &mut dyn Session) {
     }
 }
 
-#[test]
-fn the_session_of_a_server_ends_with_the_handshake() {
+/// A handshake of QUIC's TLS to its end.
+fn quic_handshake(server: &ListenerTls, client: &ClientTls) -> [Box<dyn Session>; 2] {
     const QUIC_V1: u32 = 1;
-    let ca = ca();
     let none: &[u8] = &[];
     let parameters = TransportParameters::read(Side::Server, &mut Cursor::new(none)).unwrap();
-    let server = quic_server(server_config(&ca.identity, false).unwrap()).unwrap();
+    let server = quic_server(server.quic_config(false).unwrap()).unwrap();
     let mut server = server.start_session(QUIC_V1, &parameters);
-    let client = quic_client(trusting(&ca)).unwrap();
+    let client = quic_client(client_config(client).unwrap()).unwrap();
     let mut client = client
         .start_session(QUIC_V1, "localhost", &parameters)
         .unwrap();
     carry(&mut *client, &mut *server);
-    assert!(server.is_handshaking());
+    assert!(server.is_handshaking() && server.peer_identity().is_none());
     assert!(server.transport_parameters().unwrap().is_some());
     carry(&mut *server, &mut *client);
     carry(&mut *client, &mut *server);
     carry(&mut *server, &mut *client);
     assert!(!server.is_handshaking() && !client.is_handshaking());
+    [client, server]
+}
+
+#[test]
+fn the_session_of_a_server_ends_with_the_handshake() {
+    let ca = ca();
+    let trust = Trust::Pem(ca.ca_pem.clone());
+    let ends = quic_handshake(&ca.identity.into(), &ClientTls::new(trust));
+    let [_, mut server] = ends;
     assert!(server.transport_parameters().unwrap().is_none());
+    assert!(server.peer_identity().is_none());
 
     // What is left: keys for ever, and no ear for TLS. This is a KeyUpdate, which QUIC forbids (RFC 9001 §6).
     assert!((0..3).all(|_| server.next_1rtt_keys().is_some()));
@@ -286,8 +296,20 @@ fn pool_keys_differ_exactly_where_options_do() {
         ClientTls::new(Trust::File("a.pem".into())),
         ClientTls::new(Trust::File("b.pem".into())),
         ClientTls::new(Trust::Pem("a.pem".to_owned())),
+        ClientTls::new(Trust::Der(ca().identity.chain().to_vec())),
+        ClientTls::new(Trust::Der(ca().identity.chain().to_vec())),
+        ClientTls::new(Trust::Pinned(vec![[1; 32]])),
+        ClientTls::new(Trust::Pinned(vec![[2; 32]])),
         ClientTls {
             dangerous_key_log: true,
+            ..ClientTls::new(Trust::System)
+        },
+        ClientTls {
+            identity: Some(ca().identity),
+            ..ClientTls::new(Trust::System)
+        },
+        ClientTls {
+            identity: Some(ca().identity),
             ..ClientTls::new(Trust::System)
         },
     ];

@@ -15,8 +15,12 @@ use crate::transport::tcp::tls::{Plaintext, Session};
 use crate::transport::tcp::{
     ByteLink, CloseReason, ConnectionId, Event, StreamId, TcpHub, TcpHubLimits,
 };
-use crate::transport::tls::{ClientTls, DevCa, Trust, tcp_client_config, tcp_server_config};
+use crate::transport::tls::{ClientAuth, ClientTls, DevCa, ListenerTls, Trust, tcp_client_config};
 use crate::wire::carrier::Carrier;
+
+/// The ends of every connection.
+pub(super) const CLIENT: &str = "192.0.2.1:5000";
+pub(super) const SERVER: &str = "192.0.2.2:443";
 
 #[derive(Debug, Default)]
 pub(super) struct PipeEnd {
@@ -223,7 +227,9 @@ pub(super) struct World {
     pub(super) net: Pipes,
     pub(super) server: Side,
     pub(super) client: Side,
-    ca: DevCa,
+    pub(super) ca: DevCa,
+    /// What the server asks of clients.
+    pub(super) client_auth: ClientAuth,
 }
 
 impl World {
@@ -244,11 +250,17 @@ impl World {
             server: Side::new(limits),
             client: Side::new(TcpHubLimits::default()),
             ca: DevCa::new(&[], today).unwrap(),
+            client_auth: ClientAuth::None,
         }
     }
 
     pub(super) fn server_tls(&self) -> Arc<rustls::ServerConfig> {
-        tcp_server_config(&self.ca.identity, &[Carrier::H2, Carrier::H1], false).unwrap()
+        let listener = ListenerTls {
+            client_auth: self.client_auth.clone(),
+            ..self.ca.identity.clone().into()
+        };
+        let carriers = [Carrier::H2, Carrier::H1];
+        listener.tcp_config(&carriers, false).unwrap()
     }
 
     pub(super) fn client_tls(&self, carrier: Carrier) -> Arc<rustls::ClientConfig> {
@@ -284,8 +296,8 @@ impl World {
 
     pub(super) fn dial(&mut self, tls: Arc<rustls::ClientConfig>) -> ConnectionId {
         let (near, far) = self.net.pair();
-        self.accept(far, "192.0.2.1:5000").expect("accepted");
-        let link = ByteLink::Socket(near);
+        self.accept(far, CLIENT).expect("accepted");
+        let link = ByteLink::Socket(near, SERVER.parse().unwrap());
         self.client
             .hub
             .connect(self.now, link, tls, "localhost")
