@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 /// Code of a user panicked; this was logged and counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Panicked;
 
 /// Calls `code`. Whoever calls this throws away what `code` may have left half done.

@@ -116,7 +116,7 @@ impl Session for Box<dyn Session> {
 }
 
 /// Why something was not sent.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
     /// A datagram longer than the path takes, or than UDP allows.

@@ -296,10 +296,10 @@ impl Live {
     pub(super) fn close(mut self, reason: CloseReason, serve: &Serve) {
         self.give_up();
         let panics = &serve.counters.panics;
-        drop(guarded("on_close", panics, move || {
-            self.session.on_close(reason);
-            drop(self);
-        }));
+        let told = guarded("on_close", panics, || self.session.on_close(reason));
+        // A session that panics once more while it is dropped would end the process, were both one call.
+        let dropped = guarded("drop", panics, || drop(self));
+        drop((told, dropped));
     }
 
     /// Tells the handles that the tunnel is over.
