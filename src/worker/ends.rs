@@ -23,7 +23,7 @@ use crate::net::TcpId;
 use crate::transport::carriers::RequestStream;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
-use crate::wire::capsule::{CapsuleType, encode_head};
+use crate::wire::capsule::{CapsuleType, UNKNOWN_VALUE_MAX, encode_head};
 use crate::wire::carrier::Carrier;
 use crate::wire::datagram::ContextId;
 
@@ -131,7 +131,7 @@ impl Machine {
         let stream = self.far_stream(id, end)?;
         Some(Description {
             carrier: self.carrier_of(stream),
-            peer: None,
+            peer: self.carriers.peer_address(stream.connection()),
             payload_size_max: self.carriers.payload_size_max(stream),
         })
     }
@@ -285,6 +285,54 @@ impl Machine {
             SendData::Written => CapsuleSent::Sent,
             SendData::Blocked => CapsuleSent::Blocked,
             SendData::Gone => CapsuleSent::Gone,
+        }
+    }
+}
+
+/// What arrives for users alone.
+impl Machine {
+    /// Has the readers of a tunnel keep what only the users of its ends understand.
+    pub(super) fn keep_unknown(&mut self, id: TunnelId) {
+        let Some(tunnel) = self.tunnels.get_mut(id) else {
+            return;
+        };
+        let has_user = tunnel.downstream == Leg::Local;
+        let has_handler = tunnel.has_handler();
+        match &mut tunnel.flow {
+            Flow::Udp(flow) => {
+                if has_user {
+                    flow.from_upstream.keep_unknown(UNKNOWN_VALUE_MAX);
+                }
+                if has_handler {
+                    flow.from_downstream.keep_unknown(UNKNOWN_VALUE_MAX);
+                }
+            }
+            Flow::Tcp(splice) => {
+                if has_user {
+                    splice.down.reader.keep_unknown(UNKNOWN_VALUE_MAX);
+                }
+                if has_handler {
+                    splice.up.reader.keep_unknown(UNKNOWN_VALUE_MAX);
+                }
+            }
+        }
+    }
+
+    /// A datagram on another context than that of UDP, for an end.
+    pub(super) fn pass_context(&mut self, id: TunnelId, end: End, context: u64, payload: Bytes) {
+        let is_open = self.tunnels.get(id).is_some_and(Tunnel::is_open);
+        if is_open && self.leg(id, end) == Some(Leg::Local) {
+            self.tell(end, LocalEvent::Context(id, context, payload));
+        } else {
+            self.stats.dropped_context += 1;
+        }
+    }
+
+    /// A capsule of a type that the tunnel has no use for, for an end.
+    pub(super) fn pass_capsule(&mut self, id: TunnelId, end: End, kind: u64, value: Bytes) {
+        let is_open = self.tunnels.get(id).is_some_and(Tunnel::is_open);
+        if is_open && self.leg(id, end) == Some(Leg::Local) {
+            self.tell(end, LocalEvent::Capsule(id, kind, value));
         }
     }
 }

@@ -542,6 +542,7 @@ impl Machine {
         self.stats.tunnels_opened += 1;
         let (downstream, nests) = (tunnel.downstream, tunnel.nests);
         let answer = tunnel.answer.take();
+        self.keep_unknown(id);
         self.arm(id, now + idle);
         match downstream {
             Leg::Stream(stream) => {

@@ -16,6 +16,7 @@ mod early;
 mod fair;
 mod fallback;
 mod faults;
+mod handler;
 mod handshakes;
 mod host;
 mod hostile;

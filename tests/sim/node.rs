@@ -34,13 +34,15 @@ use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
 use bauta::wire::template::Template;
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
-use bauta::worker::{LocalEvent, LocalRead, Machine, MachineLimits, Setup, Tag, TcpTag};
+use bauta::worker::{
+    Closed, HandlerEvent, LocalEvent, LocalRead, Machine, MachineLimits, Setup, Tag, TcpTag,
+};
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-use crate::net::{Letter, Net, NodeId};
+use crate::net::{Letter, Net, NodeId, World};
 
 /// The time on every calendar of the simulation, since 1970. Certificates and tokens are judged by it.
 const CALENDAR: Duration = Duration::from_secs(1_700_000_000);
@@ -80,6 +82,10 @@ impl TimeSource for Calendar {
     }
 }
 
+/// The handler of a process: what it does about an event; chains follow the route.
+pub(crate) type HandlerFn =
+    fn(Instant, HandlerEvent, &mut Machine, Option<RouteId>, &mut World<'_>);
+
 /// What a test may change before a machine is built.
 pub(crate) struct Settings {
     pub(crate) checked: Checked,
@@ -93,6 +99,8 @@ pub(crate) struct Settings {
     pub(crate) origins: Vec<Box<str>>,
     /// Whom a relay lets in.
     pub(crate) auth: Option<Auth>,
+    /// Who decides about requests, in place of the policy.
+    pub(crate) handler: Option<HandlerFn>,
     /// Bounds of the machine that the configuration has no word for.
     pub(crate) limit: fn(&mut MachineLimits),
 }
@@ -116,6 +124,7 @@ impl Settings {
             serves: Carrier::ALL.to_vec(),
             origins: Vec::new(),
             auth: None,
+            handler: None,
             limit: |_| {},
         }
     }
@@ -207,6 +216,7 @@ pub(crate) struct Local {
     /// The carriers that were tried in vain, and why, in that order.
     pub(crate) attempts: Vec<(Carrier, Refusal)>,
     pub(crate) closed: Option<Instant>,
+    pub(crate) reason: Option<Closed>,
     pub(crate) payloads: Vec<Bytes>,
     /// Context ID and payload of other datagrams, type and value of capsules.
     pub(crate) contexts: Vec<(u64, Bytes)>,
@@ -241,6 +251,9 @@ pub(crate) struct MachineNode {
     /// Where the machine's route leads.
     pub(crate) hop: Option<RouteId>,
     pub(crate) tunnels: BTreeMap<TunnelId, Local>,
+    handler: Option<HandlerFn>,
+    /// How tunnels ended of which the handler had to know.
+    pub(crate) handled: Vec<Closed>,
     inbox: Vec<(SocketId, u64, Received)>,
 }
 
@@ -311,6 +324,7 @@ impl MachineNode {
             ..settings.policy.clone()
         };
         let handler = match hop {
+            _ if settings.handler.is_some() => Handler::Embedded,
             Some(_) => Handler::Chain(policy),
             None => Handler::Direct(policy),
         };
@@ -345,6 +359,8 @@ impl MachineNode {
             dialler,
             hop,
             tunnels: BTreeMap::new(),
+            handler: settings.handler,
+            handled: Vec::new(),
             inbox: Vec::new(),
         }
     }
@@ -387,6 +403,19 @@ impl MachineNode {
                 | LocalEvent::Capsule(..)
                 | LocalEvent::Closed(_, _)) => self.note(now, other),
             }
+        }
+        while let Some(event) = self.machine.poll_handler() {
+            if let HandlerEvent::End(LocalEvent::Closed(_, closed)) = &event {
+                self.handled.push(*closed);
+            }
+            let handler = self.handler.expect("a handler was asked");
+            handler(
+                now,
+                event,
+                &mut self.machine,
+                self.hop,
+                &mut net.world(node),
+            );
         }
         self.machine.flush(now, &mut net.world(node));
         more || self.machine.is_busy()
@@ -467,7 +496,8 @@ impl MachineNode {
                 let local = self.tunnels.entry(id).or_default();
                 local.capsules.push((kind, value));
             }
-            LocalEvent::Closed(id, _) => {
+            LocalEvent::Closed(id, reason) => {
+                self.tunnels.entry(id).or_default().reason = Some(reason);
                 let again = self.tunnels.entry(id).or_default().closed.replace(now);
                 assert_eq!(again, None, "a tunnel ends once");
             }

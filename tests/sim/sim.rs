@@ -299,7 +299,11 @@ impl Sim {
     }
 
     /// Lets the test act on a machine between turns.
-    fn act<T>(&mut self, id: NodeId, act: impl FnOnce(&mut MachineNode, &mut Net) -> T) -> T {
+    pub(crate) fn act<T>(
+        &mut self,
+        id: NodeId,
+        act: impl FnOnce(&mut MachineNode, &mut Net) -> T,
+    ) -> T {
         let node = &mut self.nodes[id.0];
         node.busy = true;
         match &mut node.kind {
