@@ -48,7 +48,7 @@ impl Request {
             carrier: incoming.carrier,
             // A client whose connection is gone waits for no answer.
             client: incoming.client.unwrap_or(NOBODY),
-            certificate: None,
+            certificate: incoming.certificate,
             head: incoming.head,
         }
     }

@@ -341,7 +341,11 @@ fn init_opens_or_rejects_later() {
 fn init_is_bounded_by_the_open_timeout() {
     let listener = Listener::h1(([127, 0, 0, 1], 0))
         .open_timeout(Duration::from_secs(1))
-        .handler(|_: &Request| Ok(Accept::init(std::future::pending::<Result<Silent, Reject>>())));
+        .handler(|_: &Request| {
+            Ok(Accept::init(
+                std::future::pending::<Result<Silent, Reject>>(),
+            ))
+        });
     let server = Server::build(listener);
     let head = server.connect().ask_tcp("a.example:1", "");
     assert!(matches!(head.status, 503 | 504), "{head:?}");
@@ -382,7 +386,10 @@ fn a_client_that_does_not_read_is_not_read_from() {
     }
     drop(writer);
     let before = given.load(Ordering::Relaxed);
-    assert!(before < ASKED, "{before} bytes were read, nobody took the answers");
+    assert!(
+        before < ASKED,
+        "{before} bytes were read, nobody took the answers"
+    );
     let mut got = 0;
     while got < ASKED * FACTOR {
         got += client.read((ASKED * FACTOR - got).min(64 * 1024)).len();
