@@ -66,7 +66,7 @@ pub mod wire;
 pub mod worker;
 
 pub use embed::{
-    Accept, Actions, Chain, ClientAuth, CloseReason, Error, ErrorKind, Family, Handler, Identity,
-    Listener, ListenerBuilder, ListenerStats, Protocol, Proxies, Reject, Request,
-    SESSION_WAITING_BYTES_MAX, SendError, Session, Side, TcpProxy, TunnelHandle, UdpProxy,
+    Accept, Actions, Carrier, Chain, ClientAuth, CloseReason, Error, ErrorKind, Family, Handler,
+    Host, Identity, Listener, ListenerBuilder, ListenerStats, Protocol, Proxies, Reject, Request,
+    SESSION_WAITING_BYTES_MAX, SendError, Session, Side, Target, TcpProxy, TunnelHandle, UdpProxy,
 };

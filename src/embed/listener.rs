@@ -25,6 +25,7 @@ use crate::config::{self, Environment};
 use crate::error::{Error, ErrorKind, Side};
 use crate::net::{own_interfaces, raise_file_limit};
 use crate::policy::{Rule, own_addresses};
+use crate::transport::tls::{ClientAuth, ListenerTls};
 use crate::wire::carrier::Carrier;
 use crate::worker::build::{BuildError, Plan};
 use crate::worker::mailbox::Letter;
@@ -39,6 +40,7 @@ pub struct ListenerBuilder {
     address: SocketAddr,
     carriers: Vec<Carrier>,
     identities: Vec<Identity>,
+    client_auth: ClientAuth,
     handler: Option<Arc<dyn Handler>>,
     udp_templates: Vec<String>,
     tcp_templates: Vec<String>,
@@ -56,6 +58,7 @@ impl ListenerBuilder {
             address,
             carriers: carriers.to_vec(),
             identities: Vec::new(),
+            client_auth: ClientAuth::None,
             handler: None,
             udp_templates: Vec::new(),
             tcp_templates: Vec::new(),
@@ -72,6 +75,13 @@ impl ListenerBuilder {
     /// certificate is for that name, all others get the first of all.
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identities.push(identity);
+        self
+    }
+
+    /// Whether clients have to show certificates, and who must have signed them. Default: they are not asked.
+    /// [`Request::certificate`](super::Request::certificate) has what was shown.
+    pub fn client_auth(mut self, client_auth: ClientAuth) -> Self {
+        self.client_auth = client_auth;
         self
     }
 
@@ -201,13 +211,17 @@ impl ListenerBuilder {
         let Some(handler) = self.handler else {
             return Err(misuse("no handler: call ListenerBuilder::handler"));
         };
-        let Some(identity) = self.identities.first() else {
+        if self.identities.is_empty() {
             return Err(misuse("no certificate: call ListenerBuilder::identity"));
+        }
+        let tls = ListenerTls {
+            identities: self.identities.into_iter().map(|it| it.0).collect(),
+            client_auth: self.client_auth,
         };
         // Without more descriptors there are fewer tunnels, which is for the system to say when it comes to that.
         drop(raise_file_limit());
         let pin = (checked.pin && checked.workers.get() > 1).then_some(0);
-        let mut plan = Plan::new(checked, Some(&identity.0)).map_err(not_built)?;
+        let mut plan = Plan::with_tls(checked, Some(&tls)).map_err(not_built)?;
         plan.set_embedded();
         let interfaces = own_interfaces().map_err(system)?;
         let own: Arc<[SocketAddr]> = own_addresses(&plan.addresses, &interfaces).into();

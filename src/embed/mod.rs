@@ -35,4 +35,6 @@ pub use self::session_handle::TunnelHandle;
 pub use self::tunnel_stub::{CloseReason, Protocol};
 pub use crate::error::{Error, ErrorKind, Side};
 pub use crate::transport::tls::ClientAuth;
+pub use crate::wire::carrier::Carrier;
+pub use crate::wire::target::{Host, Target};
 pub use crate::worker::Family;
