@@ -65,8 +65,11 @@ pub mod wire;
 #[doc(hidden)]
 pub mod worker;
 
-pub use embed::{
-    Accept, Actions, Carrier, Chain, ClientAuth, CloseReason, Error, ErrorKind, Family, Handler,
-    Host, Identity, Listener, ListenerBuilder, ListenerStats, Protocol, Proxies, Reject, Request,
-    SESSION_WAITING_BYTES_MAX, SendError, Session, Side, Target, TcpProxy, TunnelHandle, UdpProxy,
+pub use self::embed::{
+    Accept, Actions, Attempt, Capsule, Carrier, Chain, Client, ClientAuth, ClientBuilder,
+    CloseReason, Connect, Credentials, CredentialsError, Datagram, Error, ErrorKind, Event, Events,
+    Family, Handler, Host, Identity, Info, Listener, ListenerBuilder, ListenerStats, Mode,
+    Protocol, Proxies, Reject, Request, SESSION_WAITING_BYTES_MAX, SendError, Session,
+    ShutdownError, Side, State, Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel,
+    TcpWriteHalf, Trust, TunnelHandle, TunnelId, UdpProxy, UdpTunnel, VERSION, Worker, version,
 };

@@ -3,6 +3,7 @@
 //! Whoever holds the last handle lets them go: dropping [`Running`] tells every worker to close its connections and to
 //! end, and does not wait for it. The control thread ends when all workers have.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
@@ -146,6 +147,15 @@ impl Running {
 
     fn is_own_thread(&self) -> bool {
         Handle::try_current().is_ok_and(|current| current.id() == self.control.id())
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("workers", &self.peers.len())
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 

@@ -22,7 +22,8 @@ use event_listener::Event;
 
 use self::sessions::{SessionCommand, Sessions, SessionsSetup};
 use self::timers::Timers;
-use self::users::Users;
+use self::users::{Open, Users};
+use super::tunnel::Shared;
 use crate::worker::mailbox::Address;
 use crate::worker::run::{App, World};
 use crate::worker::{HandlerEvent, LocalEvent, Machine};
@@ -32,6 +33,10 @@ const COMMANDS_PER_TURN: usize = 1_024;
 
 /// What handles tell a worker.
 pub(super) enum Command {
+    /// Open a tunnel.
+    Open(Box<Open>),
+    /// A handle was used.
+    Attend(Arc<Shared>),
     /// Notify an event at a time.
     Timer {
         /// When.
@@ -73,6 +78,8 @@ pub(super) struct Host {
     users: Users,
     sessions: Sessions,
     timers: Timers,
+    /// The end is wanted, and comes when no user waits for the last bytes of a tunnel.
+    stopping: bool,
     stopped: bool,
 }
 
@@ -84,6 +91,7 @@ impl Host {
             users: Users::default(),
             sessions: Sessions::new(sessions),
             timers: Timers::default(),
+            stopping: false,
             stopped: false,
         }
     }
@@ -96,11 +104,13 @@ impl Host {
         out: &mut World<'_>,
     ) {
         match command {
+            Command::Open(open) => self.users.open(now, *open, machine, out),
+            Command::Attend(shared) => self.users.attend(now, &shared, machine, out),
             Command::Timer { at, event } => self.timers.insert(at, &event),
             Command::Session(command) => self.sessions.command(now, command, machine, out),
             Command::Stop => {
-                machine.stop(now, out);
-                self.stopped = true;
+                self.users.close_all(now, machine, out);
+                self.stopping = true;
             }
         }
     }
@@ -130,22 +140,28 @@ impl App for Host {
     fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
         let mut room = COMMANDS_PER_TURN;
         while room > 0
-            && !self.stopped
             && let Ok(command) = self.commands.try_recv()
         {
             self.carry_out(now, command, machine, out);
             room -= 1;
         }
         self.timers.expire(now);
+        let users_busy = self.users.turn(now, machine, out);
         let sessions_busy = self.sessions.turn(now, machine, out);
-        room == 0 || sessions_busy
+        if self.stopping && self.users.is_empty() {
+            machine.stop(now, out);
+            self.stopped = true;
+        }
+        room == 0 || users_busy || sessions_busy
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        [self.timers.next_timeout(), self.sessions.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let parts = [
+            self.timers.next_timeout(),
+            self.users.next_timeout(),
+            self.sessions.next_timeout(),
+        ];
+        parts.into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {
