@@ -163,6 +163,7 @@ fn direct(family: Family) -> Direct {
     };
     Direct {
         addresses: None,
+        socket: bauta::net::SocketOptions::default(),
         policy: Arc::new(policy),
         family,
         timeout: None,
