@@ -25,7 +25,7 @@ use crate::error::{Abort, Refusal};
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::net::steer::Steer;
-use crate::net::{Network, SocketId, TcpId, Train};
+use crate::net::{Network, SocketId, SocketOptions, TcpId, Train};
 use crate::policy::auth::Job;
 use crate::server::Server;
 use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
@@ -120,7 +120,12 @@ pub trait Outside: Network {
     ///
     /// # Errors
     /// What the system says: no route, no descriptor left.
-    fn connect(&mut self, target: SocketAddr, tag: Tag) -> io::Result<SocketId>;
+    fn connect(
+        &mut self,
+        target: SocketAddr,
+        options: &SocketOptions,
+        tag: Tag,
+    ) -> io::Result<SocketId>;
 
     /// Closes a socket.
     fn remove(&mut self, socket: SocketId);
@@ -129,7 +134,12 @@ pub trait Outside: Network {
     ///
     /// # Errors
     /// What the system says at once: no route, no descriptor left.
-    fn connect_tcp(&mut self, target: SocketAddr, tag: TcpTag) -> io::Result<TcpId>;
+    fn connect_tcp(
+        &mut self,
+        target: SocketAddr,
+        options: &SocketOptions,
+        tag: TcpTag,
+    ) -> io::Result<TcpId>;
 
     /// Gives a TCP socket another tag, an accepted one its first of its own.
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag);

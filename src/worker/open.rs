@@ -405,8 +405,9 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         let mut refusal = Refusal::Unroutable;
+        let options = self.socket_options(id);
         for address in allowed {
-            match out.connect(*address, Tag::Target(id)) {
+            match out.connect(*address, &options, Tag::Target(id)) {
                 Ok(socket) => {
                     self.target_sockets += 1;
                     return self.opened(now, id, Leg::Socket(socket), Protocol::Udp, out);
@@ -427,10 +428,12 @@ impl Machine {
         allowed: &[SocketAddr],
         out: &mut impl Outside,
     ) {
+        let socket = self.socket_options(id);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             self.resolves -= usize::from(tunnel.is_resolving());
             tunnel.state = State::Connecting(Box::new(Connecting {
                 eyeballs: Eyeballs::new(allowed),
+                socket,
                 refusal: Refusal::Unroutable,
             }));
         }
@@ -450,12 +453,15 @@ impl Machine {
 
     /// Starts the connections that are due; refuses when all have failed.
     pub(super) fn try_addresses(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        while let Some(address) = self.connecting(id).and_then(|it| it.eyeballs.start(now)) {
+        while let Some((address, options)) = self
+            .connecting(id)
+            .and_then(|it| Some((it.eyeballs.start(now)?, it.socket)))
+        {
             let connected = if self.target_sockets >= self.limits.target_sockets_max {
                 self.stats.target_sockets_refused += 1;
                 Err(Refusal::Overloaded)
             } else {
-                out.connect_tcp(address, TcpTag::Target(id))
+                out.connect_tcp(address, &options, TcpTag::Target(id))
                     .map_err(|error| {
                         tracing::debug!(%error, "cannot open a target socket");
                         socket_refusal(&error)

@@ -18,7 +18,9 @@ use super::splice::LINGER;
 use crate::client::{DialId, Failed, PoolEvent};
 use crate::error::{Abort, Refusal};
 use crate::http::h3;
-use crate::net::{Received, SocketId, TcpClose, TcpEvent, TcpId, Train, ends_socket};
+use crate::net::{
+    Received, SocketId, SocketOptions, TcpClose, TcpEvent, TcpId, Train, ends_socket,
+};
 use crate::policy::resolve::Resolution;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::transport::quic::{self, Event};
@@ -454,7 +456,7 @@ impl Machine {
         address: SocketAddr,
         out: &mut impl Outside,
     ) {
-        let refusal = match out.connect_tcp(address, TcpTag::App(0)) {
+        let refusal = match out.connect_tcp(address, &SocketOptions::default(), TcpTag::App(0)) {
             Ok(socket) => {
                 let link = ByteLink::Socket(socket, address);
                 match self

@@ -164,6 +164,7 @@ fn direct(family: Family) -> Direct {
     };
     Direct {
         addresses: None,
+        socket: bauta::net::SocketOptions::default(),
         policy: Arc::new(policy),
         family,
         timeout: None,

@@ -206,24 +206,21 @@ impl ClientBuilder {
         let (templated_tcp, names) = (last.tcp.is_some(), relays.iter());
         let names: Arc<[_]> = names.map(|relay| relay.udp.to_string()).collect();
         let route = RouteOptions {
-            relays,
             carriers: self.carriers,
             tcp_form: self.tcp_form,
-            trust,
             headers: flatten(self.headers),
             credentials: self.credentials,
+            handshake_timeout: Some(self.handshake_timeout),
+            head_starts: Some(self.head_starts),
+            open_timeout: Some(self.open_timeout),
+            ..RouteOptions::new(relays, trust)
         };
         let hops = hops(route).map_err(|error| {
             Error::new(ErrorKind::Configuration, Side::Local).with_source(error)
         })?;
-        let (head_starts, handshake) = (self.head_starts, self.handshake_timeout);
         let worker = match self.worker {
             Some(worker) => worker,
-            None => Worker::start(|checked| {
-                checked.upstream.head_starts = head_starts;
-                checked.timeouts.handshake = handshake;
-                checked.tcp.handshake_timeout = handshake;
-            })?,
+            None => Worker::start(|_| {})?,
         };
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Client(Arc::new(Inner {

@@ -42,7 +42,7 @@ impl Worker {
         checked.timeouts.open = OPEN_TIMEOUT_MAX + Duration::from_secs(1);
         change(&mut checked);
         let plan = Plan::new(checked, None).map_err(internal)?;
-        let make = |_| SessionsSetup::default();
+        let make = |_: &_, _: &_| SessionsSetup::default();
         Running::start(plan, "bauta", None, make).map(|running| Self(Arc::new(running)))
     }
 

@@ -376,7 +376,10 @@ fn send_capsules(
     while let Some(Capsule { kind, value }) = capsules.front() {
         match machine.send_capsule(now, id, End::Downstream, CapsuleType(*kind), value) {
             CapsuleSent::Blocked => return shared.return_capsules(capsules),
-            CapsuleSent::Sent | CapsuleSent::Unsupported | CapsuleSent::Gone => {
+            CapsuleSent::Sent
+            | CapsuleSent::Unsupported
+            | CapsuleSent::Reserved(_)
+            | CapsuleSent::Gone => {
                 capsules.pop_front();
             }
         }
