@@ -16,7 +16,7 @@ use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
 use super::run::{App, Question, Worker};
 use super::secrets::{self, SecretsError};
-use crate::client::{Credentials, Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
+use crate::client::{Hop, Pool, PoolLimits, RouteId};
 use crate::config::{self, Checked};
 use crate::error::Refusal;
 use crate::handler::Handler;
@@ -33,15 +33,12 @@ use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
 use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{
-    ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
-    tcp_client_config, tcp_server_config,
+    Identity, TlsError, Trust, quic_server, server_config, tcp_server_config,
 };
 use crate::tunnel::EarlyLimits;
 use crate::wire::carrier::Carrier;
-use crate::wire::template::{RelayTemplates, TemplateError};
+use crate::wire::template::TemplateError;
 
-/// A connection to a next hop that carried nothing for this long is closed.
-const POOL_IDLE: Duration = Duration::from_secs(60);
 /// The first pause after a dial that failed, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -416,83 +413,14 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
     let trust = Trust::from_options(upstream.ca.clone(), upstream.dangerous_insecure);
     let credentials = secrets::load_credentials(checked)?;
     hops(RouteOptions {
-        relays: upstream.hops.clone(),
         carriers: upstream.carriers.clone(),
-        tcp_form: TcpForm::default(),
-        trust,
         headers: upstream.headers.clone(),
         credentials,
+        ..RouteOptions::new(upstream.hops.clone(), trust)
     })
 }
 
-/// The way to a relay through others, all trusted and spoken to alike.
-#[derive(Clone, Debug)]
-pub struct RouteOptions {
-    /// Relays in the order of travel, each with the templates of its requests.
-    pub relays: Vec<RelayTemplates>,
-    /// HTTP versions to try, in the order of preference; all if empty.
-    pub carriers: Vec<Carrier>,
-    /// How TCP tunnels are asked for.
-    pub tcp_form: TcpForm,
-    /// Whom to believe.
-    pub trust: Trust,
-    /// Fields for every request to the first relay, who is the one we have an account with.
-    pub headers: Vec<(::http::HeaderName, ::http::HeaderValue)>,
-    /// Credentials for the first relay.
-    pub credentials: Option<Credentials>,
-}
-
-impl RouteOptions {
-    /// A route with the defaults of everything else.
-    pub fn new(relays: Vec<RelayTemplates>, trust: Trust) -> Self {
-        Self {
-            relays,
-            carriers: Carrier::ALL.to_vec(),
-            tcp_form: TcpForm::default(),
-            trust,
-            headers: Vec::new(),
-            credentials: None,
-        }
-    }
-}
-
-/// The hops of a route.
-///
-/// # Errors
-/// When the authorities to trust cannot be read.
-pub fn hops(route: RouteOptions) -> Result<Vec<Hop>, BuildError> {
-    let tls = ClientTls::new(route.trust);
-    let quic: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
-    let hop_tls = HopTls {
-        quic,
-        h2: tcp_client_config(&tls, Carrier::H2)?,
-        h1: tcp_client_config(&tls, Carrier::H1)?,
-    };
-    let carriers = match route.carriers.is_empty() {
-        true => Carrier::ALL.to_vec(),
-        false => route.carriers,
-    };
-    let hop = |(index, relay): (usize, RelayTemplates)| {
-        let (headers, credentials) = match index {
-            0 => (
-                route.headers.iter().cloned().collect(),
-                route.credentials.clone(),
-            ),
-            _ => Default::default(),
-        };
-        Hop {
-            udp: relay.udp,
-            tcp: relay.tcp,
-            tcp_form: route.tcp_form,
-            carriers: carriers.clone(),
-            tls: hop_tls.clone(),
-            tls_hash: tls.client_hash(),
-            credentials,
-            headers,
-        }
-    };
-    Ok(route.relays.into_iter().enumerate().map(hop).collect())
-}
+pub use super::route::{RelayOptions, RouteOptions, hops};
 
 fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {
     let rules = |texts: &[String]| {
@@ -596,9 +524,8 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
 pub fn pool_limits(checked: &Checked) -> PoolLimits {
     PoolLimits {
         connections_per_hop_max: config::limits::CONNECTIONS_PER_HOP,
-        h1_connections_per_hop_max: checked.limits.tunnels,
+        own_connections_per_hop_max: checked.limits.tunnels,
         waiting_per_hop_max: checked.limits.tunnels,
-        idle: POOL_IDLE,
         backoff_min: BACKOFF.0,
         backoff_max: BACKOFF.1,
     }

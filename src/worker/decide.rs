@@ -174,6 +174,7 @@ impl Machine {
             return;
         };
         let (target, via) = (target.clone(), via.clone());
+        let timeout = timeout.or_else(|| self.pool.open_timeout(route));
         self.set_open_timeout(now, id, timeout);
         let kind = match self.tunnels.get(id).map(|tunnel| &tunnel.flow) {
             Some(Flow::Udp(_)) => TunnelKind::Udp,
@@ -222,7 +223,12 @@ impl Machine {
         }
     }
 
-    fn set_open_timeout(&mut self, now: Instant, id: TunnelId, timeout: Option<Duration>) {
+    pub(super) fn set_open_timeout(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        timeout: Option<Duration>,
+    ) {
         if let (Some(timeout), Some(tunnel)) = (timeout, self.tunnels.get_mut(id)) {
             let open_until = now + timeout;
             tunnel.open_until = open_until;

@@ -25,6 +25,7 @@ mod pipe;
 mod race;
 mod relay;
 mod residue;
+mod route;
 pub mod run;
 pub mod secrets;
 mod splice;

@@ -250,6 +250,7 @@ impl Machine {
     ) -> TunnelId {
         let state = self.race(now, route, request, out);
         let id = self.insert(now, downstream, state, flow);
+        self.set_open_timeout(now, id, self.pool.open_timeout(route));
         self.start_attempt(now, id);
         id
     }

@@ -30,6 +30,7 @@ mod pause;
 mod pool;
 mod race;
 mod raw;
+mod reach;
 mod relay;
 mod sim;
 mod tcp;

@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use bauta::client::{Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
+use bauta::client::{Hop, HopTls, Pool, PoolLimits, Pooling, RouteId, TcpForm};
 use bauta::config::{self, Checked, Environment};
 use bauta::error::Refusal;
 use bauta::handler::Handler;
@@ -32,6 +32,7 @@ use bauta::transport::tls::{
 };
 use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
+use bauta::wire::codepoints::Revision;
 use bauta::wire::template::Template;
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
 use bauta::worker::{
@@ -205,6 +206,12 @@ pub(crate) fn hop_on(name: &str, carriers: &[Carrier]) -> Hop {
         tls_hash: 1,
         credentials: None,
         headers: Default::default(),
+        pooling: Pooling::default(),
+        handshake_timeout: None,
+        head_starts: None,
+        open_timeout: None,
+        strict_capsule_protocol: false,
+        revision: Revision::newest(),
     }
 }
 

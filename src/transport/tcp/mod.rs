@@ -44,7 +44,7 @@ mod wake;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rustc_hash::FxHashMap;
@@ -257,6 +257,16 @@ impl TcpHub {
         self.touch(index);
         self.mark_dirty(index);
         ConnectionId { index, generation }
+    }
+
+    /// Gives a handshake that has just begun another time than the limit says.
+    pub fn set_handshake_timeout(&mut self, now: Instant, id: ConnectionId, timeout: Duration) {
+        if let Some(connection) = open(&mut self.connections, id)
+            && let Some(deadline) = &mut connection.handshake_deadline
+        {
+            *deadline = now + timeout;
+            self.mark_dirty(id.index);
+        }
     }
 
     /// Announces that the connection accepts no more requests, or sends none. Open requests go on; the connection ends
