@@ -28,6 +28,8 @@ fn every_wrong_option_is_named_with_its_value_and_bounds() {
             .head_starts(Duration::from_secs(11), Duration::ZERO)
             .handshake_timeout(Duration::ZERO)
             .open_timeout(Duration::from_secs(301))
+            .pool_idle_timeout(Duration::from_secs(3_601))
+            .streams_per_connection(0)
             .receive_queue(0),
     );
     for part in [
@@ -36,6 +38,8 @@ fn every_wrong_option_is_named_with_its_value_and_bounds() {
         "head_starts.first: 11s: must be from 0ns to 10s",
         "handshake_timeout: 0ns: must be from 10ms to 60s",
         "open_timeout: 301s: must be from 1ms to 300s",
+        "pool_idle_timeout: 3601s: must be from 0ns to 3600s",
+        "streams_per_connection: 0: must be from 1 to 65536",
         "receive_queue: 0: must be from 1 to 1000000",
     ] {
         assert!(text.contains(part), "{part}\n{text}");

@@ -153,7 +153,7 @@ fn own_capsules_are_not_for_users() {
             .send_capsule(Capsule::new(0x17, vec![0; 1 << 20]));
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Limit);
         let error = world.shared.send_capsule(Capsule::new(u64::MAX, "x"));
-        assert_eq!(error.unwrap_err().kind(), ErrorKind::Limit);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Unsupported);
     }
 }
 
