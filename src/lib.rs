@@ -40,6 +40,7 @@ pub mod client;
 pub mod config;
 mod counters;
 mod embed;
+
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
@@ -65,8 +66,10 @@ pub mod wire;
 pub mod worker;
 
 pub use self::embed::{
-    Attempt, Capsule, Carrier, Client, ClientBuilder, CloseReason, Connect, Credentials,
-    CredentialsError, Datagram, Error, ErrorKind, Event, Events, Host, Info, Mode, Protocol,
-    ShutdownError, Side, State, Target, TargetError, TcpForm, TcpReadHalf, TcpTunnel, TcpWriteHalf,
-    Trust, TunnelId, UdpTunnel, VERSION, Worker, version,
+    Accept, Actions, Attempt, Capsule, Carrier, Chain, Client, ClientAuth, ClientBuilder,
+    CloseReason, Connect, Credentials, CredentialsError, Datagram, Error, ErrorKind, Event, Events,
+    Family, Handler, Host, Identity, Info, Listener, ListenerBuilder, ListenerStats, Mode,
+    Protocol, Proxies, Reject, Request, SESSION_WAITING_BYTES_MAX, SendError, Session,
+    ShutdownError, Side, State, Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel,
+    TcpWriteHalf, Trust, TunnelHandle, TunnelId, UdpProxy, UdpTunnel, VERSION, Worker, version,
 };

@@ -30,7 +30,8 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts the workers of `plan` and the control thread; returns when all have their sockets. `pin` is the core of
-    /// the first worker, if they are pinned. `make` says what the handlers of worker 0, 1, … need.
+    /// the first worker, if they are pinned. `make` says what the handlers of a worker need,
+    /// given how it is reached and where futures of theirs run.
     ///
     /// # Errors
     /// What the system refuses, and name servers that cannot be used.
@@ -38,7 +39,7 @@ impl Running {
         mut plan: Plan,
         title: &'static str,
         pin: Option<usize>,
-        make: impl Fn(u32) -> SessionsSetup + Send + Sync + 'static,
+        make: impl Fn(&HostSender, &Handle) -> SessionsSetup + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         let runtime = control_runtime().map_err(system)?;
         let resolver = resolver(plan.checked()).map_err(|error| configuration(error.into()))?;
@@ -46,14 +47,17 @@ impl Running {
         let peers = plan.peers().to_vec();
         let (senders, receivers): (Vec<_>, Vec<_>) = peers.iter().cloned().map(channel).unzip();
         let addresses = plan.addresses.clone();
+        let control = runtime.handle().clone();
         let receivers = Lock::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
+        let (hosts, futures) = (senders.clone(), control.clone());
         let started = Workers::start(&mut plan, title, pin, move |worker, _, _| {
             let receiver = receivers
                 .lock()
                 .get_mut(worker as usize)
                 .and_then(Option::take);
             let commands = receiver.ok_or_else(|| io::Error::other("a worker started twice"))?;
-            Ok(Host::new(commands, make(worker)))
+            let setup = make(&hosts[worker as usize], &futures);
+            Ok(Host::new(commands, setup))
         });
         let mut workers = match started {
             Ok(workers) => workers,
@@ -63,7 +67,6 @@ impl Running {
                 return Err(configuration(error));
             }
         };
-        let control = runtime.handle().clone();
         let serve = move || {
             runtime.block_on(async {
                 tokio::spawn(workers.answer(resolver, resolves_max));

@@ -32,9 +32,7 @@ use crate::transport::carriers::Carriers;
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
 use crate::transport::tcp::{TcpHub, TcpHubLimits};
-use crate::transport::tls::{
-    Identity, TlsError, Trust, quic_server, server_config, tcp_server_config,
-};
+use crate::transport::tls::{Identity, ListenerTls, TlsError, Trust, quic_server};
 use crate::tunnel::EarlyLimits;
 use crate::wire::carrier::Carrier;
 use crate::wire::template::TemplateError;
@@ -100,6 +98,15 @@ impl Plan {
     /// # Errors
     /// The first thing that cannot be had.
     pub fn new(checked: Checked, development: Option<&Identity>) -> Result<Self, BuildError> {
+        let tls = development.cloned().map(ListenerTls::from);
+        Self::with_tls(checked, tls.as_ref())
+    }
+
+    /// As [`Plan::new`], with all that a listener without certificates of its own shows and asks for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_tls(checked: Checked, tls: Option<&ListenerTls>) -> Result<Self, BuildError> {
         let workers = checked.workers.get();
         let options = Options::new(checked.quic.clone(), checked.limits.tunnels_per_connection);
         let mut plan = Self {
@@ -131,7 +138,7 @@ impl Plan {
         };
         let checked = Arc::clone(&plan.checked);
         for listener in &checked.listen {
-            plan.add_listener(listener, development)?;
+            plan.add_listener(listener, tls)?;
         }
         plan.policy = policy(&checked, &plan.addresses)?;
         for _ in 0..workers {
@@ -155,14 +162,14 @@ impl Plan {
     fn add_listener(
         &mut self,
         listener: &config::Listener,
-        development: Option<&Identity>,
+        tls: Option<&ListenerTls>,
     ) -> Result<(), BuildError> {
-        let identity = match (&listener.certificate, development) {
-            (Some(paths), _) => Identity::load(&paths.chain, &paths.key)?,
-            (None, Some(identity)) => identity.clone(),
+        let tls = match (&listener.certificate, tls) {
+            (Some(paths), _) => Identity::load(&paths.chain, &paths.key)?.into(),
+            (None, Some(tls)) => tls.clone(),
             (None, None) => unreachable!("check() wants a certificate outside of development"),
         };
-        let crypto: Arc<dyn crypto::ServerConfig> = quic_server(server_config(&identity, false)?)?;
+        let crypto: Arc<dyn crypto::ServerConfig> = quic_server(tls.quic_config(false)?)?;
         let mut server = ServerConfig::with_crypto(crypto);
         server.transport_config(self.options.server_transport());
         server.incoming_buffer_size(config::limits::HANDSHAKE_BUFFER_BYTES);
@@ -213,7 +220,7 @@ impl Plan {
         self.sockets.push(datagrams.into_iter().map(Some).collect());
         self.tcp_servers.push(match tcp_carriers.is_empty() {
             true => None,
-            false => Some(tcp_server_config(&identity, &tcp_carriers, false)?),
+            false => Some(tls.tcp_config(&tcp_carriers, false)?),
         });
         self.tcp_sockets
             .push(streams.into_iter().map(Some).collect());

@@ -36,7 +36,7 @@ impl Worker {
         // The deadline of each tunnel is kept beside its queues.
         checked.timeouts.open = OPEN_TIMEOUT_MAX + Duration::from_secs(1);
         let plan = Plan::new(checked, None).map_err(internal)?;
-        let make = |_| SessionsSetup::default();
+        let make = |_: &_, _: &_| SessionsSetup::default();
         Running::start(plan, "bauta", None, make).map(|running| Self(Arc::new(running)))
     }
 

@@ -10,6 +10,7 @@
 //! everything else is one command per call of a user.
 
 pub(super) mod sessions;
+mod sessions_live;
 pub(super) mod timers;
 pub(super) mod users;
 
@@ -25,7 +26,7 @@ use self::users::{Open, Users};
 use super::tunnel::Shared;
 use crate::worker::mailbox::Address;
 use crate::worker::run::{App, World};
-use crate::worker::{LocalEvent, Machine};
+use crate::worker::{HandlerEvent, LocalEvent, Machine};
 
 /// Commands carried out per turn.
 const COMMANDS_PER_TURN: usize = 1_024;
@@ -127,6 +128,16 @@ impl App for Host {
         out: &mut World<'_>,
     ) {
         self.users.handle(now, event, machine, out);
+    }
+
+    fn handle_handler(
+        &mut self,
+        now: Instant,
+        event: HandlerEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        self.sessions.handle(now, event, machine, out);
     }
 
     fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
