@@ -47,7 +47,7 @@ impl Scene {
     }
 
     fn open_on(&mut self, route: RouteId) -> TunnelId {
-        let (client, target) = (self.client, UDP.parse().unwrap());
+        let (client, target) = (self.client, UDP.parse().expect("host:port"));
         self.sim.act(client, |node, net| {
             let now = net.now;
             let world = &mut net.world(client);
