@@ -14,13 +14,22 @@
 
 mod abort;
 mod refusal;
+mod unreachable;
 
+use std::sync::Arc;
 use std::{error, fmt};
+
+use ::http::{HeaderMap, StatusCode};
+
+use crate::wire::carrier::Carrier;
+use crate::wire::proxy_status::ProxyStatus;
+use crate::wire::target::TargetError;
 
 pub use abort::{Abort, Ending, H3_NO_ERROR};
 pub use refusal::{
     NEXT_HOP_FIELDS, PROXY_STATUS, Rcode, Refusal, Row, StreamCode, TlsFault, proxy_status,
 };
+pub use unreachable::Unreachable;
 
 /// What kind of thing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,14 +43,18 @@ pub enum ErrorKind {
     Tls,
     /// A tunnel was refused before it was established.
     Refused,
-    /// An established tunnel ended.
+    /// An established tunnel broke.
     Aborted,
+    /// The tunnel is over: this side closed it, or both sides have said everything.
+    Closed,
     /// Nothing came in time.
     Timeout,
     /// The peer broke a protocol.
     Protocol,
     /// A limit is reached.
     Limit,
+    /// The tunnel has no such operation.
+    Unsupported,
     /// An operation of the system failed.
     Io,
     /// A fault of this program.
@@ -57,9 +70,11 @@ impl ErrorKind {
             Self::Tls => "TLS failed",
             Self::Refused => "tunnel refused",
             Self::Aborted => "tunnel ended",
+            Self::Closed => "tunnel closed",
             Self::Timeout => "timed out",
             Self::Protocol => "protocol error",
             Self::Limit => "limit reached",
+            Self::Unsupported => "not supported",
             Self::Io => "system error",
             Self::Internal => "internal error",
         }
@@ -81,13 +96,40 @@ pub enum Side {
 ///
 /// Opaque: match on [`kind`](Self::kind), ask [`is_retryable`](Self::is_retryable), and follow
 /// [`source`](error::Error::source) for the cause. `Display` prints this level only.
+///
+/// Where a relay answered, its [`status`](Self::status), [`headers`](Self::headers) and
+/// [`proxy_status`](Self::proxy_status) are there; where several carriers were tried, [`attempts`](Self::attempts) has
+/// the error of each.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     side: Side,
     retryable: bool,
-    source: Option<Box<dyn error::Error + Send + Sync>>,
+    status: Option<StatusCode>,
+    headers: Option<HeaderMap>,
+    code: Option<u64>,
+    attempts: Vec<Attempt>,
+    source: Option<Arc<dyn error::Error + Send + Sync>>,
+}
+
+/// A carrier that was tried, and why it failed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// The HTTP version.
+    pub carrier: Carrier,
+    /// Why nothing came of it.
+    pub error: Error,
+}
+
+impl Attempt {
+    /// One attempt.
+    pub const fn new(carrier: Carrier, error: Error) -> Self {
+        Self { carrier, error }
+    }
 }
 
 impl Error {
@@ -97,6 +139,10 @@ impl Error {
             kind,
             side,
             retryable: false,
+            status: None,
+            headers: None,
+            code: None,
+            attempts: Vec::new(),
             source: None,
         }))
     }
@@ -104,7 +150,7 @@ impl Error {
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -115,20 +161,96 @@ impl Error {
         self
     }
 
+    /// Adds the status that a relay answered with.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    /// Adds the fields of a relay's answer.
+    #[must_use]
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.0.headers = Some(headers);
+        self
+    }
+
+    /// Adds the code of the peer that ended the stream.
+    #[must_use]
+    pub fn with_code(mut self, code: Option<u64>) -> Self {
+        self.0.code = code;
+        self
+    }
+
+    /// Adds the carriers that were tried.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: Vec<Attempt>) -> Self {
+        self.0.attempts = attempts;
+        self
+    }
+
     /// What kind of thing went wrong.
+    #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
     /// Where the cause lies.
+    #[must_use]
     pub fn side(&self) -> Side {
         self.0.side
     }
 
     /// Whether the same request, sent again on a fresh connection or after a delay, can succeed without anybody
     /// repairing anything. A target that cannot be reached is not retryable.
+    #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
+    }
+
+    /// The status of the answer, if a relay gave one.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        self.0.status
+    }
+
+    /// The fields of the answer, if a relay gave one: a challenge in `www-authenticate`, a delay in `retry-after`.
+    #[must_use]
+    pub fn headers(&self) -> Option<&HeaderMap> {
+        self.0.headers.as_ref()
+    }
+
+    /// What the relays say about the answer (RFC 9209): all members of `Proxy-Status` as they were received, the one
+    /// nearest to the target first. A claim of the peers, for people to read.
+    #[must_use]
+    pub fn proxy_status(&self) -> Option<String> {
+        let members: Vec<_> = self
+            .headers()?
+            .get_all(PROXY_STATUS)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        (!members.is_empty()).then(|| members.join(", "))
+    }
+
+    /// The error type that the relay nearest to the target names (RFC 9209 §2.3), such as `dns_error`.
+    #[must_use]
+    pub fn proxy_error(&self) -> Option<&'static str> {
+        let status = ProxyStatus::parse(self.headers()?);
+        let error = status.members.iter().find_map(|member| member.error)?;
+        Some(error.as_str())
+    }
+
+    /// The code with which the peer ended the stream (RFC 9114 §8.1; those of HTTP/2 are mapped), if it gave one.
+    #[must_use]
+    pub fn code(&self) -> Option<u64> {
+        self.0.code
+    }
+
+    /// The carriers that were tried, in the order of their failures. Empty where there was nothing to try.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.0.attempts
     }
 }
 
@@ -140,12 +262,27 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
+        let mut debug = f.debug_struct("Error");
+        debug
             .field("kind", &self.0.kind)
             .field("side", &self.0.side)
-            .field("retryable", &self.0.retryable)
-            .field("source", &self.0.source)
-            .finish()
+            .field("retryable", &self.0.retryable);
+        if let Some(status) = self.0.status {
+            debug.field("status", &status);
+        }
+        if let Some(text) = self.proxy_status() {
+            debug.field("proxy_status", &text);
+        }
+        if let Some(code) = self.0.code {
+            debug.field("code", &code);
+        }
+        if !self.0.attempts.is_empty() {
+            debug.field("attempts", &self.0.attempts);
+        }
+        if let Some(source) = &self.0.source {
+            debug.field("source", source);
+        }
+        debug.finish()
     }
 }
 
@@ -161,6 +298,18 @@ impl From<Refusal> for Error {
         Self::new(ErrorKind::Refused, row.side)
             .retryable(row.retryable)
             .with_source(refusal)
+    }
+}
+
+impl From<TargetError> for Error {
+    fn from(error: TargetError) -> Self {
+        Self::new(ErrorKind::Configuration, Side::Local).with_source(error)
+    }
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
     }
 }
 

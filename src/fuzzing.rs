@@ -15,8 +15,12 @@ pub use self::text::{config, rule, target, template};
 pub use crate::http::h1::fuzz_entry::{h1_client, h1_server};
 pub use crate::http::h3::fuzz_entry::{fields, frame, qpack, settings};
 pub use crate::http::h3::fuzz_ops::h3_ops;
-use crate::tunnel::{Inbound, UdpError};
-use crate::wire::capsule::{CapsuleEvent, CapsuleReader, DATAGRAM_VALUE_MAX};
+use crate::tunnel::tcp::{self, Piece};
+use crate::tunnel::{Delivery, Framing, Inbound, TcpError, UdpError};
+use crate::wire::capsule::{
+    CapsuleEvent, CapsuleReader, CapsuleType, DATAGRAM_VALUE_MAX, UNKNOWN_VALUE_MAX, encode_capsule,
+};
+use crate::wire::codepoints::Revision;
 use crate::wire::datagram::{
     QuarterStreamId, UDP_PAYLOAD_MAX, split_context_id, split_quarter_stream_id,
 };
@@ -37,7 +41,9 @@ fn cut(cuts: u8, data: &[u8]) -> (&[u8], Vec<&[u8]>) {
     (stream, pieces)
 }
 
-/// A capsule stream gives the same events and the same end, cut or whole, and is buffered within the limit.
+/// A capsule stream gives the same events and the same end, cut or whole, and is buffered within the limit. Whether
+/// unknown capsules are kept changes nothing about the others, and what is reported can be written and read again. The
+/// same goes for a byte stream in capsules.
 ///
 /// Input: one byte that selects the limit (0: the default), one byte for the number of cuts (modulo 16), one byte per
 /// cut for the length of a piece, then the stream.
@@ -53,15 +59,87 @@ pub fn capsule(data: &[u8]) {
         limit => limit,
     };
     let (stream, pieces) = cut(*cuts, rest);
-    let (whole_events, whole) = read_capsules(limit, &[stream]);
-    let (events, reader) = read_capsules(limit, &pieces);
-    assert_eq!(whole_events, events);
-    assert_eq!(whole.finish(), reader.finish());
-    assert_eq!(whole.work(), reader.work());
+    byte_stream(limit, stream, &pieces);
+    let [skipping, keeping] = [None, Some(limit)].map(|keep| {
+        let (whole_events, whole) = read_capsules(limit, keep, &[stream]);
+        let (events, reader) = read_capsules(limit, keep, &pieces);
+        assert_eq!(whole_events, events);
+        assert_eq!(whole.finish(), reader.finish());
+        assert_eq!(whole.work(), reader.work());
+        events
+    });
+    let is_known = |event: &&CapsuleEvent| !matches!(event, CapsuleEvent::Unknown { .. });
+    assert!(skipping.iter().eq(keeping.iter().filter(is_known)));
+
+    let mut again = Vec::new();
+    for event in &keeping {
+        match event {
+            CapsuleEvent::Datagram(value) => {
+                encode_capsule(CapsuleType::DATAGRAM, value, &mut again)
+            }
+            CapsuleEvent::Unknown {
+                capsule_type,
+                value,
+            } => encode_capsule(*capsule_type, value, &mut again),
+            // Its payload was not held.
+            CapsuleEvent::Oversize { .. } => return,
+        }
+    }
+    assert_eq!(read_capsules(limit, Some(limit), &[&again]).0, keeping);
 }
 
-fn read_capsules(limit: usize, pieces: &[&[u8]]) -> (Vec<CapsuleEvent>, CapsuleReader) {
+/// The laws of [`capsule`] for a stream of TCP.
+fn byte_stream(limit: usize, stream: &[u8], pieces: &[&[u8]]) {
+    let keeping = read_byte_stream(Some(limit), &[stream]);
+    assert_eq!(keeping, read_byte_stream(Some(limit), pieces));
+    let skipping = read_byte_stream(None, pieces);
+    assert!(skipping.capsules.is_empty());
+    assert_eq!(skipping.bytes, keeping.bytes);
+    assert_eq!(skipping.end, keeping.end);
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct ByteStream {
+    bytes: Vec<u8>,
+    /// With the offset in the bytes at which each came.
+    capsules: Vec<(usize, u64, Bytes)>,
+    /// None until all was read.
+    end: Option<Result<(), TcpError>>,
+}
+
+fn read_byte_stream(keep: Option<usize>, pieces: &[&[u8]]) -> ByteStream {
+    let mut inbound = tcp::Inbound::new(Framing::Capsules(Revision::newest()));
+    if let Some(bytes_max) = keep {
+        inbound.keep_unknown(bytes_max);
+    }
+    let mut found = ByteStream::default();
+    for data in pieces {
+        let data = Bytes::copy_from_slice(data);
+        let result = inbound.handle_data(data, &mut |piece| match piece {
+            Piece::Data(payload) => found.bytes.extend_from_slice(&payload),
+            Piece::Capsule { kind, value } => {
+                assert!(keep.is_some_and(|max| value.len() <= max));
+                found.capsules.push((found.bytes.len(), kind, value));
+            }
+        });
+        if let Err(error) = result {
+            found.end = Some(Err(error));
+            return found;
+        }
+    }
+    found.end = Some(inbound.handle_finished());
+    found
+}
+
+fn read_capsules(
+    limit: usize,
+    keep: Option<usize>,
+    pieces: &[&[u8]],
+) -> (Vec<CapsuleEvent>, CapsuleReader) {
     let mut reader = CapsuleReader::new(limit);
+    if let Some(bytes_max) = keep {
+        reader.keep_unknown(bytes_max);
+    }
     let mut events = Vec::new();
     for piece in pieces {
         let mut input = Bytes::copy_from_slice(piece);
@@ -71,6 +149,9 @@ fn read_capsules(limit: usize, pieces: &[&[u8]]) -> (Vec<CapsuleEvent>, CapsuleR
                     assert!(value.len() <= limit.max(varint::SIZE_MAX))
                 }
                 CapsuleEvent::Oversize { payload_len, .. } => assert!(*payload_len <= varint::MAX),
+                CapsuleEvent::Unknown { value, .. } => {
+                    assert!(keep.is_some_and(|max| value.len() <= max));
+                }
             }
             events.push(event);
         }
@@ -80,7 +161,8 @@ fn read_capsules(limit: usize, pieces: &[&[u8]]) -> (Vec<CapsuleEvent>, CapsuleR
     (events, reader)
 }
 
-/// The data stream of a tunnel gives the same UDP payloads and the same end, cut or whole.
+/// The data stream of a tunnel gives the same UDP payloads and the same end, cut or whole, and whether or not the
+/// capsules between are wanted.
 ///
 /// Input: one byte for the number of cuts (modulo 16), one byte per cut for the length of a piece, then the stream.
 ///
@@ -91,22 +173,37 @@ pub fn udp(data: &[u8]) {
         return;
     };
     let (stream, pieces) = cut(*cuts, rest);
-    assert_eq!(read_udp(&[stream]), read_udp(&pieces));
+    let (mut kept, end) = read_udp(true, &[stream]);
+    assert_eq!((kept.clone(), end.clone()), read_udp(true, &pieces));
+    kept.retain(|delivery| !matches!(delivery, Delivery::Capsule { .. }));
+    assert_eq!((kept, end), read_udp(false, &pieces));
 }
 
-fn read_udp(pieces: &[&[u8]]) -> (Vec<Option<Bytes>>, Result<(), UdpError>) {
+fn read_udp(keep: bool, pieces: &[&[u8]]) -> (Vec<Delivery>, Result<(), UdpError>) {
     let mut inbound = Inbound::default();
-    let mut payloads = Vec::new();
+    if keep {
+        inbound.keep_unknown(UNKNOWN_VALUE_MAX);
+    }
+    let mut found = Vec::new();
     for piece in pieces {
         let piece = Bytes::copy_from_slice(piece);
-        let result = inbound.handle_data(piece, |payload| payloads.push(payload));
+        let result = inbound.handle_data(piece, |delivery| found.push(delivery));
         if result.is_err() {
-            return (payloads, result);
+            return (found, result);
         }
     }
-    let longest = payloads.iter().flatten().map(Bytes::len).max();
-    assert!(longest.unwrap_or_default() <= UDP_PAYLOAD_MAX);
-    (payloads, inbound.handle_finished())
+    for delivery in &found {
+        match delivery {
+            Delivery::Payload(payload) => assert!(payload.len() <= UDP_PAYLOAD_MAX),
+            Delivery::Context { id, .. } => assert!((1..=varint::MAX).contains(id)),
+            Delivery::Capsule { kind, value } => {
+                assert!((1..=varint::MAX).contains(kind));
+                assert!(keep && value.len() <= UNKNOWN_VALUE_MAX);
+            }
+            Delivery::Dropped => {}
+        }
+    }
+    (found, inbound.handle_finished())
 }
 
 /// The head of a datagram that parses can be encoded, and parses to the same again.

@@ -39,6 +39,8 @@ pub mod client;
 #[doc(hidden)]
 pub mod config;
 mod counters;
+mod embed;
+
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
@@ -62,3 +64,12 @@ pub mod tunnel;
 pub mod wire;
 #[doc(hidden)]
 pub mod worker;
+
+pub use self::embed::{
+    Accept, Actions, Attempt, Capsule, Carrier, Chain, Client, ClientAuth, ClientBuilder,
+    CloseReason, Connect, Credentials, CredentialsError, Datagram, Error, ErrorKind, Event, Events,
+    Family, Handler, Host, Identity, Info, Listener, ListenerBuilder, ListenerStats, Mode,
+    Protocol, Proxies, Reject, Request, SESSION_WAITING_BYTES_MAX, SendError, Session,
+    ShutdownError, Side, State, Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel,
+    TcpWriteHalf, Trust, TunnelHandle, TunnelId, UdpProxy, UdpTunnel, VERSION, Worker, version,
+};

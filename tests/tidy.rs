@@ -79,7 +79,9 @@ const LAYERS: &[Layer] = &[
 ];
 
 /// Modules above all layers: they may import everything, and no layer imports them.
-const ABOVE: &[&str] = &["lib", "main", "cli", "program", "worker", "fuzzing"];
+const ABOVE: &[&str] = &[
+    "lib", "main", "cli", "program", "embed", "worker", "fuzzing",
+];
 
 /// What a layer without I/O does not name.
 const IO: &[&str] = &[

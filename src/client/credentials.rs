@@ -44,6 +44,35 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
+    /// A user name and a password (RFC 7617).
+    ///
+    /// # Errors
+    /// When the name is empty or holds a colon, and for control characters.
+    pub fn basic(user: &str, password: &str) -> Result<Self, CredentialsError> {
+        if user.is_empty() || user.contains(':') {
+            return Err(CredentialsError::Form);
+        }
+        if [user, password]
+            .iter()
+            .any(|text| text.contains(char::is_control))
+        {
+            return Err(CredentialsError::Control);
+        }
+        Self::new("Basic", &STANDARD.encode(format!("{user}:{password}")))
+    }
+
+    /// A token (RFC 6750).
+    ///
+    /// # Errors
+    /// When it is empty or not printable ASCII.
+    pub fn bearer(token: &str) -> Result<Self, CredentialsError> {
+        let is_token = |b: u8| matches!(b, b'!'..=b'~');
+        match !token.is_empty() && token.bytes().all(is_token) {
+            true => Self::new("Bearer", token),
+            false => Err(CredentialsError::Token),
+        }
+    }
+
     /// Reads the form of the command line; `read` gives the text of a file.
     ///
     /// # Errors
@@ -76,20 +105,10 @@ impl Credentials {
 
     fn from_text(text: &str) -> Result<Self, CredentialsError> {
         let (user, secret) = text.split_once(':').ok_or(CredentialsError::Form)?;
-        if user.eq_ignore_ascii_case("bearer") {
-            let is_token = |b: u8| matches!(b, b'!'..=b'~');
-            if secret.is_empty() || !secret.bytes().all(is_token) {
-                return Err(CredentialsError::Token);
-            }
-            return Self::new("Bearer", secret);
+        match user.eq_ignore_ascii_case("bearer") {
+            true => Self::bearer(secret),
+            false => Self::basic(user, secret),
         }
-        if user.is_empty() {
-            return Err(CredentialsError::Form);
-        }
-        if text.chars().any(char::is_control) {
-            return Err(CredentialsError::Control);
-        }
-        Self::new("Basic", &STANDARD.encode(text))
     }
 
     fn new(scheme: &'static str, secret: &str) -> Result<Self, CredentialsError> {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::threads::{StartError, Workers, control_runtime, resolver};
 use crate::client::RouteId;
 use crate::config::Checked;
-use crate::error::{Refusal, TlsFault};
+use crate::error::Unreachable;
 use crate::net::{Driver, Network, Outgoing, SocketId};
 use crate::wire::proxy_status::PROXY_STATUS;
 use crate::worker::Refused;
@@ -154,10 +154,10 @@ impl Outbox {
 /// One line that says who refused and why.
 pub fn explain(refused: &Refused) -> String {
     let Some(response) = &refused.response else {
-        let reason = unreachable_relay(refused.refusal);
+        let reason = Unreachable(refused.refusal).to_string();
         let attempts = refused.attempts.iter();
         let attempts: Vec<_> = attempts
-            .map(|(carrier, refusal)| (carrier, unreachable_relay(*refusal)))
+            .map(|(carrier, refusal)| (carrier, Unreachable(*refusal).to_string()))
             .collect();
         // With a choice of carriers each may have failed in its own way.
         if attempts.iter().all(|(_, text)| *text == reason) {
@@ -182,28 +182,4 @@ pub fn explain(refused: &Refused) -> String {
     } else {
         format!("{text} ({})", members.join(", "))
     }
-}
-
-/// What a refusal means that came without a response: the table of refusals speaks of targets, and ours is a relay.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the table's own texts fit everything else"
-)]
-fn unreachable_relay(refusal: Refusal) -> String {
-    let text = match refusal {
-        Refusal::ConnectTimeout | Refusal::NextHopTimeout => "the relay did not answer in time",
-        Refusal::ConnectionRefused => "the relay refused the connection",
-        Refusal::DestinationUnavailable => "the relay is down",
-        Refusal::DnsError { .. } => "the name of the relay does not resolve",
-        Refusal::Unroutable => "no route to the relay",
-        Refusal::NextHopTls {
-            fault: TlsFault::Certificate,
-        } => "the certificate of the relay is not acceptable",
-        // The tunnel that carries the second connection is the only one whose response stays inside.
-        Refusal::NextHopStatus { status } => {
-            return format!("the first relay refuses to reach the second: {status}");
-        }
-        other => return other.to_string(),
-    };
-    text.to_owned()
 }

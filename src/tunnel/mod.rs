@@ -20,4 +20,4 @@ mod udp;
 pub use self::early::{Early, EarlyLimits};
 pub use self::table::{Table, TunnelId};
 pub use self::tcp::{Framing, TcpError};
-pub use self::udp::{Inbound, UdpError, udp_payload};
+pub use self::udp::{Arrival, Delivery, Inbound, UdpError, arrival};

@@ -7,15 +7,18 @@
 //! ```
 //!
 //! Invariants: payload goes through without a copy and is never held back; what a direction keeps is a dozen words,
-//! whatever lengths the peer declares. With capsules the FIN of TCP is FINAL_DATA, and the end of the data stream means
-//! nothing by itself: without FINAL_DATA it is a truncation, which must not look like a FIN to the other side.
+//! whatever lengths the peer declares, and the beginning of one unknown capsule where a user wants those. With capsules
+//! the FIN of TCP is FINAL_DATA, and the end of the data stream means nothing by itself: without FINAL_DATA it is a
+//! truncation, which must not look like a FIN to the other side.
 //!
 //! No socket, no carrier, no flow control: the caller moves what it is told, and maps a [`TcpError`] to resets.
 
 use bytes::{BufMut, Bytes};
 use thiserror::Error;
 
-use crate::wire::capsule::{HEAD_MAX, StreamError, StreamEvent, StreamReader, Work, encode_head};
+use crate::wire::capsule::{
+    CapsuleType, HEAD_MAX, StreamError, StreamEvent, StreamReader, Work, encode_head,
+};
 use crate::wire::codepoints::Revision;
 
 /// How the bytes of TCP lie in a data stream. Both directions of a tunnel have the same.
@@ -34,6 +37,15 @@ impl Framing {
         match self {
             Self::Raw => false,
             Self::Capsules(_) => true,
+        }
+    }
+
+    /// The capsule types that belong to the byte stream, if there are capsules.
+    #[must_use]
+    pub const fn revision(self) -> Option<&'static Revision> {
+        match self {
+            Self::Raw => None,
+            Self::Capsules(revision) => Some(revision),
         }
     }
 }
@@ -56,6 +68,20 @@ pub enum Progress {
     Ended,
 }
 
+/// What an [`Inbound`] found in a data stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The next bytes of TCP, at least one. They share the allocation of the input.
+    Data(Bytes),
+    /// A capsule that is no part of the byte stream, whole. Comes only after [`Inbound::keep_unknown`].
+    Capsule {
+        /// The type of the capsule, up to 2^62−1. DATAGRAM (0) is one of them: a tunnel for TCP has no datagrams.
+        kind: u64,
+        /// Its value, possibly empty.
+        value: Bytes,
+    },
+}
+
 /// The direction that arrives.
 #[derive(Debug)]
 pub struct Inbound {
@@ -74,26 +100,39 @@ impl Inbound {
         Self { reader }
     }
 
-    /// Reads on; the bytes of TCP go to `deliver` in pieces of at least one byte, which share the allocation of `data`.
+    /// From the next capsule on, delivers those of unknown type with a value of up to `bytes_max` bytes (usually
+    /// [`UNKNOWN_VALUE_MAX`](crate::wire::capsule::UNKNOWN_VALUE_MAX)), and buffers as much. Longer ones are skipped,
+    /// and counted in [`work`](Self::work). Raw bytes have no capsules: nothing changes.
+    pub fn keep_unknown(&mut self, bytes_max: usize) {
+        if let Some(reader) = &mut self.reader {
+            reader.keep_unknown(bytes_max);
+        }
+    }
+
+    /// Reads on; what is found goes to `deliver`, in order.
     ///
-    /// [`Progress::Ended`] stays: capsules that are no payload may follow.
+    /// [`Progress::Ended`] stays: capsules that are no payload may follow, and are delivered like those before.
     ///
     /// # Errors
     /// The peer's mistake that aborts the tunnel. What was delivered before it was right.
     pub fn handle_data(
         &mut self,
         mut data: Bytes,
-        deliver: &mut impl FnMut(Bytes),
+        deliver: &mut impl FnMut(Piece),
     ) -> Result<Progress, TcpError> {
         let Some(reader) = &mut self.reader else {
             if !data.is_empty() {
-                deliver(data);
+                deliver(Piece::Data(data));
             }
             return Ok(Progress::Open);
         };
         while let Some(event) = reader.read(&mut data)? {
             match event {
-                StreamEvent::Data(payload) => deliver(payload),
+                StreamEvent::Data(payload) => deliver(Piece::Data(payload)),
+                StreamEvent::Unknown {
+                    capsule_type: CapsuleType(kind),
+                    value,
+                } => deliver(Piece::Capsule { kind, value }),
                 // The reader knows, and says so below.
                 StreamEvent::Ended => {}
             }
@@ -134,6 +173,12 @@ impl Outbound {
     #[must_use]
     pub const fn new(framing: Framing) -> Self {
         Self { framing }
+    }
+
+    /// How the bytes are framed.
+    #[must_use]
+    pub const fn framing(self) -> Framing {
+        self.framing
     }
 
     /// The most that [`frame`](Self::frame) and [`final_capsule`](Self::final_capsule) write, in bytes.
@@ -180,6 +225,14 @@ mod tests {
         Framing::Capsules(Revision::newest())
     }
 
+    /// What is expected where nobody asked for capsules.
+    fn payload(piece: Piece) -> Bytes {
+        match piece {
+            Piece::Data(payload) => payload,
+            Piece::Capsule { kind, .. } => panic!("a capsule of type {kind:#x}"),
+        }
+    }
+
     fn read<'a>(
         framing: Framing,
         pieces: impl IntoIterator<Item = &'a [u8]>,
@@ -189,7 +242,8 @@ mod tests {
         let mut progress = Ok(Progress::Open);
         for piece in pieces {
             let data = Bytes::copy_from_slice(piece);
-            progress = inbound.handle_data(data, &mut |payload| {
+            progress = inbound.handle_data(data, &mut |piece| {
+                let payload = payload(piece);
                 assert!(!payload.is_empty());
                 bytes.extend_from_slice(&payload);
             });
@@ -225,6 +279,10 @@ mod tests {
             (b"abc".to_vec(), Ok(Progress::Ended), Ok(()))
         );
         assert_eq!(write(Framing::Raw, [&b"abc"[..]]), b"abc");
+        let revision = |framing| Outbound::new(framing).framing().revision();
+        assert_eq!(revision(capsules()), Some(Revision::newest()));
+        assert_eq!(revision(old).unwrap().token, "connect-tcp-07");
+        assert_eq!(revision(Framing::Raw), None);
     }
 
     // spec: ctcp-3.4-e
@@ -242,7 +300,7 @@ mod tests {
     #[test]
     fn behind_the_end_unknown_capsules_pass_and_payload_does_not() {
         let mut inbound = Inbound::new(capsules());
-        let mut none = |payload| panic!("{payload:?}");
+        let mut none = |piece| panic!("{piece:?}");
         for wire in [&b"\xa0\x28\xd7\xf3\0"[..], b"\x17\x01a"] {
             let progress = inbound.handle_data(Bytes::from_static(wire), &mut none);
             assert_eq!(progress, Ok(Progress::Ended));
@@ -254,6 +312,44 @@ mod tests {
             error.to_string(),
             "a capsule of type 0x2028d7f2 after FINAL_DATA"
         );
+    }
+
+    // spec: 9297-3.2-a, ctcp-3-g
+    #[test]
+    fn capsules_are_kept_for_those_who_ask() {
+        // A datagram, which means nothing here, before the bytes; one that is too long; one behind the end.
+        let wire =
+            b"\0\x02\0z\xa0\x28\xd7\xf2\x02ab\x17\x04long\xa0\x28\xd7\xf3\x01c\x40\x40\x03def";
+        for cut in 1..=wire.len() {
+            let mut inbound = Inbound::new(capsules());
+            inbound.keep_unknown(3);
+            let (mut bytes, mut kept) = (Vec::new(), Vec::new());
+            for data in wire.chunks(cut) {
+                let data = Bytes::copy_from_slice(data);
+                let progress = inbound.handle_data(data, &mut |piece| match piece {
+                    Piece::Data(payload) => bytes.extend_from_slice(&payload),
+                    Piece::Capsule { kind, value } => kept.push((bytes.len(), kind, value)),
+                });
+                assert!(progress.is_ok());
+            }
+            assert_eq!(bytes, b"abc");
+            let datagram = (0, 0, Bytes::from_static(b"\0z"));
+            let last = (3, 0x40, Bytes::from_static(b"def"));
+            assert_eq!(kept, [datagram, last]);
+            assert_eq!(inbound.work().capsules_skipped, 1);
+            assert_eq!(inbound.handle_finished(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn raw_bytes_have_no_capsules() {
+        let mut inbound = Inbound::new(Framing::Raw);
+        inbound.keep_unknown(64);
+        let mut bytes = Vec::new();
+        let data = Bytes::from_static(b"\x17\x03abc");
+        let progress = inbound.handle_data(data, &mut |piece| bytes.push(payload(piece)));
+        assert_eq!(progress, Ok(Progress::Open));
+        assert_eq!(bytes, [&b"\x17\x03abc"[..]]);
     }
 
     fn framings() -> impl Strategy<Value = Framing> {
@@ -273,7 +369,8 @@ mod tests {
             let mut inbound = Inbound::new(first);
             let (outbound, mut onward) = (Outbound::new(second), Vec::new());
             for piece in wire.chunks(cuts.1) {
-                let read = inbound.handle_data(Bytes::copy_from_slice(piece), &mut |payload| {
+                let read = inbound.handle_data(Bytes::copy_from_slice(piece), &mut |piece| {
+                    let payload = payload(piece);
                     outbound.frame(payload.len(), &mut onward);
                     onward.extend_from_slice(&payload);
                 });

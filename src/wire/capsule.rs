@@ -5,24 +5,31 @@
 //!
 //!   Type ─► Length ─┬─ type 0, fits ─────► Datagram ── whole value ──► event ──────────► Type
 //!                   ├─ type 0, too long ─► Oversize ── Context ID ───► event ─► Skip ──► Type
+//!                   ├─ other, kept, fits ► Unknown ─── whole value ──► event ──────────► Type
 //!                   └─ other type ────────────────────────────────────────────► Skip ──► Type
 //! ```
 //!
-//! Invariants: the events depend on the bytes only, not on how they are cut. At most one DATAGRAM value, up to the
-//! limit of the reader, and eight bytes of an integer are buffered; nothing is allocated for bytes that have not
-//! arrived, except that a buffer grows by doubling up to the declared length. A value that lies in one piece is not
-//! copied. Every length up to 2^62−1 is legal and can be skipped; [`Work`] tells the owner what that has cost.
+//! Invariants: the events depend on the bytes only, not on how they are cut. At most one value, up to the limit for its
+//! type, and eight bytes of an integer are buffered; nothing is allocated for bytes that have not arrived, except that
+//! a buffer grows by doubling up to the declared length. A value that lies in one piece is not copied. Every length up
+//! to 2^62−1 is legal and can be skipped; [`Work`] tells the owner what that has cost.
+//!
+//! An unknown capsule is skipped unless the owner asks for it: a relay has no use for one, the user of a tunnel's end
+//! may have ([`CapsuleReader::keep_unknown`]). What is longer than the user's bound is still skipped, and counted.
 //!
 //! The reader does not interpret the HTTP Datagram Payload of a capsule that fits, and it does not end a tunnel: that
 //! an oversize UDP payload aborts the stream (RFC 9298 §5) is for the tunnel to say. Capsules that carry a byte stream
 //! are read by `stream`, without the buffer.
 
+mod cut;
 mod stream;
 
 use bytes::{Buf, BufMut, Bytes};
 
+use self::cut::{CutValue, CutVarint};
 pub use self::stream::{StreamError, StreamEvent, StreamReader};
 
+use super::codepoints::Revision;
 use super::datagram::{ContextId, UDP_PAYLOAD_MAX};
 use super::varint;
 
@@ -36,6 +43,9 @@ pub const DATAGRAM_HEAD_MAX: usize = 1 + 2 * varint::SIZE_MAX;
 /// ID.
 pub const DATAGRAM_VALUE_MAX: usize = UDP_PAYLOAD_MAX + varint::SIZE_MAX;
 
+/// The default limit for the value of an unknown capsule that is kept, in bytes.
+pub const UNKNOWN_VALUE_MAX: usize = 64 * 1024;
+
 /// The type of a capsule, at most [`varint::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CapsuleType(pub u64);
@@ -43,12 +53,61 @@ pub struct CapsuleType(pub u64);
 impl CapsuleType {
     /// The value is an HTTP Datagram Payload (RFC 9297 §3.5).
     pub const DATAGRAM: Self = Self(0x00);
+
+    /// The type of a capsule that the user of a tunnel wants to send.
+    ///
+    /// DATAGRAM is the tunnel's on every tunnel. `revision` is the one in use on a tunnel for TCP in capsules, whose
+    /// DATA and FINAL_DATA are the tunnel's too; elsewhere those are numbers like others.
+    ///
+    /// # Errors
+    /// [`UserTypeError`]: the tunnel sends these itself, or no capsule can have the type.
+    pub fn of_user(kind: u64, revision: Option<&Revision>) -> Result<Self, UserTypeError> {
+        let capsule_type = Self(kind);
+        if kind > varint::MAX {
+            return Err(UserTypeError::TooLarge(kind));
+        }
+        if capsule_type == Self::DATAGRAM {
+            return Err(UserTypeError::Datagram);
+        }
+        match revision {
+            Some(revision) if capsule_type == revision.data => {
+                Err(UserTypeError::Data(capsule_type))
+            }
+            Some(revision) if capsule_type == revision.final_data => {
+                Err(UserTypeError::FinalData(capsule_type))
+            }
+            Some(_) | None => Ok(capsule_type),
+        }
+    }
+}
+
+/// Why the user of a tunnel may not send a capsule of some type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UserTypeError {
+    /// No capsule can have this type.
+    #[error("capsule type {0:#x} is above 2^62-1")]
+    TooLarge(u64),
+    /// HTTP Datagrams are sent as such (RFC 9297 §3.5).
+    #[error("capsules of type 0x0 (DATAGRAM) are sent by the tunnel")]
+    Datagram,
+    /// The bytes of TCP are sent as such (connect-tcp draft §3).
+    #[error("capsules of type {:#x} (DATA) are sent by the tunnel", .0.0)]
+    Data(CapsuleType),
+    /// The end of TCP is sent as such (connect-tcp draft §3).
+    #[error("capsules of type {:#x} (FINAL_DATA) are sent by the tunnel", .0.0)]
+    FinalData(CapsuleType),
 }
 
 /// Appends type and length of a capsule whose value of `value_len` bytes follows.
 pub fn encode_head(capsule_type: CapsuleType, value_len: u64, out: &mut impl BufMut) {
     varint::encode(capsule_type.0, out);
     varint::encode(value_len, out);
+}
+
+/// Appends a whole capsule: type, length, value. At most [`HEAD_MAX`] bytes go before the value, in shortest form.
+pub fn encode_capsule(capsule_type: CapsuleType, value: &[u8], out: &mut impl BufMut) {
+    encode_head(capsule_type, value.len() as u64, out);
+    out.put_slice(value);
 }
 
 /// Appends the head of a DATAGRAM capsule and the Context ID; `payload_len` bytes of payload follow.
@@ -75,6 +134,14 @@ pub enum CapsuleEvent {
         /// Length of the payload after the Context ID, in bytes, as declared.
         payload_len: u64,
     },
+    /// A capsule of a type that the reader does not understand, whole. Only a reader told to
+    /// [keep](CapsuleReader::keep_unknown) these reports them.
+    Unknown {
+        /// Any type but DATAGRAM, also one of those that are sent to keep readers honest (RFC 9297 §5.4).
+        capsule_type: CapsuleType,
+        /// The value, possibly empty. The bytes may share the allocation of the input.
+        value: Bytes,
+    },
 }
 
 /// The data stream ended cleanly inside a capsule, which makes the message malformed (RFC 9297 §3.3).
@@ -96,7 +163,7 @@ pub enum CapsuleError {
 pub struct Work {
     /// Capsule heads read, of all types.
     pub capsules: u64,
-    /// Capsules skipped, because of an unknown type or because they were too long.
+    /// Capsules skipped, because of an unknown type that is not kept or because they were too long.
     pub capsules_skipped: u64,
     /// Bytes of values skipped so far.
     pub bytes_skipped: u64,
@@ -105,10 +172,22 @@ pub struct Work {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Type,
-    Length { capsule_type: CapsuleType },
-    Datagram { len: usize },
-    Oversize { len: u64 },
-    Skip { left: u64 },
+    Length {
+        capsule_type: CapsuleType,
+    },
+    Datagram {
+        len: usize,
+    },
+    Oversize {
+        len: u64,
+    },
+    Unknown {
+        capsule_type: CapsuleType,
+        len: usize,
+    },
+    Skip {
+        left: u64,
+    },
 }
 
 /// Reads capsules out of a data stream that arrives in pieces of any size.
@@ -117,9 +196,11 @@ pub struct CapsuleReader {
     state: State,
     /// The beginning of a variable-length integer that the input so far has cut.
     cut: CutVarint,
-    /// The beginning of a DATAGRAM value that the input so far has cut.
-    value: Vec<u8>,
+    /// The beginning of a value that the input so far has cut.
+    value: CutValue,
     datagram_value_max: usize,
+    /// None where unknown capsules are skipped.
+    unknown_value_max: Option<usize>,
     work: Work,
 }
 
@@ -132,23 +213,32 @@ impl Default for CapsuleReader {
 impl CapsuleReader {
     /// A reader that hands out DATAGRAM values of up to `datagram_value_max` bytes, Context ID included.
     ///
-    /// The limit is also the most that it buffers. It is raised to eight bytes, so that each longer value holds a whole
-    /// Context ID.
+    /// The limit is also the most that it buffers, as long as it skips unknown capsules. It is raised to eight bytes,
+    /// so that each longer value holds a whole Context ID.
     #[must_use]
     pub fn new(datagram_value_max: usize) -> Self {
         Self {
             state: State::Type,
             cut: CutVarint::default(),
-            value: Vec::new(),
+            value: CutValue::default(),
             datagram_value_max: datagram_value_max.max(varint::SIZE_MAX),
+            unknown_value_max: None,
             work: Work::default(),
         }
     }
 
+    /// From the next capsule on, reports those of unknown type with a value of up to `bytes_max` bytes (usually
+    /// [`UNKNOWN_VALUE_MAX`]) as [`CapsuleEvent::Unknown`]. Longer ones are skipped, and counted in [`Work`].
+    ///
+    /// The reader then buffers up to `bytes_max`, if that is more than its limit for DATAGRAM values.
+    pub fn keep_unknown(&mut self, bytes_max: usize) {
+        self.unknown_value_max = Some(bytes_max);
+    }
+
     /// Takes bytes from the front of `input` until there is something to report.
     ///
-    /// `None` means that `input` is used up. After an event, call again with the rest. Capsules of unknown type are
-    /// skipped silently (RFC 9297 §3.2) within one call, whose work is linear in the length of `input`.
+    /// `None` means that `input` is used up. After an event, call again with the rest. Capsules that are
+    /// not kept are skipped silently (RFC 9297 §3.2) within one call, whose work is linear in the length of `input`.
     pub fn read(&mut self, input: &mut Bytes) -> Option<CapsuleEvent> {
         loop {
             match self.state {
@@ -162,7 +252,7 @@ impl CapsuleReader {
                     self.begin_value(capsule_type, len);
                 }
                 State::Datagram { len } => {
-                    let payload = self.take_value(len, input)?;
+                    let payload = self.value.take(len, input)?;
                     self.state = State::Type;
                     return Some(CapsuleEvent::Datagram(payload));
                 }
@@ -174,6 +264,14 @@ impl CapsuleReader {
                     return Some(CapsuleEvent::Oversize {
                         context_id: ContextId(value),
                         payload_len,
+                    });
+                }
+                State::Unknown { capsule_type, len } => {
+                    let value = self.value.take(len, input)?;
+                    self.state = State::Type;
+                    return Some(CapsuleEvent::Unknown {
+                        capsule_type,
+                        value,
                     });
                 }
                 State::Skip { left } => {
@@ -200,7 +298,7 @@ impl CapsuleReader {
         let missing = match self.state {
             State::Type if self.cut.is_empty() => return Ok(()),
             State::Type | State::Length { .. } => return Err(CapsuleError::EndInHead),
-            State::Datagram { len } => (len - self.value.len()) as u64,
+            State::Datagram { len } | State::Unknown { len, .. } => (len - self.value.len()) as u64,
             State::Oversize { len } => len - self.cut.len() as u64,
             State::Skip { left } => left,
         };
@@ -213,7 +311,8 @@ impl CapsuleReader {
         self.work
     }
 
-    /// Bytes held at the moment, at most the limit given to [`CapsuleReader::new`].
+    /// Bytes held at the moment, at most the greater of the limits given to [`new`](Self::new) and
+    /// [`keep_unknown`](Self::keep_unknown).
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.value.len() + self.cut.len()
@@ -222,73 +321,18 @@ impl CapsuleReader {
     /// The one place that knows capsule types: further ones get their limit and their state here.
     fn begin_value(&mut self, capsule_type: CapsuleType, len: u64) {
         self.work.capsules += 1;
-        self.state = match usize::try_from(len) {
-            Ok(len) if capsule_type == CapsuleType::DATAGRAM && len <= self.datagram_value_max => {
-                State::Datagram { len }
-            }
-            _ => {
-                self.work.capsules_skipped += 1;
-                match capsule_type {
-                    CapsuleType::DATAGRAM => State::Oversize { len },
-                    _ => State::Skip { left: len },
-                }
-            }
+        self.state = match capsule_type {
+            CapsuleType::DATAGRAM => match cut::within(len, self.datagram_value_max) {
+                Some(len) => State::Datagram { len },
+                None => State::Oversize { len },
+            },
+            _ => match self.unknown_value_max.and_then(|max| cut::within(len, max)) {
+                Some(len) => State::Unknown { capsule_type, len },
+                None => State::Skip { left: len },
+            },
         };
-    }
-
-    /// Completes a value of `len` bytes from `input`, or keeps what there is of it.
-    fn take_value(&mut self, len: usize, input: &mut Bytes) -> Option<Bytes> {
-        if self.value.is_empty() && input.len() >= len {
-            return Some(input.split_to(len));
-        }
-        let piece = input.split_to(input.len().min(len - self.value.len()));
-        let held = self.value.len() + piece.len();
-        if held > self.value.capacity() {
-            // By doubling, so that many small pieces cost little, and never past the length of the value.
-            let wanted = held.max(2 * self.value.capacity()).min(len);
-            self.value.reserve_exact(wanted - self.value.len());
-        }
-        self.value.extend_from_slice(&piece);
-        (held == len).then(|| std::mem::take(&mut self.value).into())
-    }
-}
-
-/// The first bytes of a variable-length integer whose end has not arrived.
-#[derive(Debug, Default)]
-struct CutVarint {
-    bytes: [u8; varint::SIZE_MAX],
-    len: usize,
-}
-
-impl CutVarint {
-    const fn len(&self) -> usize {
-        self.len
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Completes the integer from the front of `input`, or keeps all of `input`; gives the value and its encoded
-    /// length.
-    fn take(&mut self, input: &mut Bytes) -> Option<(u64, usize)> {
-        if self.is_empty()
-            && let Some((value, used)) = varint::decode(input)
-        {
-            input.advance(used);
-            return Some((value, used));
-        }
-        while let Some(slot) = self.bytes.get_mut(self.len)
-            && let Ok(byte) = input.try_get_u8()
-        {
-            *slot = byte;
-            self.len += 1;
-            if let Some(found) = self.bytes.get(..self.len).and_then(varint::decode) {
-                self.len = 0;
-                return Some(found);
-            }
-        }
-        None
+        let skips = matches!(self.state, State::Oversize { .. } | State::Skip { .. });
+        self.work.capsules_skipped += u64::from(skips);
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, StatusCode};
+use rustls::pki_types::CertificateDer;
 
 use super::leg::{Deciding, Flow, Leg, State, UdpFlow};
 use super::machine::{HandlerEvent, Machine, Outside};
@@ -42,6 +43,8 @@ pub struct Incoming {
     pub carrier: Carrier,
     /// Where the client is, unless its connection is gone already.
     pub client: Option<SocketAddr>,
+    /// The client's own certificate, if the listener asks for one and it showed one.
+    pub certificate: Option<CertificateDer<'static>>,
 }
 
 /// How to connect to a target without a next hop.
@@ -107,11 +110,13 @@ impl Machine {
             protocol,
             target: deciding.target.clone(),
             carrier: self.carrier_of(stream),
-            client: None,
+            client: self.carriers.peer_address(stream.connection()),
+            certificate: self.carriers.peer_certificate(stream.connection()),
         };
         let state = State::Deciding(Box::new(deciding));
         let id = self.insert(now, Leg::Stream(stream), state, flow);
         self.carriers.bind(stream, id.to_bits());
+        self.keep_unknown(id);
         let event = HandlerEvent::Request(id, Box::new(incoming));
         self.handler.push_back(event);
     }

@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use super::batch::Batches;
 use super::decide::Incoming;
 use super::drain::Drain;
+use super::fallback::{Fallback, PlainRequest};
 use super::leg::Tunnel;
 use super::pipe::Direction;
 use super::stats::Stats;
@@ -223,6 +224,9 @@ pub enum HandlerEvent {
     /// Somebody wants a tunnel. The answer is one of [`Machine::accept_request`], [`Machine::proceed_direct`],
     /// [`Machine::proceed_chain`] and [`Machine::reject`].
     Request(TunnelId, Box<Incoming>),
+    /// Somebody asks for something else than a tunnel, see [`Machine::set_fallback`]. The answer is
+    /// [`Machine::respond`].
+    Fallback(TunnelId, Box<PlainRequest>),
     /// Something about the upstream end of a tunnel that the handler has, or was asked for.
     End(LocalEvent),
 }
@@ -241,7 +245,7 @@ pub struct Refused {
 /// Bounds of a [`Machine`] beyond those of its parts.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineLimits {
-    /// Most tunnels; clients that ask for more are refused.
+    /// Most tunnels, and requests that a fallback answers; clients that ask for more are refused.
     pub tunnels_max: usize,
     /// Most sockets towards targets.
     pub target_sockets_max: usize,
@@ -317,6 +321,8 @@ pub struct Machine {
     /// Tunnels that wait for the addresses of their target.
     pub(super) resolves: usize,
     pub(super) drain: Drain,
+    /// Requests that ask for no tunnel.
+    pub(super) fallback: Fallback,
     /// What happened so far.
     pub stats: Stats,
 }
@@ -347,6 +353,7 @@ impl Machine {
             target_sockets: 0,
             resolves: 0,
             drain: Drain::No,
+            fallback: Fallback::default(),
             stats: Stats::default(),
         }
     }

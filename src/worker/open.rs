@@ -35,9 +35,14 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         self.stats.requests += 1;
-        let opening = if self.tunnels.len() >= self.limits.tunnels_max {
+        let opening = if self.is_refusing() {
+            self.refuse_late(now, stream)
+        } else if self.tunnels.len() + self.fallback.len() >= self.limits.tunnels_max {
             self.stats.tunnels_refused += 1;
             Err(Refusal::Overloaded)
+        } else if self.falls_back(head) {
+            self.ask_fallback(now, stream, head);
+            Ok(())
         } else {
             self.open(now, stream, head, out)
         };
@@ -549,6 +554,7 @@ impl Machine {
         self.stats.tunnels_opened += 1;
         let (downstream, nests) = (tunnel.downstream, tunnel.nests);
         let answer = tunnel.answer.take();
+        self.keep_unknown(id);
         self.arm(id, now + idle);
         match downstream {
             Leg::Stream(stream) => {

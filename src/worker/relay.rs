@@ -26,7 +26,7 @@ use crate::http::h3::RecvData;
 use crate::net::Train;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::transport::quic;
-use crate::tunnel::{TunnelId, UdpError, udp_payload};
+use crate::tunnel::{Arrival, Delivery, TunnelId, UdpError, arrival};
 
 impl Machine {
     /// Client to target: a UDP payload that came from downstream.
@@ -112,16 +112,31 @@ impl Machine {
         datagram: Bytes,
         out: &mut impl Outside,
     ) {
-        match udp_payload(datagram) {
-            Ok(Some(payload)) => {
+        match arrival(datagram) {
+            Ok(Arrival::Payload(payload)) => {
                 if self.is_downstream_leg(id, stream) {
                     self.relay_upstream(now, id, payload, out);
                 } else {
                     self.relay_downstream(now, id, payload, out);
                 }
             }
-            Ok(None) => self.stats.dropped_context += 1,
+            Ok(Arrival::Context {
+                id: context,
+                payload,
+            }) => {
+                let end = self.end_behind(id, stream);
+                self.pass_context(id, end, context, payload);
+            }
+            Ok(Arrival::Dropped) => self.stats.dropped_context += 1,
             Err(error) => self.misbehaved(now, id, &error, out),
+        }
+    }
+
+    /// The end that what arrives on a stream is for.
+    fn end_behind(&self, id: TunnelId, stream: RequestStream) -> End {
+        match self.is_downstream_leg(id, stream) {
+            true => End::Upstream,
+            false => End::Downstream,
         }
     }
 
@@ -163,7 +178,7 @@ impl Machine {
                 };
                 self.pump(now, id, direction, out);
             }
-            None => {}
+            None => self.discard_content(now, id),
         }
     }
 
@@ -177,6 +192,9 @@ impl Machine {
         let Some(id) = self.carriers.owner(stream).map(TunnelId::from_bits) else {
             return;
         };
+        if self.fallback.has(id) {
+            return self.send_body(now, id);
+        }
         let direction = match self.is_downstream_leg(id, stream) {
             true => Direction::Down,
             false => Direction::Up,
@@ -193,7 +211,8 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         let from_downstream = self.is_downstream_leg(id, stream);
-        let mut payloads = Vec::new();
+        let end = self.end_behind(id, stream);
+        let mut found = Vec::new();
         loop {
             let read = self.carriers.recv_data(now, stream, usize::MAX);
             let Some(Tunnel {
@@ -209,7 +228,7 @@ impl Machine {
                 &mut flow.from_upstream
             };
             let outcome = match read {
-                RecvData::Data(data) => inbound.handle_data(data, |payload| payloads.push(payload)),
+                RecvData::Data(data) => inbound.handle_data(data, |delivery| found.push(delivery)),
                 RecvData::Blocked | RecvData::Gone => break,
                 RecvData::Finished => match inbound.handle_finished() {
                     Ok(()) => {
@@ -226,11 +245,18 @@ impl Machine {
                     return self.handle_reset(now, stream, code, out);
                 }
             };
-            for payload in payloads.drain(..) {
-                match payload {
-                    Some(payload) if from_downstream => self.relay_upstream(now, id, payload, out),
-                    Some(payload) => self.relay_downstream(now, id, payload, out),
-                    None => self.stats.dropped_context += 1,
+            for delivery in found.drain(..) {
+                match delivery {
+                    Delivery::Payload(payload) if from_downstream => {
+                        self.relay_upstream(now, id, payload, out);
+                    }
+                    Delivery::Payload(payload) => self.relay_downstream(now, id, payload, out),
+                    Delivery::Context {
+                        id: context,
+                        payload,
+                    } => self.pass_context(id, end, context, payload),
+                    Delivery::Capsule { kind, value } => self.pass_capsule(id, end, kind, value),
+                    Delivery::Dropped => self.stats.dropped_context += 1,
                 }
             }
             if let Err(error) = outcome {

@@ -24,7 +24,7 @@ use crate::net::{TcpClose, TcpId, TcpRead};
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::transport::tcp::LinkOutput;
 use crate::tunnel::TunnelId;
-use crate::tunnel::tcp::Progress;
+use crate::tunnel::tcp::{Piece, Progress};
 
 /// Bytes that one direction moves before others get their turn.
 const BYTES_PER_PUMP: usize = 256 * 1024;
@@ -226,9 +226,13 @@ impl Machine {
                     waiting_bytes,
                     ..
                 } = pipe;
-                let progress = reader.handle_data(data, &mut |payload| {
-                    *waiting_bytes += payload.len();
-                    waiting.push_back(payload);
+                let mut capsules = Vec::new();
+                let progress = reader.handle_data(data, &mut |piece| match piece {
+                    Piece::Data(payload) => {
+                        *waiting_bytes += payload.len();
+                        waiting.push_back(payload);
+                    }
+                    Piece::Capsule { kind, value } => capsules.push((kind, value)),
                 });
                 match progress {
                     Ok(Progress::Ended) if pipe.stage == Stage::Flowing => {
@@ -236,6 +240,9 @@ impl Machine {
                     }
                     Ok(Progress::Open | Progress::Ended) => {}
                     Err(error) => return Err(self.bad_framing(&error)),
+                }
+                for (kind, value) in capsules {
+                    self.pass_capsule(id, direction.sink(), kind, value);
                 }
                 Ok(len)
             }

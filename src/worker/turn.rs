@@ -146,6 +146,7 @@ impl Machine {
     pub fn turn(&mut self, now: Instant, out: &mut impl Outside) {
         self.carriers.expire(now);
         self.expire_tunnels(now, out);
+        self.expire_plain(now);
         self.pool.expire(now, &mut self.carriers);
         self.resume_pumps(now, out);
         self.settle(now, out);
@@ -232,11 +233,12 @@ impl Machine {
         let tunnels = self.timers.first().map(|(due, _)| *due);
         let drain = match self.drain {
             Drain::Announced { settle, .. } => Some(settle),
-            Drain::Refusing { deadline } => Some(deadline),
+            Drain::Refusing { deadline } => deadline,
             Drain::No | Drain::Done => None,
         };
         let pool = self.pool.next_timeout();
-        [self.carriers.next_timeout(), tunnels, pool, drain]
+        let plain = self.fallback.next_timeout();
+        [self.carriers.next_timeout(), tunnels, pool, plain, drain]
             .into_iter()
             .flatten()
             .min()

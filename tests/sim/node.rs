@@ -23,8 +23,8 @@ use bauta::policy::Policy;
 use bauta::policy::auth::Auth;
 use bauta::server::{Server, Services};
 use bauta::transport::carriers::Carriers;
-use bauta::transport::quic::Hub;
 use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
+use bauta::transport::quic::{EndpointId, Hub};
 use bauta::transport::tcp::TcpHub;
 use bauta::transport::tls::{
     ClientTls, DevCa, Trust, client_config, quic_client, quic_server, server_config,
@@ -35,13 +35,16 @@ use bauta::wire::carrier::Carrier;
 use bauta::wire::codepoints::Revision;
 use bauta::wire::template::Template;
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
-use bauta::worker::{LocalEvent, LocalRead, Machine, MachineLimits, Setup, Tag, TcpTag};
+use bauta::worker::{
+    Closed, HandlerEvent, LocalEvent, LocalRead, Machine, MachineLimits, PlainRequest, Setup, Tag,
+    TcpTag,
+};
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-use crate::net::{Letter, Net, NodeId};
+use crate::net::{Letter, Net, NodeId, World};
 
 /// The time on every calendar of the simulation, since 1970. Certificates and tokens are judged by it.
 const CALENDAR: Duration = Duration::from_secs(1_700_000_000);
@@ -81,6 +84,10 @@ impl TimeSource for Calendar {
     }
 }
 
+/// The handler of a process: what it does about an event; chains follow the route.
+pub(crate) type HandlerFn =
+    fn(Instant, HandlerEvent, &mut Machine, Option<RouteId>, &mut World<'_>);
+
 /// What a test may change before a machine is built.
 pub(crate) struct Settings {
     pub(crate) checked: Checked,
@@ -94,6 +101,8 @@ pub(crate) struct Settings {
     pub(crate) origins: Vec<Box<str>>,
     /// Whom a relay lets in.
     pub(crate) auth: Option<Auth>,
+    /// Who decides about requests, in place of the policy.
+    pub(crate) handler: Option<HandlerFn>,
     /// Bounds of the machine that the configuration has no word for.
     pub(crate) limit: fn(&mut MachineLimits),
 }
@@ -117,6 +126,7 @@ impl Settings {
             serves: Carrier::ALL.to_vec(),
             origins: Vec::new(),
             auth: None,
+            handler: None,
             limit: |_| {},
         }
     }
@@ -127,7 +137,7 @@ impl Settings {
         serves.filter(|carrier| *carrier != Carrier::H3).collect()
     }
 
-    fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options::new(
             self.checked.quic.clone(),
             self.checked.limits.tunnels_per_connection,
@@ -158,7 +168,7 @@ impl Settings {
 }
 
 /// TLS of a client that trusts [`CA`].
-fn hop_tls() -> HopTls {
+pub(crate) fn hop_tls() -> HopTls {
     let tls = ClientTls::new(Trust::Pem(CA.ca_pem.clone()));
     let config = |carrier| {
         let config = match carrier {
@@ -174,6 +184,16 @@ fn hop_tls() -> HopTls {
         h2: config(Carrier::H2),
         h1: config(Carrier::H1),
     }
+}
+
+/// QUIC for a client, and the endpoint that it dials from.
+pub(crate) fn dialler(net: &mut Net, settings: &Settings) -> (Hub, EndpointId) {
+    let mut hub = settings.hub();
+    let mut shared = shared_endpoint_config();
+    shared.rng_seed(Some(net.rng.seed()));
+    let config = endpoint_config(&shared, Steer::new([1, 2, 3, 4], 1), 0);
+    let endpoint = hub.add_endpoint(quinn_proto::Endpoint::new(config, None, true, None));
+    (hub, endpoint)
 }
 
 /// QUIC's part of it.
@@ -214,6 +234,7 @@ pub(crate) struct Local {
     /// The carriers that were tried in vain, and why, in that order.
     pub(crate) attempts: Vec<(Carrier, Refusal)>,
     pub(crate) closed: Option<Instant>,
+    pub(crate) reason: Option<Closed>,
     pub(crate) payloads: Vec<Bytes>,
     /// Context ID and payload of other datagrams, type and value of capsules.
     pub(crate) contexts: Vec<(u64, Bytes)>,
@@ -248,6 +269,13 @@ pub(crate) struct MachineNode {
     /// Where the machine's route leads.
     pub(crate) hop: Option<RouteId>,
     pub(crate) tunnels: BTreeMap<TunnelId, Local>,
+    /// What its fallback answers; `None` leaves the request unanswered.
+    pub(crate) fallback: fn(&PlainRequest) -> Option<(ResponseHead, Bytes)>,
+    /// Everything that its fallback was asked.
+    pub(crate) asked: Vec<PlainRequest>,
+    handler: Option<HandlerFn>,
+    /// How tunnels ended of which the handler had to know.
+    pub(crate) handled: Vec<Closed>,
     inbox: Vec<(SocketId, u64, Received)>,
 }
 
@@ -318,6 +346,7 @@ impl MachineNode {
             ..settings.policy.clone()
         };
         let handler = match hop {
+            _ if settings.handler.is_some() => Handler::Embedded,
             Some(_) => Handler::Chain(policy),
             None => Handler::Direct(policy),
         };
@@ -352,6 +381,10 @@ impl MachineNode {
             dialler,
             hop,
             tunnels: BTreeMap::new(),
+            fallback: |_| None,
+            asked: Vec::new(),
+            handler: settings.handler,
+            handled: Vec::new(),
             inbox: Vec::new(),
         }
     }
@@ -394,6 +427,29 @@ impl MachineNode {
                 | LocalEvent::Capsule(..)
                 | LocalEvent::Closed(_, _)) => self.note(now, other),
             }
+        }
+        while let Some(event) = self.machine.poll_handler() {
+            let event = match event {
+                HandlerEvent::Fallback(id, request) => {
+                    if let Some((head, body)) = (self.fallback)(&request) {
+                        self.machine.respond(now, id, head, body);
+                    }
+                    self.asked.push(*request);
+                    continue;
+                }
+                other @ (HandlerEvent::Request(..) | HandlerEvent::End(_)) => other,
+            };
+            if let HandlerEvent::End(LocalEvent::Closed(_, closed)) = &event {
+                self.handled.push(*closed);
+            }
+            let handler = self.handler.expect("a handler was asked");
+            handler(
+                now,
+                event,
+                &mut self.machine,
+                self.hop,
+                &mut net.world(node),
+            );
         }
         self.machine.flush(now, &mut net.world(node));
         more || self.machine.is_busy()
@@ -474,7 +530,8 @@ impl MachineNode {
                 let local = self.tunnels.entry(id).or_default();
                 local.capsules.push((kind, value));
             }
-            LocalEvent::Closed(id, _) => {
+            LocalEvent::Closed(id, reason) => {
+                self.tunnels.entry(id).or_default().reason = Some(reason);
                 let again = self.tunnels.entry(id).or_default().closed.replace(now);
                 assert_eq!(again, None, "a tunnel ends once");
             }

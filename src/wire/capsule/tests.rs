@@ -8,7 +8,26 @@ fn read_pieces<'a>(
     max: usize,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> (Vec<CapsuleEvent>, CapsuleReader) {
+    read_with(CapsuleReader::new(max), max, pieces)
+}
+
+/// As [`read_pieces`], with unknown capsules of up to `keep` bytes.
+fn read_keeping<'a>(
+    max: usize,
+    keep: usize,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<CapsuleEvent>, CapsuleReader) {
     let mut reader = CapsuleReader::new(max);
+    reader.keep_unknown(keep);
+    read_with(reader, max.max(keep), pieces)
+}
+
+/// Holds the reader to the most that it may buffer.
+fn read_with<'a>(
+    mut reader: CapsuleReader,
+    max: usize,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<CapsuleEvent>, CapsuleReader) {
     let mut events = Vec::new();
     for piece in pieces {
         let mut input = Bytes::copy_from_slice(piece);
@@ -64,6 +83,75 @@ fn unknown_types_are_skipped() {
         let followed = [stream, b"\x00\x06\0hello"].concat();
         assert_eq!(read(&followed), (vec![datagram(b"\0hello")], Ok(())));
     }
+}
+
+fn unknown(capsule_type: u64, value: &[u8]) -> CapsuleEvent {
+    CapsuleEvent::Unknown {
+        capsule_type: CapsuleType(capsule_type),
+        value: Bytes::copy_from_slice(value),
+    }
+}
+
+// spec: 9297-3.2-a
+#[test]
+fn unknown_capsules_are_kept_for_those_who_ask() {
+    let stream = b"\x17\x03\xaa\xbb\xcc\x00\x06\0hello\x40\x40\0\x80\0\xa0\x3f\x01\x01";
+    for cut in 1..=stream.len() {
+        let (events, reader) = read_keeping(9, 3, stream.chunks(cut));
+        let expected = [
+            unknown(0x17, b"\xaa\xbb\xcc"),
+            datagram(b"\0hello"),
+            unknown(0x40, b""),
+            unknown(0xa03f, b"\x01"),
+        ];
+        assert_eq!(events, expected);
+        assert_eq!(reader.finish(), Ok(()));
+        assert_eq!(reader.work().capsules_skipped, 0);
+    }
+}
+
+#[test]
+fn an_unknown_capsule_above_the_bound_is_skipped_and_counted() {
+    let stream = b"\x17\x03abc\x17\x04abcd\x17\0";
+    for cut in 1..=stream.len() {
+        let (events, reader) = read_keeping(8, 3, stream.chunks(cut));
+        assert_eq!(events, [unknown(0x17, b"abc"), unknown(0x17, b"")]);
+        let work = Work {
+            capsules: 3,
+            capsules_skipped: 1,
+            bytes_skipped: 4,
+        };
+        assert_eq!(reader.work(), work);
+    }
+
+    // The longest that is kept by default, and no allocation ahead of it.
+    let head = b"\x17\x80\x01\x00\x00";
+    let (_, reader) = read_keeping(8, UNKNOWN_VALUE_MAX, [&head[..], b"a"]);
+    assert_eq!(reader.buffered(), 1);
+    assert!(reader.value.capacity() < 64);
+    let stream = [&head[..], &[7; UNKNOWN_VALUE_MAX]].concat();
+    let (events, _) = read_keeping(8, UNKNOWN_VALUE_MAX, stream.chunks(1200));
+    assert_eq!(events, [unknown(0x17, &[7; UNKNOWN_VALUE_MAX])]);
+}
+
+// spec: 9297-3.3-c
+#[test]
+fn end_inside_a_kept_capsule() {
+    let (events, reader) = read_keeping(8, 3, [&b"\x17\x03\xaa"[..]]);
+    assert!(events.is_empty());
+    let missing = 2;
+    assert_eq!(reader.finish(), Err(CapsuleError::EndInValue { missing }));
+}
+
+#[test]
+fn keeping_begins_with_the_next_capsule() {
+    let mut reader = CapsuleReader::default();
+    let mut input = Bytes::from_static(b"\x17\x03a");
+    assert_eq!(reader.read(&mut input), None);
+    reader.keep_unknown(3);
+    let mut input = Bytes::from_static(b"bc\x19\x01d");
+    assert_eq!(reader.read(&mut input), Some(unknown(0x19, b"d")));
+    assert_eq!(reader.read(&mut input), None);
 }
 
 // spec: 9297-3.3-c
@@ -203,6 +291,42 @@ fn heads_are_minimal() {
     assert_eq!(out.len(), DATAGRAM_HEAD_MAX);
 }
 
+#[test]
+fn users_leave_the_capsules_of_the_tunnel_alone() {
+    use UserTypeError::*;
+    let (newest, old) = (
+        Revision::newest(),
+        Revision::of_token("connect-tcp-07").unwrap(),
+    );
+    for revision in [None, Some(newest), Some(old)] {
+        let of_user = |kind| CapsuleType::of_user(kind, revision);
+        assert_eq!(of_user(0), Err(Datagram));
+        assert_eq!(of_user(0x17), Ok(CapsuleType(0x17)));
+        assert_eq!(of_user(varint::MAX), Ok(CapsuleType(varint::MAX)));
+        assert_eq!(of_user(varint::MAX + 1), Err(TooLarge(varint::MAX + 1)));
+        for capsule_type in [newest.data, old.data] {
+            let expected = match revision {
+                Some(revision) if revision.data == capsule_type => Err(Data(capsule_type)),
+                Some(_) | None => Ok(capsule_type),
+            };
+            assert_eq!(of_user(capsule_type.0), expected);
+        }
+        for capsule_type in [newest.final_data, old.final_data] {
+            let expected = match revision {
+                Some(revision) if revision.final_data == capsule_type => {
+                    Err(FinalData(capsule_type))
+                }
+                Some(_) | None => Ok(capsule_type),
+            };
+            assert_eq!(of_user(capsule_type.0), expected);
+        }
+    }
+    assert_eq!(
+        FinalData(newest.final_data).to_string(),
+        "capsules of type 0x2028d7f3 (FINAL_DATA) are sent by the tunnel"
+    );
+}
+
 /// A capsule to send: unknown type, or datagram with context and payload.
 fn capsules() -> impl Strategy<Value = Vec<(bool, u64, Vec<u8>)>> {
     let id = prop_oneof![0u64..200, any::<u64>().prop_map(|v| v & varint::MAX)];
@@ -222,8 +346,8 @@ fn cut<'a>(mut stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
 
 proptest! {
     #[test]
-    fn round_trip(capsules in capsules(), lengths in vec(0usize..80, 0..40)) {
-        let (mut stream, mut expected) = (Vec::new(), Vec::new());
+    fn round_trip(capsules in capsules(), lengths in vec(0usize..80, 0..40), keep in 0usize..300) {
+        let (mut stream, mut expected, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         for (known, id, payload) in &capsules {
             if *known {
                 encode_datagram_head(ContextId(*id), payload.len(), &mut stream);
@@ -231,15 +355,25 @@ proptest! {
                 ContextId(*id).encode(&mut value);
                 value.extend_from_slice(payload);
                 expected.push(datagram(&value));
+                kept.push(datagram(&value));
+                stream.extend_from_slice(payload);
             } else {
-                encode_head(CapsuleType((*id).max(1)), payload.len() as u64, &mut stream);
+                let capsule_type = CapsuleType((*id).max(1));
+                encode_capsule(capsule_type, payload, &mut stream);
+                if payload.len() <= keep {
+                    kept.push(unknown(capsule_type.0, payload));
+                }
             }
-            stream.extend_from_slice(payload);
         }
         let (events, reader) = read_pieces(DATAGRAM_VALUE_MAX, cut(&stream, &lengths));
         prop_assert_eq!(events, expected);
         prop_assert_eq!(reader.finish(), Ok(()));
         prop_assert_eq!(reader.work().capsules, capsules.len() as u64);
+
+        let (events, reader) = read_keeping(DATAGRAM_VALUE_MAX, keep, cut(&stream, &lengths));
+        prop_assert_eq!(reader.finish(), Ok(()));
+        prop_assert_eq!(reader.work().capsules_skipped, (capsules.len() - kept.len()) as u64);
+        prop_assert_eq!(events, kept);
     }
 
     #[test]
@@ -247,11 +381,20 @@ proptest! {
         stream in vec(prop_oneof![Just(0u8), 0u8..20, any::<u8>()], 0..200),
         lengths in vec(0usize..20, 0..40),
         max in 0usize..40,
+        keep in 0usize..40,
     ) {
         let (whole, one) = read_pieces(max, [&stream[..]]);
         let (pieces, other) = read_pieces(max, cut(&stream, &lengths));
-        prop_assert_eq!(whole, pieces);
+        prop_assert_eq!(&whole, &pieces);
         prop_assert_eq!(one.finish(), other.finish());
         prop_assert_eq!(one.work(), other.work());
+
+        let (mut kept, one) = read_keeping(max, keep, [&stream[..]]);
+        let (pieces, other) = read_keeping(max, keep, cut(&stream, &lengths));
+        prop_assert_eq!(&kept, &pieces);
+        prop_assert_eq!(one.finish(), other.finish());
+        prop_assert_eq!(one.work(), other.work());
+        kept.retain(|event| !matches!(event, CapsuleEvent::Unknown { .. }));
+        prop_assert_eq!(kept, whole);
     }
 }

@@ -1,0 +1,280 @@
+//! What a client is made of.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ::http::HeaderMap;
+
+use super::options::Problems;
+use super::trust::Trust;
+use super::worker::{OPEN_TIMEOUT_MAX, Worker};
+use super::{Client, Inner, Route};
+use crate::client::{Credentials, TcpForm};
+use crate::config::HeadStarts;
+use crate::error::{Error, ErrorKind, Side};
+use crate::wire::carrier::Carrier;
+use crate::wire::template::{RelayTemplates, Template};
+use crate::worker::build::{RouteOptions, hops};
+
+/// Relays in a row at most: each costs a round trip and some forty bytes of every packet, and behind four of them the
+/// default MTU leaves less than the 1200 bytes that a further QUIC connection needs.
+const RELAYS_MAX: usize = 4;
+/// How long opening may take.
+pub(super) const OPEN_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=OPEN_TIMEOUT_MAX;
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
+/// Datagrams that wait for the user.
+const RECEIVE_QUEUE: RangeInclusive<usize> = 1..=1_000_000;
+
+/// The options of a [`Client`]. What is wrong with them is told by [`build`](Self::build), all of it at once.
+#[derive(Clone)]
+#[must_use = "it makes a client when it is built"]
+pub struct ClientBuilder {
+    relays: Vec<Relay>,
+    carriers: Vec<Carrier>,
+    head_starts: HeadStarts,
+    handshake_timeout: Duration,
+    open_timeout: Duration,
+    trust: Trust,
+    headers: HeaderMap,
+    credentials: Option<Credentials>,
+    tcp_form: TcpForm,
+    receive_queue: usize,
+    worker: Option<Worker>,
+    problems: Problems,
+}
+
+#[derive(Clone, Debug)]
+struct Relay {
+    url: String,
+    udp: Option<String>,
+    tcp: Option<String>,
+}
+
+impl ClientBuilder {
+    pub(super) fn new(relay_url: String) -> Self {
+        Self {
+            relays: Vec::new(),
+            carriers: Carrier::ALL.to_vec(),
+            head_starts: HeadStarts::default(),
+            handshake_timeout: Duration::from_secs(5),
+            open_timeout: Duration::from_secs(30),
+            trust: Trust::system(),
+            headers: HeaderMap::new(),
+            credentials: None,
+            tcp_form: TcpForm::default(),
+            receive_queue: 1_000,
+            worker: None,
+            problems: Problems::default(),
+        }
+        .hop(relay_url)
+    }
+
+    /// Adds a relay behind the ones named so far, reached through them: no relay knows both ends. Four at most, the
+    /// first one included. The form is that of [`Client::builder`].
+    pub fn hop(mut self, relay_url: impl Into<String>) -> Self {
+        self.relays.push(Relay {
+            url: relay_url.into(),
+            udp: None,
+            tcp: None,
+        });
+        self
+    }
+
+    /// The URI template of UDP tunnels at the relay that was named last, in place of the one that its URL stands for
+    /// (RFC 9298 §2).
+    pub fn udp_template(mut self, template: impl Into<String>) -> Self {
+        if let Some(relay) = self.relays.last_mut() {
+            relay.udp = Some(template.into());
+        }
+        self
+    }
+
+    /// The URI template of TCP tunnels at the relay that was named last (draft-ietf-httpbis-connect-tcp §5). Where the
+    /// relay's URL is a template of UDP and there is none of TCP, TCP tunnels are asked for by classic CONNECT.
+    pub fn tcp_template(mut self, template: impl Into<String>) -> Self {
+        if let Some(relay) = self.relays.last_mut() {
+            relay.tcp = Some(template.into());
+        }
+        self
+    }
+
+    /// The HTTP versions to try, the preferred one first. All three by default, HTTP/3 first.
+    pub fn carriers(mut self, carriers: impl IntoIterator<Item = Carrier>) -> Self {
+        self.carriers = carriers.into_iter().collect();
+        self
+    }
+
+    /// How much earlier the first carrier starts than the second, and that one than the third: 250 ms and 500 ms by
+    /// default, at most ten seconds. A carrier that fails lets the next one start at once.
+    pub fn head_starts(mut self, first: Duration, second: Duration) -> Self {
+        let range = Duration::ZERO..=HeadStarts::MAX;
+        self.problems
+            .duration("head_starts.first", first, range.clone());
+        self.problems.duration("head_starts.second", second, range);
+        self.head_starts = HeadStarts { first, second };
+        self
+    }
+
+    /// How long the handshake of a connection may take, 10 ms to a minute: 5 s by default. A carrier that takes longer
+    /// has failed.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.problems
+            .duration("handshake_timeout", timeout, HANDSHAKE_TIMEOUT);
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long opening a tunnel may take, connecting included, 1 ms to 5 minutes: 30 s by default.
+    pub fn open_timeout(mut self, timeout: Duration) -> Self {
+        self.problems
+            .duration("open_timeout", timeout, OPEN_TIMEOUT);
+        self.open_timeout = timeout;
+        self
+    }
+
+    /// Whom to believe to be the relay: the authorities of the system by default.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Adds a field to every request to the first relay; it is sent as sensitive, never indexed.
+    ///
+    /// Reserved, and refused by [`build`](Self::build): pseudo-header fields, `host`, fields of the connection, `via`,
+    /// `capsule-protocol`, `content-*` and others that frame or route a message. So are values with CR, LF or NUL.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.problems.header(&mut self.headers, name, value);
+        self
+    }
+
+    /// What the first relay is shown, with the first request and in the field that the form of the request asks for.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// How TCP tunnels are asked for: templated and in capsules by default.
+    pub const fn tcp_form(mut self, form: TcpForm) -> Self {
+        self.tcp_form = form;
+        self
+    }
+
+    /// How many datagrams of a tunnel wait for the user at most, 1 to 1,000,000: 1,000 by default. Those that find the
+    /// queue full displace the oldest ones, which are counted.
+    pub fn receive_queue(mut self, datagrams_max: usize) -> Self {
+        self.problems
+            .number("receive_queue", datagrams_max, RECEIVE_QUEUE);
+        self.receive_queue = datagrams_max;
+        self
+    }
+
+    /// Has the client share the threads of others.
+    pub fn worker(mut self, worker: &Worker) -> Self {
+        self.worker = Some(worker.clone());
+        self
+    }
+
+    /// Makes the client, and starts its threads unless it shares those of others. Nothing is connected before the first
+    /// tunnel.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] names every option that is wrong, with its value and what is allowed; other kinds
+    /// say what the system refuses.
+    pub fn build(self) -> Result<Client, Error> {
+        let mut problems = self.problems;
+        let relays: Vec<_> = self
+            .relays
+            .iter()
+            .filter_map(|relay| relay.templates(&mut problems))
+            .collect();
+        problems.number("hop", self.relays.len(), 1..=RELAYS_MAX);
+        check_carriers(&self.carriers, &mut problems);
+        let trust = self
+            .trust
+            .0
+            .map_err(|error| problems.secret("trust", error));
+        problems.into_result()?;
+        let (Ok(trust), Some(last)) = (trust, relays.last()) else {
+            return Err(Error::new(ErrorKind::Internal, Side::Local));
+        };
+        let (templated_tcp, names) = (last.tcp.is_some(), relays.iter());
+        let names: Arc<[_]> = names.map(|relay| relay.udp.to_string()).collect();
+        let route = RouteOptions {
+            carriers: self.carriers,
+            tcp_form: self.tcp_form,
+            headers: flatten(self.headers),
+            credentials: self.credentials,
+            handshake_timeout: Some(self.handshake_timeout),
+            head_starts: Some(self.head_starts),
+            open_timeout: Some(self.open_timeout),
+            ..RouteOptions::new(relays, trust)
+        };
+        let hops = hops(route).map_err(|error| {
+            Error::new(ErrorKind::Configuration, Side::Local).with_source(error)
+        })?;
+        let worker = match self.worker {
+            Some(worker) => worker,
+            None => Worker::start(|_| {})?,
+        };
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Ok(Client(Arc::new(Inner {
+            running: worker.0,
+            route: Arc::new(Route {
+                id: NEXT.fetch_add(1, Ordering::Relaxed),
+                hops,
+            }),
+            relays: names,
+            templated_tcp,
+            tcp_form: self.tcp_form,
+            open_timeout: self.open_timeout,
+            receive_queue: self.receive_queue,
+        })))
+    }
+}
+
+impl Relay {
+    fn templates(&self, problems: &mut Problems) -> Option<RelayTemplates> {
+        let url = RelayTemplates::from_relay_url(&self.url);
+        let mut templates = problems.text("relay", &self.url, url)?;
+        if let Some(text) = &self.udp {
+            templates.udp = problems.text("udp_template", text, Template::parse(text))?;
+        }
+        if let Some(text) = &self.tcp {
+            templates.tcp = Some(problems.text("tcp_template", text, Template::parse(text))?);
+        }
+        Some(templates)
+    }
+}
+
+fn check_carriers(carriers: &[Carrier], problems: &mut Problems) {
+    if carriers.is_empty() {
+        problems.value("carriers", "none", "at least one of h3, h2 and h1");
+    }
+    for (index, carrier) in carriers.iter().enumerate() {
+        if carriers[..index].contains(carrier) {
+            problems.value("carriers", carrier, "must not be named twice");
+        }
+    }
+}
+
+fn flatten(headers: HeaderMap) -> Vec<(::http::HeaderName, ::http::HeaderValue)> {
+    let fields = headers.iter();
+    fields
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("relays", &self.relays)
+            .field("carriers", &self.carriers)
+            .finish_non_exhaustive()
+    }
+}

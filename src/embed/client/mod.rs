@@ -1,0 +1,142 @@
+//! The client: a way through relays, and the tunnels on it.
+//!
+//! ```text
+//!   ClientBuilder ─► Client ─ connect(target) ─► Connect ─┬─ udp ─► UdpTunnel
+//!                      │                                  └─ tcp ─► TcpTunnel
+//!                      └─ Worker: the threads, of this client alone or of several
+//! ```
+
+mod builder;
+mod connect;
+mod options;
+mod trust;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::builder::ClientBuilder;
+pub use self::connect::Connect;
+pub use self::trust::Trust;
+pub use self::worker::Worker;
+
+use super::running::Running;
+use super::tunnel::{TcpTunnel, UdpTunnel};
+use crate::client::Hop;
+use crate::error::Error;
+use crate::wire::target::Target;
+
+/// A client of one relay, or of several in a row.
+///
+/// Cheap to clone; clones share connections. It lives as long as one of its clones or tunnels does, and its threads
+/// with it.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), bauta::Error> {
+/// let client = bauta::Client::builder("https://relay.example").build()?;
+/// let tunnel = client.udp("192.0.2.6:53").await?;
+/// tunnel.send("question")?;
+/// let answer = tunnel.recv().await?.payload;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    running: Arc<Running>,
+    route: Arc<Route>,
+    relays: Arc<[String]>,
+    /// The last relay has a template for TCP.
+    templated_tcp: bool,
+    tcp_form: crate::client::TcpForm,
+    open_timeout: Duration,
+    receive_queue: usize,
+}
+
+/// The relays of a client, prepared.
+pub(super) struct Route {
+    /// Tells the routes of a process apart.
+    pub(super) id: u64,
+    /// The relays in the order of travel.
+    pub(super) hops: Vec<Hop>,
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of the relay at `relay_url`: `https://host:port`, or a URI template with `target_host` and
+    /// `target_port` (RFC 9298 §2). Everything else has a default.
+    pub fn builder(relay_url: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(relay_url.into())
+    }
+
+    /// Opens a UDP tunnel. A target is `"host:port"`, `("host", port)`, a
+    /// [`SocketAddr`](std::net::SocketAddr) or a [`Target`].
+    ///
+    /// # Errors
+    /// Why there is no tunnel: what the relay answered, or what became of each carrier that was tried.
+    pub async fn udp<T>(&self, target: T) -> Result<UdpTunnel, Error>
+    where
+        T: TryInto<Target>,
+        T::Error: Into<Error>,
+    {
+        self.connect(target).udp().await
+    }
+
+    /// As [`udp`](Self::udp), on a plain thread.
+    ///
+    /// # Errors
+    /// As [`udp`](Self::udp).
+    pub fn udp_blocking<T>(&self, target: T) -> Result<UdpTunnel, Error>
+    where
+        T: TryInto<Target>,
+        T::Error: Into<Error>,
+    {
+        self.connect(target).udp_blocking()
+    }
+
+    /// Opens a TCP tunnel. Targets are as in [`udp`](Self::udp).
+    ///
+    /// # Errors
+    /// As [`udp`](Self::udp).
+    pub async fn tcp<T>(&self, target: T) -> Result<TcpTunnel, Error>
+    where
+        T: TryInto<Target>,
+        T::Error: Into<Error>,
+    {
+        self.connect(target).tcp().await
+    }
+
+    /// As [`tcp`](Self::tcp), on a plain thread.
+    ///
+    /// # Errors
+    /// As [`udp`](Self::udp).
+    pub fn tcp_blocking<T>(&self, target: T) -> Result<TcpTunnel, Error>
+    where
+        T: TryInto<Target>,
+        T::Error: Into<Error>,
+    {
+        self.connect(target).tcp_blocking()
+    }
+
+    /// A tunnel with options of its own. What is wrong with the target is told when the tunnel is opened.
+    pub fn connect<T>(&self, target: T) -> Connect
+    where
+        T: TryInto<Target>,
+        T::Error: Into<Error>,
+    {
+        Connect::new(self, target.try_into().map_err(Into::into))
+    }
+}

@@ -1,0 +1,170 @@
+//! What a worker does for the handles and handlers of users: the [`App`] of every worker of the library.
+//!
+//! ```text
+//!   handles ── Command ──► Host ─┬─ users      tunnels that begin at a handle      ─┬─► Machine
+//!     (any thread)               ├─ sessions   tunnels that end in a handler       ─┘
+//!                                └─ timers     deadlines of those who wait
+//! ```
+//!
+//! The channel of commands has no bound of its own: a handle sends "look at me" once until it was looked at, and
+//! everything else is one command per call of a user.
+
+pub(super) mod sessions;
+mod sessions_live;
+pub(super) mod timers;
+pub(super) mod users;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use event_listener::Event;
+
+use self::sessions::{SessionCommand, Sessions, SessionsSetup};
+use self::timers::Timers;
+use self::users::{Open, Users};
+use super::tunnel::Shared;
+use crate::worker::mailbox::Address;
+use crate::worker::run::{App, World};
+use crate::worker::{HandlerEvent, LocalEvent, Machine};
+
+/// Commands carried out per turn.
+const COMMANDS_PER_TURN: usize = 1_024;
+
+/// What handles tell a worker.
+pub(super) enum Command {
+    /// Open a tunnel.
+    Open(Box<Open>),
+    /// A handle was used.
+    Attend(Arc<Shared>),
+    /// Notify an event at a time.
+    Timer {
+        /// When.
+        at: Instant,
+        /// What; forgotten when nobody else holds it.
+        event: Arc<Event>,
+    },
+    /// For the sessions.
+    Session(SessionCommand),
+    /// Close everything and end.
+    Stop,
+}
+
+/// How handles reach one worker. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct HostSender {
+    commands: Sender<Command>,
+    address: Address,
+}
+
+impl HostSender {
+    /// Sends a command. A worker that has ended drops it.
+    pub(super) fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.address.wake();
+        }
+    }
+}
+
+/// The channel to a worker whose mailbox is `address`.
+pub(super) fn channel(address: Address) -> (HostSender, Receiver<Command>) {
+    let (commands, receiver) = unbounded();
+    (HostSender { commands, address }, receiver)
+}
+
+/// The app of a worker of the library.
+pub(super) struct Host {
+    commands: Receiver<Command>,
+    users: Users,
+    sessions: Sessions,
+    timers: Timers,
+    /// The end is wanted, and comes when no user waits for the last bytes of a tunnel.
+    stopping: bool,
+    stopped: bool,
+}
+
+impl Host {
+    /// Takes what a worker starts with.
+    pub(super) fn new(commands: Receiver<Command>, sessions: SessionsSetup) -> Self {
+        Self {
+            commands,
+            users: Users::default(),
+            sessions: Sessions::new(sessions),
+            timers: Timers::default(),
+            stopping: false,
+            stopped: false,
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        now: Instant,
+        command: Command,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        match command {
+            Command::Open(open) => self.users.open(now, *open, machine, out),
+            Command::Attend(shared) => self.users.attend(now, &shared, machine, out),
+            Command::Timer { at, event } => self.timers.insert(at, &event),
+            Command::Session(command) => self.sessions.command(now, command, machine, out),
+            Command::Stop => {
+                self.users.close_all(now, machine, out);
+                self.stopping = true;
+            }
+        }
+    }
+}
+
+impl App for Host {
+    fn handle(
+        &mut self,
+        now: Instant,
+        event: LocalEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        self.users.handle(now, event, machine, out);
+    }
+
+    fn handle_handler(
+        &mut self,
+        now: Instant,
+        event: HandlerEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        self.sessions.handle(now, event, machine, out);
+    }
+
+    fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
+        let mut room = COMMANDS_PER_TURN;
+        while room > 0
+            && let Ok(command) = self.commands.try_recv()
+        {
+            self.carry_out(now, command, machine, out);
+            room -= 1;
+        }
+        self.timers.expire(now);
+        let users_busy = self.users.turn(now, machine, out);
+        let sessions_busy = self.sessions.turn(now, machine, out);
+        if self.stopping && self.users.is_empty() {
+            machine.stop(now, out);
+            self.stopped = true;
+        }
+        room == 0 || users_busy || sessions_busy
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let parts = [
+            self.timers.next_timeout(),
+            self.users.next_timeout(),
+            self.sessions.next_timeout(),
+        ];
+        parts.into_iter().flatten().min()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stopped
+    }
+}

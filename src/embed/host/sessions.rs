@@ -1,0 +1,519 @@
+//! Requests that a user's handler decides, and the tunnels that end in its sessions, on one worker.
+//!
+//! ```text
+//!   HandlerEvent::Request ─► Handler::accept ─┬─► session ──────────────────────────────────┬─► Live
+//!                                             ├─► future ─► control thread ─► Command ──────┤
+//!                                             └─► way: the machine moves the tunnel itself ◄┘
+//!   HandlerEvent::End ─► Live: callbacks
+//! ```
+//!
+//! Code of users runs under `catch_unwind` only: what panics ends its own tunnel or request.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::sessions_live::{Engine, Live, Next};
+use super::{Command, HostSender};
+use crate::client::RouteId;
+use crate::embed::handler::{Handler, Reject, Service, without_reserved};
+use crate::embed::handler_guard::{Panicked, guarded, guarded_future};
+use crate::embed::proxy::{ChainRoute, Way};
+use crate::embed::request::Request;
+use crate::embed::session::{Ending, Session};
+use crate::embed::session_handle::TunnelHandle;
+use crate::embed::{CloseReason, Protocol};
+use crate::policy::Policy;
+use crate::tunnel::TunnelId;
+use crate::worker::run::World;
+use crate::worker::{Closed, HandlerEvent, Incoming, LocalEvent, Machine};
+
+/// How long a client may take to end its direction after a session has closed a TCP tunnel.
+const LINGER: Duration = Duration::from_secs(5);
+/// Policies, and ways to next hops, that a worker remembers; handlers that make more make them anew each time.
+const REMEMBERED_MAX: usize = 64;
+
+/// What a worker needs to know about handlers.
+#[derive(Default)]
+pub(in crate::embed) struct SessionsSetup {
+    /// Nothing, where nobody is served.
+    pub(in crate::embed) serve: Option<Serve>,
+}
+
+/// What a worker needs that serves.
+pub(in crate::embed) struct Serve {
+    /// Who decides.
+    pub(in crate::embed) handler: Arc<dyn Handler>,
+    /// Where futures run.
+    pub(in crate::embed) control: Handle,
+    /// How others reach this worker.
+    pub(in crate::embed) sender: HostSender,
+    /// Addresses that are ours, which no tunnel may lead to.
+    pub(in crate::embed) own: Arc<[SocketAddr]>,
+    /// What all workers count together.
+    pub(in crate::embed) counters: Arc<Counters>,
+}
+
+/// What the sessions of all workers count together.
+#[derive(Debug, Default)]
+pub(in crate::embed) struct Counters {
+    /// Calls into code of users that panicked.
+    pub(in crate::embed) panics: AtomicU64,
+}
+
+/// What other threads tell the sessions of a worker.
+pub(in crate::embed) enum SessionCommand {
+    /// An order of a [`TunnelHandle`].
+    Act {
+        tunnel: TunnelId,
+        handle: TunnelHandle,
+        /// Bytes that it has reserved.
+        len: usize,
+        act: Act,
+    },
+    /// A future of a handler is done.
+    Decided {
+        tunnel: TunnelId,
+        outcome: Result<Result<Ready, Reject>, Panicked>,
+    },
+}
+
+/// What a [`TunnelHandle`] wants.
+pub(in crate::embed) enum Act {
+    Message(Box<dyn Any + Send>),
+    Send(u64, Bytes),
+    /// Bytes, and whether they are the last.
+    Data(Bytes, bool),
+    Capsule(u64, Bytes),
+    Close(Ending),
+}
+
+/// What a handler's future has come to.
+pub(in crate::embed) enum Ready {
+    Session(Box<dyn Session>),
+    Way(Way),
+}
+
+impl fmt::Debug for SessionCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Act { .. } => "Act",
+            Self::Decided { .. } => "Decided",
+        })
+    }
+}
+
+/// A tunnel, from the request on.
+enum Tunnel {
+    /// A future of the handler runs.
+    Waiting(Waiting),
+    /// The machine has it; nothing more is heard of it.
+    Open(Box<Live>),
+}
+
+/// A future that is dropped when its client leaves.
+struct Waiting {
+    protocol: Protocol,
+    task: AbortHandle,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The sessions of one worker.
+pub(in crate::embed) struct Sessions {
+    serve: Option<Serve>,
+    tunnels: FxHashMap<TunnelId, Tunnel>,
+    /// Sessions that have more to read.
+    busy: Vec<TunnelId>,
+    /// Sessions that have closed, by when their client has to have done so too.
+    lingering: BTreeSet<(Instant, TunnelId)>,
+    routes: Vec<(Arc<ChainRoute>, RouteId)>,
+    policies: Vec<(Arc<Policy>, Arc<Policy>)>,
+}
+
+impl Sessions {
+    /// No sessions yet.
+    pub(in crate::embed) fn new(setup: SessionsSetup) -> Self {
+        Self {
+            serve: setup.serve,
+            tunnels: FxHashMap::default(),
+            busy: Vec::new(),
+            lingering: BTreeSet::new(),
+            routes: Vec::new(),
+            policies: Vec::new(),
+        }
+    }
+
+    /// Something happened at the upstream end of a tunnel, or somebody wants one.
+    pub(in crate::embed) fn handle(
+        &mut self,
+        now: Instant,
+        event: HandlerEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        match event {
+            HandlerEvent::Request(id, incoming) => {
+                self.handle_request(now, id, *incoming, machine, out);
+            }
+            HandlerEvent::Fallback(..) => {}
+            HandlerEvent::End(event) => self.handle_end(now, event, machine, out),
+        }
+    }
+
+    fn handle_request(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        incoming: Incoming,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        let Some(serve) = &self.serve else {
+            return reject(now, id, Reject::unavailable(), machine, out);
+        };
+        let protocol = Protocol::from(incoming.protocol);
+        let request = Request::of_tunnel(incoming);
+        let accepted = guarded("accept", &serve.counters.panics, || {
+            serve.handler.accept(&request)
+        });
+        let accept = match accepted {
+            Ok(Ok(accept)) => accept,
+            Ok(Err(rejected)) => return reject(now, id, rejected, machine, out),
+            Err(Panicked) => return reject(now, id, Reject::panicked(), machine, out),
+        };
+        machine.set_answer(id, without_reserved(accept.headers));
+        match accept.service {
+            Service::Session(session) => self.open(now, id, protocol, session, machine, out),
+            Service::Way(way) => self.proceed(now, id, way, machine, out),
+            Service::Init(init) => {
+                self.wait(id, protocol, async { init.await.map(Ready::Session) })
+            }
+            Service::WayLater(way) => self.wait(id, protocol, async { way.await.map(Ready::Way) }),
+        }
+    }
+
+    /// Runs a future for a request.
+    fn wait(
+        &mut self,
+        id: TunnelId,
+        protocol: Protocol,
+        future: impl Future<Output = Result<Ready, Reject>> + Send + 'static,
+    ) {
+        let Some(serve) = &self.serve else {
+            return;
+        };
+        let (sender, counters) = (serve.sender.clone(), Arc::clone(&serve.counters));
+        let task = serve.control.spawn(async move {
+            let outcome = guarded_future("init", &counters.panics, future).await;
+            sender.send(Command::Session(SessionCommand::Decided {
+                tunnel: id,
+                outcome,
+            }));
+        });
+        let waiting = Waiting {
+            protocol,
+            task: task.abort_handle(),
+        };
+        self.tunnels.insert(id, Tunnel::Waiting(waiting));
+    }
+
+    fn decided(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        outcome: Result<Result<Ready, Reject>, Panicked>,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        // The client may have left in the meantime.
+        let Some(Tunnel::Waiting(waiting)) = self.tunnels.get(&id) else {
+            return self.discard(outcome);
+        };
+        let protocol = waiting.protocol;
+        self.tunnels.remove(&id);
+        match outcome {
+            Ok(Ok(Ready::Session(session))) => {
+                self.open(now, id, protocol, session, machine, out);
+            }
+            Ok(Ok(Ready::Way(way))) => self.proceed(now, id, way, machine, out),
+            Ok(Err(rejected)) => reject(now, id, rejected, machine, out),
+            Err(Panicked) => reject(now, id, Reject::panicked(), machine, out),
+        }
+    }
+
+    /// What belongs to users is dropped where a panic is caught.
+    fn discard<T>(&self, value: T) {
+        if let Some(serve) = &self.serve {
+            drop(guarded("drop", &serve.counters.panics, || drop(value)));
+        }
+    }
+
+    /// Answers 2xx, and tells the session.
+    fn open(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        protocol: Protocol,
+        session: Box<dyn Session>,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        machine.accept_request(now, id, out);
+        self.attach(now, id, protocol, session, machine, out);
+    }
+
+    /// Gives the upstream end of an open tunnel to a session.
+    pub(in crate::embed) fn attach(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        protocol: Protocol,
+        session: Box<dyn Session>,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        let live = Box::new(Live::new(id, protocol, session));
+        self.tunnels.insert(id, Tunnel::Open(live));
+        self.with(now, id, machine, out, Live::open);
+    }
+
+    /// Hands a tunnel to the machine.
+    fn proceed(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        way: Way,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        match way {
+            Way::Direct(mut direct) => {
+                direct.policy = self.policy(&direct.policy);
+                machine.proceed_direct(now, id, direct, out);
+            }
+            Way::Chain(chain) => {
+                let route = self.route(&chain, machine);
+                machine.proceed_chain(now, id, route, chain.timeout, out);
+            }
+        }
+    }
+
+    /// A policy of a user's that knows our own addresses too.
+    pub(in crate::embed) fn policy(&mut self, policy: &Arc<Policy>) -> Arc<Policy> {
+        let own = self.serve.as_ref().map(|serve| &*serve.own);
+        let Some(own) = own.filter(|own| !own.is_empty()) else {
+            return Arc::clone(policy);
+        };
+        let known = self
+            .policies
+            .iter()
+            .find(|(known, _)| Arc::ptr_eq(known, policy));
+        if let Some((_, known)) = known {
+            return Arc::clone(known);
+        }
+        let mut complete = Policy::clone(policy);
+        complete.own.extend_from_slice(own);
+        let complete = Arc::new(complete);
+        if self.policies.len() < REMEMBERED_MAX {
+            let entry = (Arc::clone(policy), Arc::clone(&complete));
+            self.policies.push(entry);
+        }
+        complete
+    }
+
+    /// The route of a chain, which the worker gets to know with its first tunnel.
+    pub(in crate::embed) fn route(
+        &mut self,
+        chain: &Arc<ChainRoute>,
+        machine: &mut Machine,
+    ) -> RouteId {
+        let known = self
+            .routes
+            .iter()
+            .find(|(known, _)| Arc::ptr_eq(known, chain));
+        if let Some((_, route)) = known {
+            return *route;
+        }
+        let route = machine.add_route(chain.hops.iter().cloned());
+        self.routes.push((Arc::clone(chain), route));
+        route
+    }
+
+    fn handle_end(
+        &mut self,
+        now: Instant,
+        event: LocalEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        match event {
+            // The session knows since its request was accepted.
+            LocalEvent::Opened(_) => {}
+            LocalEvent::Refused(id, _) => {
+                self.tunnels.remove(&id);
+            }
+            LocalEvent::Payload(id, payload) => {
+                self.with(now, id, machine, out, |live, engine| {
+                    live.packet(0, payload, engine)
+                });
+            }
+            LocalEvent::Context(id, context, payload) => {
+                self.with(now, id, machine, out, |live, engine| {
+                    live.packet(context, payload, engine)
+                });
+            }
+            LocalEvent::Capsule(id, kind, value) => {
+                self.with(now, id, machine, out, |live, engine| {
+                    live.capsule(kind, value, engine)
+                });
+            }
+            LocalEvent::Readable(id) => self.with(now, id, machine, out, Live::read),
+            LocalEvent::Writable(id) => self.with(now, id, machine, out, Live::writable),
+            LocalEvent::Closed(id, closed) => self.closed(id, closed),
+        }
+    }
+
+    fn closed(&mut self, id: TunnelId, closed: Closed) {
+        let (Some(tunnel), Some(serve)) = (self.tunnels.remove(&id), &self.serve) else {
+            return;
+        };
+        match tunnel {
+            Tunnel::Waiting(_) => {}
+            Tunnel::Open(live) => {
+                if let Some(until) = live.lingers {
+                    self.lingering.remove(&(until, id));
+                }
+                let reason = live.reason(closed);
+                live.close(reason, serve);
+            }
+        }
+    }
+
+    /// Lets a live session do something, and does what follows.
+    fn with(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+        act: impl FnOnce(&mut Live, &mut Engine<'_, '_>) -> Result<Next, Panicked>,
+    ) {
+        let (Some(Tunnel::Open(live)), Some(serve)) = (self.tunnels.get_mut(&id), &self.serve)
+        else {
+            return;
+        };
+        let mut engine = Engine {
+            now,
+            machine,
+            out,
+            serve,
+        };
+        match act(live, &mut engine) {
+            Ok(Next::Nothing) => {}
+            Ok(Next::ReadOn) => self.busy.push(id),
+            Ok(Next::Linger) => {
+                let until = *live.lingers.get_or_insert(now + LINGER);
+                self.lingering.insert((until, id));
+            }
+            Err(Panicked) => {
+                engine.break_off(id);
+                if let Some(Tunnel::Open(live)) = self.tunnels.remove(&id) {
+                    live.give_up();
+                    self.discard(live);
+                }
+            }
+        }
+    }
+
+    /// Does what another thread asks for.
+    pub(in crate::embed) fn command(
+        &mut self,
+        now: Instant,
+        command: SessionCommand,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        match command {
+            SessionCommand::Decided { tunnel, outcome } => {
+                self.decided(now, tunnel, outcome, machine, out);
+            }
+            SessionCommand::Act {
+                tunnel,
+                handle,
+                len,
+                act,
+            } => {
+                handle.taken(len);
+                self.with(now, tunnel, machine, out, |live, engine| {
+                    live.act(act, engine)
+                });
+            }
+        }
+    }
+
+    /// Once per turn. Returns whether there is more to do right away.
+    pub(in crate::embed) fn turn(
+        &mut self,
+        now: Instant,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) -> bool {
+        while let Some(&(until, id)) = self.lingering.first()
+            && until <= now
+        {
+            self.lingering.remove(&(until, id));
+            self.with(now, id, machine, out, |live, engine| {
+                engine.close(live.id());
+                Ok(Next::Nothing)
+            });
+        }
+        for id in std::mem::take(&mut self.busy) {
+            self.with(now, id, machine, out, Live::read);
+        }
+        !self.busy.is_empty()
+    }
+
+    /// When [`Sessions::turn`] is wanted at the latest.
+    pub(in crate::embed) fn next_timeout(&self) -> Option<Instant> {
+        self.lingering.first().map(|(until, _)| *until)
+    }
+}
+
+impl Drop for Sessions {
+    /// Sessions hear of the end of their worker too.
+    fn drop(&mut self) {
+        let Some(serve) = &self.serve else {
+            return;
+        };
+        for (_, tunnel) in self.tunnels.drain() {
+            match tunnel {
+                Tunnel::Waiting(_) => {}
+                Tunnel::Open(live) => live.close(CloseReason::Local, serve),
+            }
+        }
+    }
+}
+
+fn reject(
+    now: Instant,
+    id: TunnelId,
+    rejected: Reject,
+    machine: &mut Machine,
+    out: &mut World<'_>,
+) {
+    machine.reject(now, id, rejected.into_rejection(), out);
+}

@@ -1,0 +1,308 @@
+//! One session and its tunnel: events in, callbacks out, back-pressure between.
+
+use bytes::Bytes;
+use std::time::Instant;
+
+use super::sessions::{Act, Serve};
+use crate::embed::handler_guard::{Panicked, guarded};
+use crate::embed::session::{self, Actions, Ending, Outgoing, SendError, Session};
+use crate::embed::session_handle::TunnelHandle;
+use crate::embed::{CloseReason, Protocol};
+use crate::error::Abort;
+use crate::http::h3::code::Code;
+use crate::transport::quic::SendOutcome;
+use crate::tunnel::TunnelId;
+use crate::wire::capsule::CapsuleType;
+use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX};
+use crate::wire::varint;
+use crate::worker::run::World;
+use crate::worker::{CapsuleSent, Closed, End, LocalRead, Machine};
+
+/// Bytes of one client that a session is given before others get their turn.
+const BYTES_PER_TURN: usize = 256 * 1024;
+/// Bytes that a session is given at once.
+const BYTES_PER_CALL: usize = 64 * 1024;
+
+/// What a callback can reach.
+pub(super) struct Engine<'a, 'b> {
+    pub(super) now: Instant,
+    pub(super) machine: &'a mut Machine,
+    pub(super) out: &'a mut World<'b>,
+    pub(super) serve: &'a Serve,
+}
+
+impl Engine<'_, '_> {
+    /// Ends a tunnel in an orderly way.
+    pub(super) fn close(&mut self, tunnel: TunnelId) {
+        (self.machine).close_end(self.now, tunnel, End::Upstream, None, self.out);
+    }
+
+    fn close_with(&mut self, tunnel: TunnelId, code: u64) {
+        let code = Some(Code(code.min(varint::MAX)));
+        (self.machine).close_end(self.now, tunnel, End::Upstream, code, self.out);
+    }
+
+    /// Ends a tunnel whose session is broken.
+    pub(super) fn break_off(&mut self, tunnel: TunnelId) {
+        self.close_with(tunnel, Code::H3_INTERNAL_ERROR.0);
+    }
+}
+
+impl session::Engine for Engine<'_, '_> {
+    fn send(&mut self, tunnel: TunnelId, context: u64, payload: Bytes) -> Result<(), SendError> {
+        if context > varint::MAX {
+            return Err(SendError::Unsupported);
+        }
+        if payload.len() > UDP_PAYLOAD_MAX {
+            let max = UDP_PAYLOAD_MAX;
+            return Err(SendError::TooLong { max });
+        }
+        let sent = self.machine.send_end(
+            self.now,
+            tunnel,
+            End::Upstream,
+            ContextId(context),
+            payload,
+            self.out,
+        );
+        match sent {
+            SendOutcome::Sent | SendOutcome::Queued => Ok(()),
+            SendOutcome::TooLarge => {
+                let description = self.machine.describe(tunnel, End::Upstream);
+                let max = description.and_then(|it| it.payload_size_max);
+                Err(SendError::TooLong {
+                    max: max.unwrap_or(0),
+                })
+            }
+            SendOutcome::Blocked => Err(SendError::NoRoom),
+            SendOutcome::Gone => Err(SendError::Closed),
+        }
+    }
+
+    fn send_capsule(&mut self, tunnel: TunnelId, kind: u64, value: &[u8]) -> Result<(), SendError> {
+        let kind = CapsuleType(kind);
+        match (self.machine).send_capsule(self.now, tunnel, End::Upstream, kind, value) {
+            CapsuleSent::Sent => Ok(()),
+            CapsuleSent::Blocked => Err(SendError::NoRoom),
+            CapsuleSent::Unsupported | CapsuleSent::Reserved(_) => Err(SendError::Unsupported),
+            CapsuleSent::Gone => Err(SendError::Closed),
+        }
+    }
+
+    fn room(&mut self, tunnel: TunnelId) -> usize {
+        self.machine.end_room(tunnel, End::Upstream)
+    }
+
+    fn write(&mut self, tunnel: TunnelId, data: Bytes) {
+        (self.machine).write_end(self.now, tunnel, End::Upstream, data, self.out);
+    }
+
+    fn finish(&mut self, tunnel: TunnelId) {
+        (self.machine).finish_end(self.now, tunnel, End::Upstream, self.out);
+    }
+}
+
+/// What follows a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Nothing,
+    /// There is more to read, in another turn.
+    ReadOn,
+    /// The session has closed; its client has a while to do so too.
+    Linger,
+}
+
+/// A session whose tunnel is open.
+pub(super) struct Live {
+    session: Box<dyn Session>,
+    outgoing: Outgoing,
+    /// The client's direction has ended, and the session knows.
+    eof: bool,
+    /// The end that the session wants was passed on.
+    ending: bool,
+    /// Until when its client may take to end too.
+    pub(super) lingers: Option<Instant>,
+}
+
+impl Live {
+    pub(super) fn new(id: TunnelId, protocol: Protocol, session: Box<dyn Session>) -> Self {
+        Self {
+            session,
+            outgoing: Outgoing::new(id, protocol),
+            eof: false,
+            ending: false,
+            lingers: None,
+        }
+    }
+
+    pub(super) fn id(&self) -> TunnelId {
+        self.outgoing.tunnel
+    }
+
+    /// Calls the session, unless it has said its last word.
+    fn call(
+        &mut self,
+        what: &'static str,
+        engine: &mut Engine<'_, '_>,
+        callback: impl FnOnce(&mut dyn Session, &mut Actions<'_>),
+    ) -> Result<(), Panicked> {
+        if self.outgoing.ending.is_some() {
+            return Ok(());
+        }
+        let serve = engine.serve;
+        let tunnel = self.id();
+        let mut actions = Actions {
+            outgoing: &mut self.outgoing,
+            engine,
+            handle: &|| TunnelHandle::new(tunnel, serve.sender.clone()),
+        };
+        let session = &mut *self.session;
+        guarded(what, &serve.counters.panics, || {
+            callback(session, &mut actions);
+        })
+    }
+
+    /// Does what a callback, or a handle, has decided about the end of the tunnel.
+    fn settle(&mut self, engine: &mut Engine<'_, '_>) -> Next {
+        let id = self.id();
+        let Some(ending) = self.outgoing.ending.filter(|_| !self.ending) else {
+            return Next::Nothing;
+        };
+        match ending {
+            Ending::Abrupt(code) => engine.close_with(id, code),
+            Ending::Orderly if !self.outgoing.end(engine) => return Next::Nothing,
+            // A datagram tunnel has no half to wait for.
+            Ending::Orderly if self.outgoing.protocol() == Protocol::Udp => engine.close(id),
+            Ending::Orderly => {
+                self.ending = true;
+                return Next::Linger;
+            }
+        }
+        self.ending = true;
+        Next::Nothing
+    }
+
+    pub(super) fn open(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
+        self.call("on_open", engine, |session, actions| {
+            session.on_open(actions);
+        })?;
+        Ok(self.settle(engine))
+    }
+
+    pub(super) fn packet(
+        &mut self,
+        context: u64,
+        payload: Bytes,
+        engine: &mut Engine<'_, '_>,
+    ) -> Result<Next, Panicked> {
+        self.call("on_packet", engine, |session, actions| {
+            session.on_packet(actions, context, payload);
+        })?;
+        Ok(self.settle(engine))
+    }
+
+    pub(super) fn capsule(
+        &mut self,
+        kind: u64,
+        value: Bytes,
+        engine: &mut Engine<'_, '_>,
+    ) -> Result<Next, Panicked> {
+        self.call("on_capsule", engine, |session, actions| {
+            session.on_capsule(actions, kind, value);
+        })?;
+        Ok(self.settle(engine))
+    }
+
+    /// Reads while the session keeps up.
+    pub(super) fn read(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
+        let mut room = BYTES_PER_TURN;
+        let mut next = Next::Nothing;
+        while !self.eof && !self.outgoing.is_full() && next == Next::Nothing {
+            if room == 0 {
+                return Ok(Next::ReadOn);
+            }
+            let (now, bytes_max) = (engine.now, room.min(BYTES_PER_CALL));
+            let read =
+                (engine.machine).read_end(now, self.id(), End::Upstream, bytes_max, engine.out);
+            match read {
+                LocalRead::Data(data) => {
+                    room = room.saturating_sub(data.len());
+                    self.call("on_data", engine, |session, actions| {
+                        session.on_data(actions, data);
+                    })?;
+                }
+                LocalRead::Blocked => break,
+                LocalRead::End => {
+                    self.eof = true;
+                    self.call("on_eof", engine, |session, actions| {
+                        session.on_eof(actions);
+                    })?;
+                }
+            }
+            next = self.settle(engine);
+        }
+        Ok(next)
+    }
+
+    /// There is room towards the client.
+    pub(super) fn writable(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
+        let was_full = self.outgoing.is_full();
+        self.outgoing.flush(engine);
+        if self.outgoing.starved && self.outgoing.room() > 0 {
+            self.outgoing.starved = false;
+            self.call("on_writable", engine, |session, actions| {
+                session.on_writable(actions);
+            })?;
+        }
+        match self.settle(engine) {
+            Next::Nothing if was_full => self.read(engine),
+            next => Ok(next),
+        }
+    }
+
+    /// Does what a handle orders.
+    pub(super) fn act(&mut self, act: Act, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
+        // What becomes of an order is not told.
+        match act {
+            Act::Message(message) => {
+                self.call("on_message", engine, |session, actions| {
+                    session.on_message(actions, message);
+                })?;
+            }
+            Act::Send(context, payload) => drop(self.outgoing.send(context, payload, engine)),
+            Act::Data(data, end) => drop(self.outgoing.send_data(data, end, engine)),
+            Act::Capsule(kind, value) => {
+                drop(self.outgoing.send_capsule(kind, &value, engine));
+            }
+            Act::Close(ending) => self.outgoing.close(ending),
+        }
+        Ok(self.settle(engine))
+    }
+
+    /// Why the tunnel is over, as the session sees it.
+    pub(super) fn reason(&self, closed: Closed) -> CloseReason {
+        match closed {
+            _ if self.ending => CloseReason::Local,
+            Closed::Finished => CloseReason::Finished,
+            Closed::Aborted { abort, .. } if abort == Abort::ClientClosed => CloseReason::Finished,
+            Closed::Aborted { abort, .. } => CloseReason::Aborted(abort.into()),
+        }
+    }
+
+    /// The tunnel is over.
+    pub(super) fn close(mut self, reason: CloseReason, serve: &Serve) {
+        self.give_up();
+        let panics = &serve.counters.panics;
+        let told = guarded("on_close", panics, || self.session.on_close(reason));
+        // A session that panics once more while it is dropped would end the process, were both one call.
+        let dropped = guarded("drop", panics, || drop(self));
+        drop((told, dropped));
+    }
+
+    /// Tells the handles that the tunnel is over.
+    pub(super) fn give_up(&self) {
+        if let Some(handle) = &self.outgoing.handle {
+            handle.set_closed();
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Tunnels that begin at a handle of the user's, on one worker.
+//!
+//! ```text
+//!   Open ─► machine: opening ─► Opened ─► moves queues both ways ─► Closed
+//!               │ open timeout               │ the user closes: what is left, an end, at most CLOSE_TIMEOUT
+//!               └─► refused                  └─► reset
+//! ```
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::http::HeaderMap;
+use rustc_hash::FxHashMap;
+
+use crate::client::{Request, RouteId, TcpForm, TunnelKind};
+use crate::embed::client::Route;
+use crate::embed::failure;
+use crate::embed::tunnel::{
+    CLOSE_TIMEOUT, Capsule, CloseReason, Datagram, Held, Opened, Protocol, Shared,
+};
+use crate::tunnel::TunnelId;
+use crate::wire::capsule::CapsuleType;
+use crate::wire::datagram::ContextId;
+use crate::worker::run::World;
+use crate::worker::{CapsuleSent, Closed, End, LocalEvent, LocalRead, Machine};
+
+/// Reads per turn and tunnel, so that one tunnel does not keep the others waiting.
+const READS_PER_TURN: usize = 16;
+
+/// A tunnel to open.
+#[derive(Debug)]
+pub(in crate::embed) struct Open {
+    /// Whose it is.
+    pub(in crate::embed) held: Held,
+    /// The way.
+    pub(in crate::embed) way: Way,
+    /// When it has taken too long.
+    pub(in crate::embed) until: Instant,
+}
+
+/// How a tunnel reaches its target.
+#[derive(Debug)]
+pub(in crate::embed) enum Way {
+    /// Through relays.
+    Route {
+        /// Which.
+        route: Arc<Route>,
+        /// The form of a TCP tunnel, if it is not the route's.
+        form: Option<TcpForm>,
+        /// Fields of this request alone.
+        headers: HeaderMap,
+    },
+}
+
+/// One tunnel.
+#[derive(Debug)]
+struct User {
+    held: Held,
+    /// When opening, or closing, has taken too long.
+    deadline: Option<Instant>,
+    stage: Stage,
+    /// The target's end was passed on.
+    ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Opening,
+    Open,
+    /// The user has closed it.
+    Closing,
+}
+
+/// The tunnels of handles.
+#[derive(Debug, Default)]
+pub(in crate::embed) struct Users {
+    tunnels: FxHashMap<TunnelId, User>,
+    deadlines: BTreeSet<(Instant, TunnelId)>,
+    /// Tunnels with more to read in the next turn.
+    unread: VecDeque<TunnelId>,
+    /// Routes of clients, by the number of the client.
+    routes: FxHashMap<u64, RouteId>,
+    /// Empty between turns; its memory serves all tunnels.
+    spare: VecDeque<Datagram>,
+}
+
+/// What users do.
+impl Users {
+    /// Opens a tunnel.
+    pub(in crate::embed) fn open(
+        &mut self,
+        now: Instant,
+        open: Open,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        let Open { held, way, until } = open;
+        if held.0.is_given_up() {
+            return;
+        }
+        let shared = Arc::clone(&held.0);
+        let terms = shared.terms();
+        let id = match way {
+            Way::Route {
+                route,
+                form,
+                headers,
+            } => {
+                let kind = match terms.protocol {
+                    Protocol::Udp => TunnelKind::Udp,
+                    Protocol::Tcp => TunnelKind::Tcp(form),
+                };
+                let route = self.route(&route, machine);
+                let request = Request {
+                    asked: headers,
+                    ..Request::new(terms.target.clone(), kind)
+                };
+                machine.open_local_request(now, route, request, out)
+            }
+        };
+        shared.set_machine_id(id);
+        let user = User {
+            held,
+            deadline: None,
+            stage: Stage::Opening,
+            ended: false,
+        };
+        self.tunnels.insert(id, user);
+        self.set_deadline(id, Some(until));
+    }
+
+    fn route(&mut self, route: &Route, machine: &mut Machine) -> RouteId {
+        let add = || machine.add_route(route.hops.iter().cloned());
+        *self.routes.entry(route.id).or_insert_with(add)
+    }
+
+    /// The user of a tunnel has done something.
+    pub(in crate::embed) fn attend(
+        &mut self,
+        now: Instant,
+        shared: &Arc<Shared>,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        let Some(id) = shared.machine_id() else {
+            return;
+        };
+        let Some(stage) = self.tunnels.get(&id).map(|user| user.stage) else {
+            return;
+        };
+        let closing = match shared.terms().protocol {
+            Protocol::Udp => self.send_datagrams(now, (id, stage), shared, machine, out),
+            Protocol::Tcp => send_bytes(now, (id, stage), shared, machine, out),
+        };
+        if closing && stage != Stage::Closing {
+            self.close(now, id, machine, out);
+        }
+        self.read(now, id, machine, out);
+    }
+
+    /// Moves what was sent; whether the user has closed the tunnel.
+    fn send_datagrams(
+        &mut self,
+        now: Instant,
+        (id, stage): (TunnelId, Stage),
+        shared: &Shared,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) -> bool {
+        let mut datagrams = std::mem::take(&mut self.spare);
+        let work = shared.take_work(&mut datagrams, 0);
+        for Datagram { context, payload } in datagrams.drain(..) {
+            machine.send_end(now, id, End::Downstream, ContextId(context), payload, out);
+        }
+        self.spare = datagrams;
+        if stage == Stage::Open {
+            shared.handle_described(describe(id, machine));
+        }
+        send_capsules(now, id, shared, work.capsules, machine);
+        work.closing
+    }
+
+    /// Starts to end a tunnel that its user has closed: at once, or when everything written is on its way.
+    fn close(&mut self, now: Instant, id: TunnelId, machine: &mut Machine, out: &mut World<'_>) {
+        let Some(user) = self.tunnels.get_mut(&id) else {
+            return;
+        };
+        let was = std::mem::replace(&mut user.stage, Stage::Closing);
+        match (user.held.0.terms().protocol, was) {
+            (Protocol::Tcp, Stage::Opening) => machine.reset_local(now, id, out),
+            (Protocol::Tcp, Stage::Open | Stage::Closing) => {
+                self.set_deadline(id, Some(now + CLOSE_TIMEOUT));
+            }
+            (Protocol::Udp, _) => machine.close_end(now, id, End::Downstream, None, out),
+        }
+    }
+
+    fn read(&mut self, now: Instant, id: TunnelId, machine: &mut Machine, out: &mut World<'_>) {
+        let Some(user) = self.tunnels.get_mut(&id) else {
+            return;
+        };
+        let shared = &user.held.0;
+        if user.ended || shared.terms().protocol == Protocol::Udp {
+            return;
+        }
+        for _ in 0..READS_PER_TURN {
+            let Some(room) = shared.read_room() else {
+                return;
+            };
+            match machine.read_local(now, id, room, out) {
+                LocalRead::Data(bytes) => shared.handle_bytes(bytes),
+                LocalRead::Blocked => return,
+                LocalRead::End => {
+                    user.ended = true;
+                    shared.handle_end();
+                    return;
+                }
+            }
+        }
+        self.unread.push_back(id);
+    }
+
+    /// Ends the tunnels of all users, as if they had closed them.
+    pub(in crate::embed) fn close_all(
+        &mut self,
+        now: Instant,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        let all: Vec<_> = self
+            .tunnels
+            .values()
+            .map(|it| Arc::clone(&it.held.0))
+            .collect();
+        for shared in all {
+            shared.begin_close();
+            self.attend(now, &shared, machine, out);
+        }
+    }
+}
+
+/// What tunnels and time do.
+impl Users {
+    /// Whether there are no tunnels.
+    pub(in crate::embed) fn is_empty(&self) -> bool {
+        self.tunnels.is_empty()
+    }
+
+    /// Something happened to a tunnel of a handle.
+    pub(in crate::embed) fn handle(
+        &mut self,
+        now: Instant,
+        event: LocalEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        let id = event.tunnel();
+        let Some(user) = self.tunnels.get_mut(&id) else {
+            return;
+        };
+        let shared = Arc::clone(&user.held.0);
+        match event {
+            LocalEvent::Opened(_) => {
+                if user.stage == Stage::Opening {
+                    user.stage = Stage::Open;
+                    self.set_deadline(id, None);
+                }
+                shared.handle_opened(describe(id, machine));
+                // What was written before, and the wish to close perhaps.
+                self.attend(now, &shared, machine, out);
+            }
+            LocalEvent::Refused(_, refused) => {
+                self.remove(id, CloseReason::Refused(failure::refused(*refused)));
+            }
+            LocalEvent::Payload(_, payload) => shared.handle_datagram(payload.into()),
+            LocalEvent::Context(_, context, payload) => {
+                shared.handle_datagram(Datagram::new(context, payload));
+            }
+            LocalEvent::Capsule(_, kind, value) => {
+                shared.handle_capsule(Capsule::new(kind, value));
+            }
+            LocalEvent::Readable(_) => self.read(now, id, machine, out),
+            LocalEvent::Writable(_) => self.attend(now, &shared, machine, out),
+            LocalEvent::Closed(_, closed) => self.remove(id, close_reason(closed)),
+        }
+    }
+
+    /// Once per turn. Returns whether there is more to do right away.
+    pub(in crate::embed) fn turn(
+        &mut self,
+        now: Instant,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) -> bool {
+        for _ in 0..self.unread.len() {
+            if let Some(id) = self.unread.pop_front() {
+                self.read(now, id, machine, out);
+            }
+        }
+        while let Some(&(at, id)) = self.deadlines.first()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            let Some(user) = self.tunnels.get_mut(&id) else {
+                continue;
+            };
+            user.deadline = None;
+            if user.stage == Stage::Opening {
+                self.remove(id, CloseReason::Refused(failure::open_timeout()));
+            }
+            machine.reset_local(now, id, out);
+        }
+        !self.unread.is_empty()
+    }
+
+    /// When [`Users::turn`] is wanted at the latest.
+    pub(in crate::embed) fn next_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    fn remove(&mut self, id: TunnelId, reason: CloseReason) {
+        self.set_deadline(id, None);
+        if let Some(user) = self.tunnels.remove(&id) {
+            user.held.0.handle_closed(reason);
+        }
+    }
+
+    fn set_deadline(&mut self, id: TunnelId, deadline: Option<Instant>) {
+        let Some(user) = self.tunnels.get_mut(&id) else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut user.deadline, deadline) {
+            self.deadlines.remove(&(before, id));
+        }
+        if let Some(at) = deadline {
+            self.deadlines.insert((at, id));
+        }
+    }
+}
+
+/// Moves what was written; whether the user has closed the tunnel.
+fn send_bytes(
+    now: Instant,
+    (id, stage): (TunnelId, Stage),
+    shared: &Shared,
+    machine: &mut Machine,
+    out: &mut World<'_>,
+) -> bool {
+    loop {
+        let room = match stage {
+            Stage::Opening => 0,
+            Stage::Open | Stage::Closing => machine.local_room(id),
+        };
+        let work = shared.take_work(&mut VecDeque::new(), room);
+        let moved = !work.bytes.is_empty();
+        machine.write_local(now, id, work.bytes, out);
+        send_capsules(now, id, shared, work.capsules, machine);
+        if work.finish {
+            machine.finish_local(now, id, out);
+        }
+        if !(moved && work.is_partial) {
+            return work.closing;
+        }
+    }
+}
+
+/// Sends capsules; those for which the stream has no room now wait for the next occasion.
+fn send_capsules(
+    now: Instant,
+    id: TunnelId,
+    shared: &Shared,
+    mut capsules: VecDeque<Capsule>,
+    machine: &mut Machine,
+) {
+    while let Some(Capsule { kind, value }) = capsules.front() {
+        match machine.send_capsule(now, id, End::Downstream, CapsuleType(*kind), value) {
+            CapsuleSent::Blocked => return shared.return_capsules(capsules),
+            CapsuleSent::Sent
+            | CapsuleSent::Unsupported
+            | CapsuleSent::Reserved(_)
+            | CapsuleSent::Gone => {
+                capsules.pop_front();
+            }
+        }
+    }
+}
+
+fn describe(id: TunnelId, machine: &mut Machine) -> Opened {
+    match machine.describe(id, End::Downstream) {
+        Some(description) => Opened {
+            carrier: Some(description.carrier),
+            peer: description.peer,
+            size_max: description.payload_size_max,
+        },
+        None => Opened::default(),
+    }
+}
+
+fn close_reason(closed: Closed) -> CloseReason {
+    match closed {
+        Closed::Finished => CloseReason::Finished,
+        Closed::Aborted { abort, code } => failure::aborted(abort, code),
+    }
+}

@@ -1,0 +1,58 @@
+//! The public face of the library: handles for users' threads and tasks, handlers for users' relays.
+//!
+//! ```text
+//!   Client, UdpTunnel, TcpTunnel ──┐  shared queues + Command + wake  ┌── Machine, the relay's own core
+//!   Listener, Handler, Session ────┼────────────────────────────► Host ┤
+//!   Embedding ─────────────────────┘ ◄─────── events in queues         └── control thread: names, users' futures
+//! ```
+//!
+//! Workers are threads of their own: nothing here needs an executor, and every handle can be waited for by any
+//! executor, or by a plain thread. What a handle shares with its worker is a queue under a short lock; a worker never
+//! waits for a user. Handles that wait are told by an event, with deadlines kept by the worker.
+
+mod client;
+mod failure;
+mod handler;
+mod handler_guard;
+mod host;
+mod listener;
+mod listener_identity;
+mod listener_stats;
+mod lock;
+mod proxy;
+mod request;
+mod running;
+mod session;
+mod session_handle;
+mod target;
+mod tunnel;
+mod wait;
+
+pub use self::client::{Client, ClientBuilder, Connect, Trust, Worker};
+pub use self::handler::{Accept, Handler, Reject};
+pub use self::listener::{Listener, ListenerBuilder};
+pub use self::listener_identity::Identity;
+pub use self::listener_stats::ListenerStats;
+pub use self::proxy::{Chain, Proxies, TcpProxy, UdpProxy};
+pub use self::request::Request;
+pub use self::session::{Actions, SESSION_WAITING_BYTES_MAX, SendError, Session};
+pub use self::session_handle::TunnelHandle;
+pub use self::tunnel::{
+    Capsule, CloseReason, Datagram, Event, Events, Info, Mode, Protocol, ShutdownError, State,
+    TcpReadHalf, TcpTunnel, TcpWriteHalf, TunnelId, UdpTunnel,
+};
+pub use crate::client::{Credentials, CredentialsError, TcpForm};
+pub use crate::error::{Attempt, Error, ErrorKind, Side};
+pub use crate::transport::tls::ClientAuth;
+pub use crate::wire::carrier::Carrier;
+pub use crate::wire::target::{Host, Target, TargetError};
+pub use crate::worker::Family;
+
+/// The version of this crate.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The version of this crate, [`VERSION`].
+#[must_use]
+pub const fn version() -> &'static str {
+    VERSION
+}

@@ -1,0 +1,386 @@
+//! The built-in handlers: what a relay does with tunnels, with hooks for the parts that are the user's to decide.
+//!
+//! ```text
+//!   request ─► rules ─► allow ─► resolver ─► rules on the addresses ─► UdpProxy, TcpProxy: a socket to the target
+//!                                        └──────────────────────────► Chain: a tunnel of the next relay
+//! ```
+//!
+//! Without hooks the worker does everything itself and the tunnel costs what it costs in `bauta relay`; its datagrams
+//! and bytes never come near code of users. A hook decides before the tunnel opens, and is not heard of again. Rules are
+//! judged on the very addresses that are connected to, also on those of a user's resolver.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::StatusCode;
+
+use super::handler::{Accept, Handler, Reject, Service};
+use super::request::Request;
+use super::{Error, Protocol};
+use crate::client::Hop;
+use crate::error::{ErrorKind, Refusal, Side};
+use crate::net::SocketOptions;
+use crate::policy::Policy;
+use crate::wire::target::{Host, Target};
+use crate::worker::{Direct, Family};
+
+/// A tunnel that the worker moves by itself.
+pub(super) enum Way {
+    /// To a socket.
+    Direct(Direct),
+    /// To a next hop.
+    Chain(Arc<ChainRoute>),
+}
+
+/// The same, once a hook has spoken.
+pub(super) type WayLater = Later<Result<Way, Reject>>;
+
+/// A way to a next hop, prepared.
+pub(super) struct ChainRoute {
+    pub(super) hops: Vec<Hop>,
+    pub(super) timeout: Option<Duration>,
+}
+
+type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A question to the user, asked at once or by a future.
+enum Hook<A: ?Sized, T> {
+    Now(Arc<dyn Fn(&A) -> T + Send + Sync>),
+    Later(Arc<dyn Fn(&A) -> Later<T> + Send + Sync>),
+}
+
+impl<A: ?Sized, T> Clone for Hook<A, T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Now(hook) => Self::Now(Arc::clone(hook)),
+            Self::Later(hook) => Self::Later(Arc::clone(hook)),
+        }
+    }
+}
+
+impl<A: ?Sized, T: Send + 'static> Hook<A, T> {
+    /// Asks: the answer, or what will give it.
+    fn ask(&self, about: &A) -> Result<T, Later<T>> {
+        match self {
+            Self::Now(hook) => Ok(hook(about)),
+            Self::Later(hook) => Err(hook(about)),
+        }
+    }
+}
+
+/// What the built-in handlers have in common.
+#[derive(Clone, Default)]
+struct Options {
+    policy: Arc<Policy>,
+    allow: Option<Hook<Target, bool>>,
+    resolver: Option<Hook<str, io::Result<Vec<IpAddr>>>>,
+    family: Family,
+    timeout: Option<Duration>,
+}
+
+impl Options {
+    fn rule(mut self, text: &str, is_allow: bool) -> Result<Self, Error> {
+        let rule = text.parse().map_err(|error: crate::policy::RuleError| {
+            Error::new(ErrorKind::Configuration, Side::Local).with_source(error)
+        })?;
+        let policy = Arc::make_mut(&mut self.policy);
+        match is_allow {
+            true => policy.allow.push(rule),
+            false => policy.deny.push(rule),
+        }
+        Ok(self)
+    }
+
+    fn public_only(mut self, public_only: bool) -> Self {
+        Arc::make_mut(&mut self.policy).public_only = public_only;
+        self
+    }
+
+    /// Asks the hooks, and then goes the way that `way` makes of the addresses, if a resolver gave any.
+    fn accept<F>(&self, request: &Request, way: F) -> Result<Accept, Reject>
+    where
+        F: FnOnce(Option<Vec<IpAddr>>) -> Way + Send + 'static,
+    {
+        let target = request.target().ok_or_else(Reject::not_found)?;
+        // A target that no address could make acceptable is not worth a question.
+        (self.policy.check_target(target)).map_err(|denied| Reject::from(Refusal::from(denied)))?;
+        let allowed = match self.allow.as_ref().map(|hook| hook.ask(target)) {
+            None => Ok(()),
+            Some(Ok(allowed)) => Ok(check_allowed(allowed)?),
+            Some(Err(later)) => Err(later),
+        };
+        let resolver = match &target.host {
+            Host::Ip(_) => None,
+            Host::Name(name) => self.resolver.clone().map(|hook| (hook, name.clone())),
+        };
+        match (allowed, resolver) {
+            (Ok(()), None) => Ok(Accept::new(Service::Way(way(None)))),
+            (Ok(()), Some((Hook::Now(hook), name))) => {
+                let addresses = check_resolved(hook(&name))?;
+                Ok(Accept::new(Service::Way(way(Some(addresses)))))
+            }
+            (allowed, resolver) => Ok(Accept::new(Service::WayLater(Box::pin(async move {
+                if let Err(later) = allowed {
+                    check_allowed(later.await)?;
+                }
+                let addresses = match resolver.map(|(hook, name)| hook.ask(&name)) {
+                    None => None,
+                    Some(Ok(resolved)) => Some(check_resolved(resolved)?),
+                    Some(Err(later)) => Some(check_resolved(later.await)?),
+                };
+                Ok(way(addresses))
+            })))),
+        }
+    }
+
+    /// To a socket.
+    fn accept_direct(&self, request: &Request) -> Result<Accept, Reject> {
+        let direct = Direct {
+            addresses: None,
+            policy: Arc::clone(&self.policy),
+            family: self.family,
+            socket: SocketOptions::default(),
+            timeout: self.timeout,
+        };
+        self.accept(request, move |addresses| {
+            Way::Direct(Direct {
+                addresses,
+                ..direct
+            })
+        })
+    }
+}
+
+fn check_allowed(allowed: bool) -> Result<(), Reject> {
+    match allowed {
+        true => Ok(()),
+        false => Err(Reject::forbidden().reason("the target is not allowed")),
+    }
+}
+
+fn check_resolved(resolved: io::Result<Vec<IpAddr>>) -> Result<Vec<IpAddr>, Reject> {
+    match resolved {
+        Ok(addresses) if addresses.is_empty() => {
+            Err(Reject::bad_gateway().reason("the name has no address"))
+        }
+        Ok(addresses) => Ok(addresses),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            let reject = Reject::new(StatusCode::GATEWAY_TIMEOUT);
+            Err(reject.reason("no answer from a name server in time"))
+        }
+        Err(error) => {
+            // What it says is for us; a stranger learns that it failed.
+            tracing::debug!(%error, "a resolver of the user failed");
+            Err(Reject::bad_gateway().reason("the name does not resolve"))
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("policy", &self.policy)
+            .field("has_allow", &self.allow.is_some())
+            .field("has_resolver", &self.resolver.is_some())
+            .field("family", &self.family)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+/// The options of a handler in whose `options` they are.
+macro_rules! options {
+    ($name:ident) => {
+        impl $name {
+            /// Allows a target for which `allow` says so. It runs on the worker thread, and must not block.
+            pub fn allow(
+                mut self,
+                allow: impl Fn(&Target) -> bool + Send + Sync + 'static,
+            ) -> Self {
+                self.options.allow = Some(Hook::Now(Arc::new(allow)));
+                self
+            }
+
+            /// The same with a future, which runs as that of [`Accept::init`] does.
+            pub fn allow_async<F>(
+                mut self,
+                allow: impl Fn(Target) -> F + Send + Sync + 'static,
+            ) -> Self
+            where
+                F: Future<Output = bool> + Send + 'static,
+            {
+                let allow =
+                    move |target: &Target| -> Later<bool> { Box::pin(allow(target.clone())) };
+                self.options.allow = Some(Hook::Later(Arc::new(allow)));
+                self
+            }
+
+            /// Adds a rule that allows; if there is any, a target has to match one. A network opens addresses that are
+            /// not public.
+            ///
+            /// Rules are hosts with optional ports: `*`, `192.0.2.0/24`, `[2001:db8::/32]:443`, `example.com:443-500`,
+            /// or `.example.com` for the name and all below.
+            ///
+            /// # Errors
+            /// The rule, and what is wrong with it.
+            pub fn allow_rule(mut self, rule: &str) -> Result<Self, Error> {
+                self.options = self.options.rule(rule, true)?;
+                Ok(self)
+            }
+
+            /// Adds a rule that denies, which wins over those that allow.
+            ///
+            /// # Errors
+            /// As [`allow_rule`](Self::allow_rule).
+            pub fn deny_rule(mut self, rule: &str) -> Result<Self, Error> {
+                self.options = self.options.rule(rule, false)?;
+                Ok(self)
+            }
+        }
+    };
+}
+
+/// What those that connect have in addition.
+macro_rules! connect_options {
+    ($name:ident) => {
+        options!($name);
+
+        impl $name {
+            /// Targets in public address space alone, resolved by the system's name servers.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            /// Whether addresses have to be public unless a rule opens their network (RFC 9298 §7). Default: true. With
+            /// `false`, clients reach everything that this machine reaches, its own services included.
+            pub fn public_only(mut self, public_only: bool) -> Self {
+                self.options = self.options.public_only(public_only);
+                self
+            }
+
+            /// Names are resolved by `resolver`: addresses in the order to try. It runs on the worker thread and must
+            /// not block: a table, a cache. The rules apply to what it says. An error, or no address, answers 502;
+            /// [`io::ErrorKind::TimedOut`] answers 504.
+            pub fn resolver(
+                mut self,
+                resolver: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+            ) -> Self {
+                self.options.resolver = Some(Hook::Now(Arc::new(resolver)));
+                self
+            }
+
+            /// The same with a future, which runs as that of [`Accept::init`] does.
+            pub fn resolver_async<F>(
+                mut self,
+                resolver: impl Fn(String) -> F + Send + Sync + 'static,
+            ) -> Self
+            where
+                F: Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
+            {
+                let resolver = move |name: &str| -> Later<io::Result<Vec<IpAddr>>> {
+                    Box::pin(resolver(name.to_owned()))
+                };
+                self.options.resolver = Some(Hook::Later(Arc::new(resolver)));
+                self
+            }
+
+            /// Which addresses are tried. Default: both families.
+            pub fn family(mut self, family: Family) -> Self {
+                self.options.family = family;
+                self
+            }
+
+            /// How long reaching the target may take, resolving included. Default:
+            /// [`ListenerBuilder::open_timeout`](super::ListenerBuilder::open_timeout).
+            pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+                self.options.timeout = Some(timeout);
+                self
+            }
+        }
+    };
+}
+
+/// Opens UDP tunnels to their targets (RFC 9298); rejects others.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct UdpProxy {
+    options: Options,
+}
+
+connect_options!(UdpProxy);
+
+impl Handler for UdpProxy {
+    fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+        match request.protocol() {
+            Some(Protocol::Udp) => self.options.accept_direct(request),
+            Some(Protocol::Tcp) | None => Err(Reject::unsupported()),
+        }
+    }
+}
+
+/// Opens TCP tunnels to their targets (RFC 9110 §9.3.6 and draft-ietf-httpbis-connect-tcp); rejects others.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct TcpProxy {
+    options: Options,
+}
+
+connect_options!(TcpProxy);
+
+impl Handler for TcpProxy {
+    fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+        match request.protocol() {
+            Some(Protocol::Tcp) => self.options.accept_direct(request),
+            Some(Protocol::Udp) | None => Err(Reject::unsupported()),
+        }
+    }
+}
+
+/// Opens UDP and TCP tunnels to their targets: what `bauta relay` does.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Proxies {
+    options: Options,
+}
+
+connect_options!(Proxies);
+
+impl Handler for Proxies {
+    fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+        self.options.accept_direct(request)
+    }
+}
+
+/// Opens tunnels through another relay, which resolves the target and connects.
+///
+/// Rules and hooks judge the target as the client named it: what a name resolves to is for the relay that connects.
+/// Connections to the other relay are shared by the tunnels of a worker.
+#[derive(Clone)]
+#[must_use]
+pub struct Chain {
+    options: Options,
+    route: Arc<ChainRoute>,
+}
+
+options!(Chain);
+
+impl Handler for Chain {
+    fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+        let route = Arc::clone(&self.route);
+        self.options.accept(request, move |_| Way::Chain(route))
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain")
+            .field("options", &self.options)
+            .field("timeout", &self.route.timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,125 @@
+//! What a client asked for, as handlers and fallbacks see it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ::http::{HeaderMap, Method};
+use rustls::pki_types::CertificateDer;
+
+use super::Protocol;
+use crate::http::request::RequestHead;
+use crate::server;
+use crate::wire::carrier::Carrier;
+use crate::wire::target::Target;
+use crate::worker::Incoming;
+
+impl From<server::Protocol> for Protocol {
+    fn from(protocol: server::Protocol) -> Self {
+        match protocol {
+            server::Protocol::Udp => Self::Udp,
+            server::Protocol::Tcp(_) => Self::Tcp,
+        }
+    }
+}
+
+/// The address of a client whose connection is gone.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// A request, the same on every carrier: an upgrade of HTTP/1.1 looks like the extended CONNECT that it stands for
+/// (method CONNECT, [`token`](Self::token), scheme `https`).
+///
+/// What is in it was sent by a stranger, and is well-formed but nothing else. Only [`client`](Self::client) and
+/// [`certificate`](Self::certificate) are known to be true.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub(super) head: RequestHead,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) target: Option<Target>,
+    pub(super) carrier: Carrier,
+    pub(super) client: SocketAddr,
+    pub(super) certificate: Option<CertificateDer<'static>>,
+}
+
+impl Request {
+    /// A request for a tunnel.
+    pub(super) fn of_tunnel(incoming: Incoming) -> Self {
+        Self {
+            protocol: Some(incoming.protocol.into()),
+            target: Some(incoming.target),
+            carrier: incoming.carrier,
+            // A client whose connection is gone waits for no answer.
+            client: incoming.client.unwrap_or(NOBODY),
+            certificate: incoming.certificate,
+            head: incoming.head,
+        }
+    }
+
+    /// The method: CONNECT for every tunnel.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// What the tunnel carries; `None` for a request that is no tunnel, which only a fallback gets to see.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.protocol
+    }
+
+    /// The upgrade token (RFC 8441 §4): `connect-udp`, `connect-tcp` or a draft's variant of it. `None` on a classic
+    /// CONNECT (RFC 9110 §9.3.6).
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.head.protocol.as_deref()
+    }
+
+    /// Where the tunnel shall lead; `None` for a request that is no tunnel, which only a fallback gets to see.
+    ///
+    /// A name is not resolved yet.
+    #[must_use]
+    pub fn target(&self) -> Option<&Target> {
+        self.target.as_ref()
+    }
+
+    /// The path with its query; `None` on a classic CONNECT.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        self.head.path.as_deref()
+    }
+
+    /// The authority: whom the client took us for, or the target on a classic CONNECT.
+    #[must_use]
+    pub fn authority(&self) -> Option<&str> {
+        self.head.authority.as_deref()
+    }
+
+    /// The scheme; `None` on a classic CONNECT.
+    #[must_use]
+    pub fn scheme(&self) -> Option<&str> {
+        self.head.scheme.as_deref()
+    }
+
+    /// All other fields.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The HTTP version that it came over.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        self.carrier
+    }
+
+    /// Address and port of the client's end of the connection. On HTTP/3 a client may move to another later.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// The certificate that the client has shown, verified as
+    /// [`ClientAuth`](super::ClientAuth) asks; `None` if it was not asked for, or had none.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.certificate.as_ref()
+    }
+}

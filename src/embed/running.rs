@@ -1,0 +1,189 @@
+//! The threads behind the handles of users: the workers of one plan, and the control thread that serves them.
+//!
+//! Whoever holds the last handle lets them go: dropping [`Running`] tells every worker to close its connections and to
+//! end, and does not wait for it. The control thread ends when all workers have.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime::Handle;
+
+use super::host::sessions::SessionsSetup;
+use super::host::{Command, Host, HostSender, channel};
+use super::lock::Lock;
+use crate::error::{Error, ErrorKind, Side};
+use crate::program::threads::{StartError, Workers, control_runtime, resolver};
+use crate::worker::build::Plan;
+use crate::worker::mailbox::{Address, Letter, PostError};
+use crate::worker::run::Report;
+
+/// The running threads of one plan.
+pub(super) struct Running {
+    senders: Vec<HostSender>,
+    peers: Vec<Address>,
+    addresses: Vec<SocketAddr>,
+    control: Handle,
+    thread: Lock<Option<JoinHandle<()>>>,
+}
+
+impl Running {
+    /// Starts the workers of `plan` and the control thread; returns when all have their sockets. `pin` is the core of
+    /// the first worker, if they are pinned. `make` says what the handlers of a worker need,
+    /// given how it is reached and where futures of theirs run.
+    ///
+    /// # Errors
+    /// What the system refuses, and name servers that cannot be used.
+    pub(super) fn start(
+        mut plan: Plan,
+        title: &'static str,
+        pin: Option<usize>,
+        make: impl Fn(&HostSender, &Handle) -> SessionsSetup + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let runtime = control_runtime().map_err(system)?;
+        let resolver = resolver(plan.checked()).map_err(|error| configuration(error.into()))?;
+        let resolves_max = plan.checked().limits.resolves;
+        let peers = plan.peers().to_vec();
+        let (senders, receivers): (Vec<_>, Vec<_>) = peers.iter().cloned().map(channel).unzip();
+        let addresses = plan.addresses.clone();
+        let control = runtime.handle().clone();
+        let receivers = Lock::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
+        let (hosts, futures) = (senders.clone(), control.clone());
+        let started = Workers::start(&mut plan, title, pin, move |worker, _, _| {
+            let receiver = receivers
+                .lock()
+                .get_mut(worker as usize)
+                .and_then(Option::take);
+            let commands = receiver.ok_or_else(|| io::Error::other("a worker started twice"))?;
+            let setup = make(&hosts[worker as usize], &futures);
+            Ok(Host::new(commands, setup))
+        });
+        let mut workers = match started {
+            Ok(workers) => workers,
+            Err(error) => {
+                // Those that did start have nobody to work for.
+                tell(&peers, || Letter::Stop);
+                return Err(configuration(error));
+            }
+        };
+        let serve = move || {
+            runtime.block_on(async {
+                tokio::spawn(workers.answer(resolver, resolves_max));
+                while let Some(outcome) = workers.outcomes.recv().await {
+                    if let Err(error) = outcome {
+                        tracing::error!(%error, "a worker ended");
+                    }
+                }
+            });
+            // Checks of passwords that still run concern nobody any more.
+            runtime.shutdown_background();
+        };
+        let spawned = thread::Builder::new()
+            .name(format!("{title}-control"))
+            .spawn(serve);
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => {
+                tell(&peers, || Letter::Stop);
+                return Err(system(error));
+            }
+        };
+        Ok(Self {
+            senders,
+            peers,
+            addresses,
+            control,
+            thread: Lock::new(Some(thread)),
+        })
+    }
+
+    /// How to reach each worker, in order; at least one.
+    pub(super) fn senders(&self) -> &[HostSender] {
+        &self.senders
+    }
+
+    /// The mailboxes of the workers.
+    pub(super) fn peers(&self) -> &[Address] {
+        &self.peers
+    }
+
+    /// The addresses that are listened on, ports filled in.
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The runtime of the control thread, for the asynchronous functions of users.
+    pub(super) fn control(&self) -> &Handle {
+        &self.control
+    }
+
+    /// What each worker that still runs did so far. Blocks for a turn of every worker.
+    pub(super) fn reports(&self) -> Vec<Report> {
+        let (sender, receiver) = crossbeam::channel::bounded(self.peers.len());
+        tell(&self.peers, || Letter::Report(sender.clone()));
+        drop(sender);
+        receiver.iter().collect()
+    }
+
+    /// Tells every worker to end, and does not wait.
+    pub(super) fn stop(&self) {
+        for sender in &self.senders {
+            sender.send(Command::Stop);
+        }
+    }
+
+    /// Ends all threads and waits for it. On one of these threads itself it does not wait.
+    pub(super) fn stop_and_join(&self) {
+        self.stop();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && !self.is_own_thread()
+        {
+            // It ends in order even when a worker did not.
+            drop(thread.join());
+        }
+    }
+
+    fn is_own_thread(&self) -> bool {
+        Handle::try_current().is_ok_and(|current| current.id() == self.control.id())
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("workers", &self.peers.len())
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Posts a letter to every worker that still runs, however full its mailbox is.
+pub(super) fn tell(peers: &[Address], letter: impl Fn() -> Letter) {
+    for peer in peers {
+        let mut letter = letter();
+        while let Err(PostError::Full(returned)) = peer.post(letter) {
+            letter = returned;
+            thread::yield_now();
+        }
+    }
+}
+
+fn system(error: io::Error) -> Error {
+    Error::new(ErrorKind::Io, Side::Local).with_source(error)
+}
+
+fn configuration(error: StartError) -> Error {
+    let kind = match &error {
+        StartError::Build(_) | StartError::Resolver(_) => ErrorKind::Configuration,
+        StartError::Worker(_) | StartError::System(_) => ErrorKind::Io,
+    };
+    Error::new(kind, Side::Local).with_source(error)
+}

@@ -1,0 +1,116 @@
+//! Where a tunnel leads, in the forms in which users have it.
+
+use std::net::IpAddr;
+
+use crate::wire::target::{Host, Target, TargetError};
+
+impl Target {
+    /// A host, by name or address (IPv6 without brackets), and a port from 1 to 65535.
+    ///
+    /// # Errors
+    /// [`TargetError`] says what is wrong.
+    pub fn new(host: &str, port: u16) -> Result<Self, TargetError> {
+        checked(Host::parse(host)?, port)
+    }
+
+    /// The same target, if it is one that [`Target::new`] makes: its fields are open, and what they hold goes into
+    /// requests.
+    pub(super) fn checked(self) -> Result<Self, TargetError> {
+        match &self.host {
+            Host::Ip(_) => checked(self.host, self.port),
+            Host::Name(name) => Self::new(name, self.port),
+        }
+    }
+}
+
+fn checked(host: Host, port: u16) -> Result<Target, TargetError> {
+    match port {
+        0 => Err(TargetError::Port),
+        port => Ok(Target { host, port }),
+    }
+}
+
+impl TryFrom<&str> for Target {
+    type Error = TargetError;
+
+    /// From `host:port`, an IPv6 address in brackets.
+    fn try_from(text: &str) -> Result<Self, TargetError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = TargetError;
+
+    fn try_from(text: String) -> Result<Self, TargetError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Target {
+    type Error = TargetError;
+
+    fn try_from(text: &String) -> Result<Self, TargetError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<(&str, u16)> for Target {
+    type Error = TargetError;
+
+    fn try_from((host, port): (&str, u16)) -> Result<Self, TargetError> {
+        Self::new(host, port)
+    }
+}
+
+impl TryFrom<(String, u16)> for Target {
+    type Error = TargetError;
+
+    fn try_from((host, port): (String, u16)) -> Result<Self, TargetError> {
+        Self::new(&host, port)
+    }
+}
+
+impl TryFrom<(IpAddr, u16)> for Target {
+    type Error = TargetError;
+
+    fn try_from((address, port): (IpAddr, u16)) -> Result<Self, TargetError> {
+        checked(Host::Ip(address), port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn every_form_is_the_same_target() {
+        let expected: Target = "192.0.2.6:443".parse().unwrap();
+        let address: SocketAddr = "192.0.2.6:443".parse().unwrap();
+        assert_eq!(Target::try_from("192.0.2.6:443"), Ok(expected.clone()));
+        assert_eq!(Target::try_from(("192.0.2.6", 443)), Ok(expected.clone()));
+        assert_eq!(Target::try_from((address.ip(), 443)), Ok(expected.clone()));
+        assert_eq!(Target::from(address), expected);
+        assert_eq!(
+            Target::try_from(("2001:db8::42", 443)),
+            "[2001:db8::42]:443".parse()
+        );
+        assert_eq!(Target::try_from(("a", 0)), Err(TargetError::Port));
+    }
+
+    #[test]
+    fn open_fields_are_checked() {
+        let target = |name: &str, port| Target {
+            host: Host::Name(name.into()),
+            port,
+        };
+        assert_eq!(
+            target("A.example", 1).checked(),
+            Target::new("a.example", 1)
+        );
+        assert!(target("a\r\nvia: x", 1).checked().is_err());
+        assert_eq!(target("a", 0).checked(), Err(TargetError::Port));
+    }
+}

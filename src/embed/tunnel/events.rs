@@ -1,0 +1,158 @@
+//! Message mode: what happens to one tunnel or to many, in one place.
+//!
+//! ```text
+//!   tunnel ── its own queues ──┐
+//!   tunnel ── its own queues ──┼─ "I have something" ─► Events ── recv ─► (TunnelId, Event)
+//!   tunnel ── its own queues ──┘
+//! ```
+//!
+//! Only names of tunnels are queued here; an event is taken out of its tunnel when it is received. That is why nothing
+//! is lost when the mode changes, why tunnels take turns, and why a TCP tunnel is not read further while its events
+//! wait.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use event_listener::{Event as Notice, EventListener};
+use futures_core::Stream;
+
+use super::info::{Capsule, CloseReason, Datagram, TunnelId};
+use super::shared::Shared;
+use crate::embed::lock::Lock;
+use crate::embed::wait;
+use crate::net::clock;
+
+/// What can happen to a tunnel.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The relay has agreed. It comes first, also when somebody waited for it already.
+    Opened,
+    /// A datagram came (UDP).
+    Datagram(Datagram),
+    /// Bytes came (TCP).
+    Data(Bytes),
+    /// A capsule came that bauta has no use for.
+    Capsule(Capsule),
+    /// The target has ended its direction (TCP); no [`Event::Data`] follows.
+    Eof,
+    /// It is over. It comes last.
+    Closed(CloseReason),
+}
+
+/// How a user learns what a tunnel brings.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// The user asks the tunnel.
+    #[default]
+    Pull,
+    /// The user asks these events, where other tunnels may report as well.
+    Events(Events),
+}
+
+/// A queue where any number of tunnels report. Cheap to clone; each event goes to one receiver.
+///
+/// It has no bound of its own: what waits is in the tunnels, inside their bounds. When the last clone is dropped its
+/// tunnels are back in [`Mode::Pull`].
+#[derive(Clone, Debug, Default)]
+pub struct Events(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Tunnels that have something.
+    tunnels: Lock<VecDeque<Arc<Shared>>>,
+    notice: Notice,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct WeakEvents(Weak<Inner>);
+
+impl WeakEvents {
+    pub(super) fn is(&self, events: &Events) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&events.0))
+    }
+
+    pub(super) fn upgrade(&self) -> Option<Events> {
+        self.0.upgrade().map(Events)
+    }
+}
+
+impl Events {
+    /// A queue without tunnels.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next event of any tunnel. It waits as long as nothing happens, also while there are no tunnels.
+    pub async fn recv(&self) -> (TunnelId, Event) {
+        wait::until(&self.0.notice, || self.try_recv()).await
+    }
+
+    /// The next event, if there is one already.
+    pub fn try_recv(&self) -> Option<(TunnelId, Event)> {
+        loop {
+            let tunnel = self.0.tunnels.lock().pop_front()?;
+            if let Some((event, more)) = tunnel.next_event(self) {
+                let id = tunnel.id();
+                if more {
+                    self.list(tunnel);
+                }
+                return Some((id, event));
+            }
+        }
+    }
+
+    /// As [`Events::recv`], on a plain thread.
+    pub fn recv_blocking(&self) -> (TunnelId, Event) {
+        loop {
+            let event = wait::until_blocking(&self.0.notice, None, || self.try_recv());
+            if let Some(event) = event {
+                return event;
+            }
+        }
+    }
+
+    /// As [`Events::recv_blocking`], at most for `timeout`.
+    pub fn recv_timeout_blocking(&self, timeout: Duration) -> Option<(TunnelId, Event)> {
+        let deadline = clock::now().checked_add(timeout);
+        wait::until_blocking(&self.0.notice, deadline, || self.try_recv())
+    }
+
+    /// The events as a stream without an end.
+    #[must_use]
+    pub fn stream(&self) -> impl Stream<Item = (TunnelId, Event)> + Send + Sync + Unpin + use<> {
+        EventStream {
+            events: self.clone(),
+            listener: None,
+        }
+    }
+
+    pub(super) fn list(&self, tunnel: Arc<Shared>) {
+        self.0.tunnels.lock().push_back(tunnel);
+        self.0.notice.notify(usize::MAX);
+    }
+
+    pub(super) fn downgrade(&self) -> WeakEvents {
+        WeakEvents(Arc::downgrade(&self.0))
+    }
+}
+
+struct EventStream {
+    events: Events,
+    listener: Option<EventListener>,
+}
+
+impl Stream for EventStream {
+    type Item = (TunnelId, Event);
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { events, listener } = &mut *self;
+        wait::poll_until(listener, &events.0.notice, context, || events.try_recv()).map(Some)
+    }
+}

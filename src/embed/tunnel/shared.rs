@@ -1,0 +1,731 @@
+//! What a tunnel's handle and its worker share.
+//!
+//! Both ends change it under a lock and tell each other afterwards: the handle by [`Command::Attend`], once until the
+//! worker has looked; the worker by events, and by listing the tunnel with the user's [`Events`].
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use event_listener::Event as Notice;
+
+use super::events::{Event, Events, Mode, WeakEvents};
+use super::info::{Capsule, CloseReason, Datagram, Info, Protocol, ShutdownError, State, TunnelId};
+use super::queues::{CAPSULE_BYTES_MAX, CAPSULES_MAX, Inbound, Outbound, READ_BYTES};
+use crate::embed::host::{Command, HostSender};
+use crate::embed::lock::Lock;
+use crate::embed::running::Running;
+use crate::embed::wait;
+use crate::error::{Error, ErrorKind, Side};
+use crate::net::clock;
+use crate::tunnel::TunnelId as MachineId;
+use crate::wire::capsule::CapsuleType;
+use crate::wire::carrier::Carrier;
+use crate::wire::codepoints::Revision;
+use crate::wire::datagram::UDP_PAYLOAD_MAX;
+use crate::wire::target::Target;
+use crate::wire::varint;
+
+/// How long closing a tunnel takes at most, whatever happens.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is decided about a tunnel before it opens.
+#[derive(Clone, Debug)]
+pub(in crate::embed) struct Terms {
+    /// What it carries.
+    pub(in crate::embed) protocol: Protocol,
+    /// What it reaches.
+    pub(in crate::embed) target: Target,
+    /// The relays, as templates.
+    pub(in crate::embed) relays: Arc<[String]>,
+    /// Whether its stream is made of capsules.
+    pub(in crate::embed) capsules: bool,
+    /// Datagrams that wait for the user, at most.
+    pub(in crate::embed) receive_queue: usize,
+}
+
+/// What is known about a tunnel once it is open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::embed) struct Opened {
+    /// The HTTP version.
+    pub(in crate::embed) carrier: Option<Carrier>,
+    /// The far end of the connection.
+    pub(in crate::embed) peer: Option<std::net::SocketAddr>,
+    /// The largest payload.
+    pub(in crate::embed) size_max: Option<usize>,
+}
+
+/// What a worker takes from a handle.
+#[derive(Debug)]
+pub(in crate::embed) struct Work {
+    /// Capsules to send.
+    pub(in crate::embed) capsules: VecDeque<Capsule>,
+    /// Bytes to send.
+    pub(in crate::embed) bytes: Bytes,
+    /// The direction to the target ends here.
+    pub(in crate::embed) finish: bool,
+    /// The user has closed the tunnel.
+    pub(in crate::embed) closing: bool,
+    /// Bytes are left, for which the machine had no room.
+    pub(in crate::embed) is_partial: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Opening,
+    Open,
+    Closing,
+    Closed(CloseReason),
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    opened: bool,
+    ended: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    phase: Phase,
+    was_open: bool,
+    opened: Opened,
+    inbound: Inbound,
+    outbound: Outbound,
+    events: Option<WeakEvents>,
+    /// The events know that there is something.
+    listed: bool,
+    told: Told,
+    datagrams: [u64; 2],
+    bytes: [u64; 2],
+}
+
+const SENT: usize = 0;
+const RECEIVED: usize = 1;
+
+/// A tunnel as its handle and its worker see it.
+#[derive(Debug)]
+pub(in crate::embed) struct Shared {
+    id: TunnelId,
+    terms: Terms,
+    worker: HostSender,
+    inner: Lock<Inner>,
+    /// The worker was asked to look and has not looked yet.
+    asked: AtomicBool,
+    machine: OnceLock<MachineId>,
+    /// Something can be taken, or never will be.
+    readable: Notice,
+    /// There is room again, or never will be.
+    writable: Notice,
+    /// It opened, or closed.
+    changed: Notice,
+}
+
+impl Shared {
+    /// A tunnel that will be opened on the terms.
+    pub(in crate::embed) fn new(terms: Terms, worker: HostSender) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: TunnelId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            inner: Lock::new(Inner {
+                phase: Phase::Opening,
+                was_open: false,
+                opened: Opened::default(),
+                inbound: Inbound::new(terms.receive_queue),
+                outbound: Outbound::new(),
+                events: None,
+                listed: false,
+                told: Told::default(),
+                datagrams: [0; 2],
+                bytes: [0; 2],
+            }),
+            terms,
+            worker,
+            asked: AtomicBool::new(false),
+            machine: OnceLock::new(),
+            readable: Notice::new(),
+            writable: Notice::new(),
+            changed: Notice::new(),
+        }
+    }
+
+    /// Changes what is shared, then tells the user's events if they do not know yet that there is something.
+    fn update<T>(self: &Arc<Self>, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.inner.lock();
+        let value = change(&mut inner);
+        let events = inner.events_to_tell();
+        drop(inner);
+        if let Some(events) = events {
+            events.list(Arc::clone(self));
+        }
+        value
+    }
+}
+
+/// The user's side.
+impl Shared {
+    pub(super) const fn id(&self) -> TunnelId {
+        self.id
+    }
+
+    pub(super) const fn readable(&self) -> &Notice {
+        &self.readable
+    }
+
+    pub(super) const fn writable(&self) -> &Notice {
+        &self.writable
+    }
+
+    pub(super) const fn changed(&self) -> &Notice {
+        &self.changed
+    }
+
+    pub(super) const fn worker(&self) -> &HostSender {
+        &self.worker
+    }
+
+    /// Asks the worker to look, unless it was asked already.
+    fn ask(self: &Arc<Self>) {
+        if !self.asked.swap(true, Ordering::AcqRel) {
+            self.worker.send(Command::Attend(Arc::clone(self)));
+        }
+    }
+
+    /// Whether the tunnel opened, once that is known.
+    pub(super) fn opened(&self) -> Option<Result<(), Error>> {
+        let inner = self.inner.lock();
+        match &inner.phase {
+            Phase::Opening => None,
+            Phase::Open => Some(Ok(())),
+            _ if inner.was_open => Some(Ok(())),
+            Phase::Closing => Some(Err(CloseReason::Local.to_error())),
+            Phase::Closed(reason) => Some(Err(reason.to_error())),
+        }
+    }
+
+    /// Why the tunnel is over, once it is.
+    pub(super) fn close_reason(&self) -> Option<CloseReason> {
+        match &self.inner.lock().phase {
+            Phase::Opening | Phase::Open | Phase::Closing => None,
+            Phase::Closed(reason) => Some(reason.clone()),
+        }
+    }
+
+    /// Queues a datagram; it never waits.
+    pub(super) fn send(self: &Arc<Self>, datagram: Datagram) -> Result<(), Error> {
+        if datagram.context > varint::MAX {
+            return Err(too_large("context", datagram.context, varint::MAX));
+        }
+        let mut inner = self.inner.lock();
+        inner.check_usable()?;
+        let (len, max) = (datagram.payload.len(), inner.payload_max());
+        if len > max {
+            // The path may have grown: the worker looks.
+            drop(inner);
+            self.ask();
+            return Err(too_large("UDP payload in bytes", len as u64, max as u64));
+        }
+        inner.outbound.datagrams.push(datagram);
+        inner.count(SENT, 1, len);
+        drop(inner);
+        self.ask();
+        Ok(())
+    }
+
+    /// Queues a capsule.
+    pub(super) fn send_capsule(self: &Arc<Self>, capsule: Capsule) -> Result<(), Error> {
+        if !self.terms.capsules {
+            return Err(Error::new(ErrorKind::Unsupported, Side::Local)
+                .with_source("the stream of this tunnel is not made of capsules"));
+        }
+        if capsule.kind > varint::MAX {
+            return Err(too_large("capsule type", capsule.kind, varint::MAX));
+        }
+        if self.is_own_type(CapsuleType(capsule.kind)) {
+            return Err(Error::new(ErrorKind::Unsupported, Side::Local)
+                .with_source("capsules of this type are made by the tunnel itself"));
+        }
+        let len = capsule.value.len();
+        if len > CAPSULE_BYTES_MAX {
+            return Err(too_large(
+                "capsule value in bytes",
+                len as u64,
+                CAPSULE_BYTES_MAX as u64,
+            ));
+        }
+        let mut inner = self.inner.lock();
+        inner.check_usable()?;
+        let capsules = &mut inner.outbound.capsules;
+        if capsules.len() >= CAPSULES_MAX {
+            let (waiting, max) = (capsules.len() as u64 + 1, CAPSULES_MAX as u64);
+            return Err(too_large("capsules that wait", waiting, max).retryable(true));
+        }
+        capsules.push_back(capsule);
+        drop(inner);
+        self.ask();
+        Ok(())
+    }
+
+    /// Whether the tunnel itself makes capsules of a type.
+    fn is_own_type(&self, kind: CapsuleType) -> bool {
+        let own = Revision::newest();
+        match self.terms.protocol {
+            Protocol::Udp => kind == CapsuleType::DATAGRAM,
+            Protocol::Tcp => kind == own.data || kind == own.final_data,
+        }
+    }
+
+    /// The next datagram; an error when none will come.
+    pub(super) fn recv(&self) -> Option<Result<Datagram, Error>> {
+        let mut inner = self.inner.lock();
+        match inner.inbound.datagrams.pop() {
+            Some(datagram) => Some(Ok(datagram)),
+            None => inner.over().map(Err),
+        }
+    }
+
+    /// The next capsule; an error when none will come.
+    pub(super) fn recv_capsule(&self) -> Option<Result<Capsule, Error>> {
+        let mut inner = self.inner.lock();
+        match inner.inbound.capsules.pop_front() {
+            Some(capsule) => Some(Ok(capsule)),
+            None => inner.over().map(Err),
+        }
+    }
+
+    /// Copies the next bytes; 0 at the end.
+    pub(super) fn read(self: &Arc<Self>, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        if buffer.is_empty() {
+            return Some(Ok(0));
+        }
+        let mut inner = self.inner.lock();
+        let len = inner.inbound.copy_to(buffer);
+        if len > 0 {
+            let ask = inner.inbound.wants_more();
+            drop(inner);
+            if ask {
+                self.ask();
+            }
+            return Some(Ok(len));
+        }
+        if inner.inbound.ended {
+            return Some(Ok(0));
+        }
+        inner.over().map(|error| Err(to_io(error)))
+    }
+
+    /// Queues as many of the bytes as there is room for.
+    pub(super) fn write(self: &Arc<Self>, bytes: &[u8]) -> Option<io::Result<usize>> {
+        let mut inner = self.inner.lock();
+        if let Err(error) = inner.check_usable() {
+            return Some(Err(to_io(error)));
+        }
+        if inner.outbound.shut {
+            let text = "the direction was ended before";
+            return Some(Err(io::Error::new(io::ErrorKind::BrokenPipe, text)));
+        }
+        if bytes.is_empty() {
+            return Some(Ok(0));
+        }
+        let len = bytes.len().min(inner.outbound.room());
+        if len == 0 {
+            return None;
+        }
+        inner.outbound.bytes.extend_from_slice(&bytes[..len]);
+        drop(inner);
+        self.ask();
+        Some(Ok(len))
+    }
+
+    /// Ends the writing direction behind what was written.
+    pub(super) fn shut(self: &Arc<Self>) -> Result<(), ShutdownError> {
+        let mut inner = self.inner.lock();
+        match inner.phase {
+            Phase::Opening => return Err(ShutdownError::NotReady),
+            Phase::Open => {}
+            Phase::Closing | Phase::Closed(_) => return Err(ShutdownError::Closing),
+        }
+        if self.terms.protocol != Protocol::Tcp {
+            return Err(ShutdownError::Unsupported);
+        }
+        if inner.outbound.shut {
+            return Err(ShutdownError::AlreadyShut);
+        }
+        inner.outbound.shut = true;
+        drop(inner);
+        self.ask();
+        Ok(())
+    }
+
+    /// Starts to close; what was sent still goes out.
+    pub(in crate::embed) fn begin_close(self: &Arc<Self>) {
+        let began = self.update(|inner| {
+            let begins = matches!(inner.phase, Phase::Opening | Phase::Open);
+            if begins {
+                inner.phase = Phase::Closing;
+                inner.outbound.shut = true;
+            }
+            begins
+        });
+        if began {
+            self.ask();
+            self.notify();
+        }
+    }
+
+    /// Switches how the user is told; what is queued stays.
+    pub(in crate::embed) fn set_mode(self: &Arc<Self>, mode: &Mode) {
+        self.update(|inner| {
+            inner.listed = false;
+            inner.events = match mode {
+                Mode::Pull => None,
+                Mode::Events(events) => Some(events.downgrade()),
+            };
+        });
+    }
+
+    /// The next event, if the tunnel still belongs to `events`, and whether there are more.
+    pub(super) fn next_event(self: &Arc<Self>, events: &Events) -> Option<(Event, bool)> {
+        let mut inner = self.inner.lock();
+        if !inner.events.as_ref().is_some_and(|own| own.is(events)) {
+            return None;
+        }
+        let event = inner.pop_event();
+        inner.listed = inner.has_event();
+        let (more, ask) = (inner.listed, inner.inbound.wants_more());
+        drop(inner);
+        if ask {
+            self.ask();
+        }
+        Some((event?, more))
+    }
+
+    pub(super) fn info(&self) -> Info {
+        let inner = self.inner.lock();
+        Info {
+            id: self.id,
+            state: match inner.phase {
+                Phase::Opening => State::Opening,
+                Phase::Open => State::Open,
+                Phase::Closing => State::Closing,
+                Phase::Closed(_) => State::Closed,
+            },
+            protocol: self.terms.protocol,
+            carrier: inner.opened.carrier,
+            relays: self.terms.relays.to_vec(),
+            target: self.terms.target.clone(),
+            peer: inner.opened.peer,
+            datagrams_sent: inner.datagrams[SENT],
+            datagrams_received: inner.datagrams[RECEIVED],
+            bytes_sent: inner.bytes[SENT],
+            bytes_received: inner.bytes[RECEIVED],
+            send_dropped: inner.outbound.datagrams.dropped,
+            receive_dropped: inner.inbound.datagrams.dropped,
+            capsules_dropped: inner.inbound.capsules_dropped,
+            datagram_size_max: match self.terms.protocol {
+                Protocol::Udp => inner.opened.size_max,
+                Protocol::Tcp => None,
+            },
+        }
+    }
+}
+
+/// The worker's side.
+impl Shared {
+    /// The tunnel's id in the machine, once the machine has it.
+    pub(in crate::embed) fn machine_id(&self) -> Option<MachineId> {
+        self.machine.get().copied()
+    }
+
+    /// What is agreed.
+    pub(in crate::embed) const fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The machine has the tunnel.
+    pub(in crate::embed) fn set_machine_id(&self, id: MachineId) {
+        let first = self.machine.set(id).is_ok();
+        debug_assert!(first, "a tunnel is opened once");
+    }
+
+    /// Whether the user gave it up already.
+    pub(in crate::embed) fn is_given_up(&self) -> bool {
+        matches!(self.inner.lock().phase, Phase::Closing | Phase::Closed(_))
+    }
+
+    /// Takes what the user has queued, datagrams into the empty `datagrams`, at most `room` bytes.
+    pub(in crate::embed) fn take_work(
+        &self,
+        datagrams: &mut VecDeque<Datagram>,
+        room: usize,
+    ) -> Work {
+        self.asked.swap(false, Ordering::AcqRel);
+        let mut inner = self.inner.lock();
+        inner.outbound.datagrams.swap(datagrams);
+        let outbound = &mut inner.outbound;
+        let len = outbound.bytes.len().min(room);
+        let bytes = outbound.bytes.split_to(len).freeze();
+        let is_partial = !outbound.bytes.is_empty();
+        let finish = outbound.shut && !outbound.finished && !is_partial;
+        outbound.finished |= finish;
+        let capsules = std::mem::take(&mut outbound.capsules);
+        let closing = matches!(inner.phase, Phase::Closing);
+        if len > 0 {
+            inner.count(SENT, 0, len);
+        }
+        drop(inner);
+        if len > 0 {
+            self.writable.notify(usize::MAX);
+        }
+        Work {
+            capsules,
+            bytes,
+            finish,
+            closing,
+            is_partial,
+        }
+    }
+
+    /// Puts back capsules for which there was no room.
+    pub(in crate::embed) fn return_capsules(&self, mut capsules: VecDeque<Capsule>) {
+        let mut inner = self.inner.lock();
+        capsules.append(&mut inner.outbound.capsules);
+        inner.outbound.capsules = capsules;
+    }
+
+    /// How many bytes may be read from the machine now; at `None` the tunnel is looked at again when there is room.
+    pub(in crate::embed) fn read_room(&self) -> Option<usize> {
+        let mut inner = self.inner.lock();
+        let room = match inner.phase {
+            // Nobody wants them any more, and the far end shall come to its end.
+            Phase::Closing | Phase::Closed(_) => READ_BYTES,
+            Phase::Opening | Phase::Open => inner.inbound.room().min(READ_BYTES),
+        };
+        inner.inbound.paused = room == 0;
+        (room > 0).then_some(room)
+    }
+
+    /// It is open.
+    pub(in crate::embed) fn handle_opened(self: &Arc<Self>, opened: Opened) {
+        self.update(|inner| {
+            inner.opened = opened;
+            if matches!(inner.phase, Phase::Opening) {
+                inner.phase = Phase::Open;
+                inner.was_open = true;
+            }
+        });
+        self.changed.notify(usize::MAX);
+    }
+
+    /// What is known about it has changed.
+    pub(in crate::embed) fn handle_described(&self, opened: Opened) {
+        self.inner.lock().opened = opened;
+    }
+
+    /// A datagram came.
+    pub(in crate::embed) fn handle_datagram(self: &Arc<Self>, datagram: Datagram) {
+        self.update(|inner| {
+            inner.count(RECEIVED, 1, datagram.payload.len());
+            if !matches!(inner.phase, Phase::Closing | Phase::Closed(_)) {
+                inner.inbound.datagrams.push(datagram);
+            }
+        });
+        self.readable.notify(usize::MAX);
+    }
+
+    /// A capsule came.
+    pub(in crate::embed) fn handle_capsule(self: &Arc<Self>, capsule: Capsule) {
+        self.update(|inner| inner.inbound.push_capsule(capsule));
+        self.readable.notify(usize::MAX);
+    }
+
+    /// Bytes came.
+    pub(in crate::embed) fn handle_bytes(self: &Arc<Self>, bytes: Bytes) {
+        self.update(|inner| {
+            inner.count(RECEIVED, 0, bytes.len());
+            if !matches!(inner.phase, Phase::Closing | Phase::Closed(_)) {
+                inner.inbound.push_bytes(bytes);
+            }
+        });
+        self.readable.notify(usize::MAX);
+    }
+
+    /// The far end has ended its direction.
+    pub(in crate::embed) fn handle_end(self: &Arc<Self>) {
+        self.update(|inner| inner.inbound.ended = true);
+        self.readable.notify(usize::MAX);
+    }
+
+    /// It is over. The first reason counts.
+    pub(in crate::embed) fn handle_closed(self: &Arc<Self>, reason: CloseReason) {
+        self.update(|inner| {
+            let reason = match &inner.phase {
+                Phase::Closed(_) => return,
+                Phase::Closing => CloseReason::Local,
+                Phase::Opening | Phase::Open => reason,
+            };
+            inner.phase = Phase::Closed(reason);
+        });
+        self.notify();
+    }
+
+    fn notify(&self) {
+        for notice in [&self.readable, &self.writable, &self.changed] {
+            notice.notify(usize::MAX);
+        }
+    }
+}
+
+impl Inner {
+    fn count(&mut self, direction: usize, datagrams: u64, bytes: usize) {
+        self.datagrams[direction] += datagrams;
+        self.bytes[direction] += bytes as u64;
+    }
+
+    fn payload_max(&self) -> usize {
+        self.opened.size_max.unwrap_or(UDP_PAYLOAD_MAX)
+    }
+
+    /// The error of whoever waits for something that will not come.
+    fn over(&self) -> Option<Error> {
+        match &self.phase {
+            Phase::Opening | Phase::Open => None,
+            Phase::Closing => Some(CloseReason::Local.to_error()),
+            Phase::Closed(reason) => Some(reason.to_error()),
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), Error> {
+        self.over().map_or(Ok(()), Err)
+    }
+
+    fn has_event(&self) -> bool {
+        let Self { inbound, told, .. } = self;
+        (self.was_open && !told.opened)
+            || !inbound.datagrams.is_empty()
+            || inbound.has_bytes()
+            || !inbound.capsules.is_empty()
+            || (inbound.ended && !told.ended)
+            || (matches!(self.phase, Phase::Closed(_)) && !told.closed)
+    }
+
+    /// What comes next, in an order in which nothing comes behind the end.
+    fn pop_event(&mut self) -> Option<Event> {
+        let Self { inbound, told, .. } = self;
+        if self.was_open && !std::mem::replace(&mut told.opened, self.was_open) {
+            return Some(Event::Opened);
+        }
+        if let Some(datagram) = inbound.datagrams.pop() {
+            return Some(Event::Datagram(datagram));
+        }
+        if let Some(bytes) = inbound.pop_bytes() {
+            return Some(Event::Data(bytes));
+        }
+        if let Some(capsule) = inbound.capsules.pop_front() {
+            return Some(Event::Capsule(capsule));
+        }
+        if inbound.ended && !std::mem::replace(&mut told.ended, true) {
+            return Some(Event::Eof);
+        }
+        match &self.phase {
+            Phase::Closed(reason) if !std::mem::replace(&mut told.closed, true) => {
+                Some(Event::Closed(reason.clone()))
+            }
+            Phase::Opening | Phase::Open | Phase::Closing | Phase::Closed(_) => None,
+        }
+    }
+
+    /// The events that have to be told that there is something.
+    fn events_to_tell(&mut self) -> Option<Events> {
+        if self.listed || !self.has_event() {
+            return None;
+        }
+        let events = self.events.as_ref()?.upgrade()?;
+        self.listed = true;
+        Some(events)
+    }
+}
+
+fn too_large(what: &'static str, size: u64, max: u64) -> Error {
+    Error::new(ErrorKind::Limit, Side::Local).with_source(format!("{what}: {size}, at most {max}"))
+}
+
+/// As the kind of error that streams of bytes have.
+fn to_io(error: Error) -> io::Error {
+    let kind = match (error.kind(), error.side()) {
+        (ErrorKind::Aborted, _) => io::ErrorKind::ConnectionReset,
+        (ErrorKind::Closed, Side::Local) => io::ErrorKind::NotConnected,
+        (ErrorKind::Closed, _) => io::ErrorKind::BrokenPipe,
+        (ErrorKind::Timeout, _) => io::ErrorKind::TimedOut,
+        (ErrorKind::Refused | ErrorKind::Connect, _) => io::ErrorKind::ConnectionRefused,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+/// The worker's hold of a tunnel: whatever happens to the worker, the user learns that the tunnel is over.
+#[derive(Debug)]
+pub(in crate::embed) struct Held(pub(in crate::embed) Arc<Shared>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let error = Error::new(ErrorKind::Aborted, Side::Local).with_source("the worker has ended");
+        self.0.handle_closed(CloseReason::Aborted(error));
+    }
+}
+
+/// The user's hold of a tunnel, which closes it in the end, and keeps the threads running until then.
+#[derive(Debug)]
+pub(in crate::embed) struct Handle {
+    pub(in crate::embed) shared: Arc<Shared>,
+    #[expect(dead_code, reason = "it is only held")]
+    running: Arc<Running>,
+}
+
+impl Handle {
+    pub(in crate::embed) const fn new(shared: Arc<Shared>, running: Arc<Running>) -> Self {
+        Self { shared, running }
+    }
+
+    pub(super) async fn opened(&self) -> Result<(), Error> {
+        wait::until(self.shared.changed(), || self.shared.opened()).await
+    }
+
+    pub(super) fn opened_blocking(&self) -> Result<(), Error> {
+        let opened = wait::until_blocking(self.shared.changed(), None, || self.shared.opened());
+        opened.unwrap_or(Ok(()))
+    }
+
+    pub(super) async fn closed(&self) -> CloseReason {
+        wait::until(self.shared.changed(), || self.shared.close_reason()).await
+    }
+
+    pub(super) fn closed_blocking(&self) -> CloseReason {
+        let reason = || self.shared.close_reason();
+        wait::until_blocking(self.shared.changed(), None, reason).unwrap_or(CloseReason::Local)
+    }
+
+    pub(super) async fn close(&self) {
+        self.shared.begin_close();
+        let until = (self.shared.worker(), clock::now() + CLOSED_WITHIN);
+        let reason = || self.shared.close_reason();
+        // After that time it counts as closed all the same.
+        drop(wait::until_time(self.shared.changed(), until, reason).await);
+    }
+
+    pub(super) fn close_blocking(&self) {
+        self.shared.begin_close();
+        let until = Some(clock::now() + CLOSED_WITHIN);
+        let reason = || self.shared.close_reason();
+        drop(wait::until_blocking(self.shared.changed(), until, reason));
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.begin_close();
+    }
+}
