@@ -15,10 +15,12 @@ pub use self::text::{config, rule, target, template};
 pub use crate::http::h1::fuzz_entry::{h1_client, h1_server};
 pub use crate::http::h3::fuzz_entry::{fields, frame, qpack, settings};
 pub use crate::http::h3::fuzz_ops::h3_ops;
-use crate::tunnel::{Delivery, Inbound, UdpError};
+use crate::tunnel::tcp::{self, Piece};
+use crate::tunnel::{Delivery, Framing, Inbound, TcpError, UdpError};
 use crate::wire::capsule::{
     CapsuleEvent, CapsuleReader, CapsuleType, DATAGRAM_VALUE_MAX, UNKNOWN_VALUE_MAX, encode_capsule,
 };
+use crate::wire::codepoints::Revision;
 use crate::wire::datagram::{
     QuarterStreamId, UDP_PAYLOAD_MAX, split_context_id, split_quarter_stream_id,
 };
@@ -40,7 +42,8 @@ fn cut(cuts: u8, data: &[u8]) -> (&[u8], Vec<&[u8]>) {
 }
 
 /// A capsule stream gives the same events and the same end, cut or whole, and is buffered within the limit. Whether
-/// unknown capsules are kept changes nothing about the others, and what is reported can be written and read again.
+/// unknown capsules are kept changes nothing about the others, and what is reported can be written and read again. The
+/// same goes for a byte stream in capsules.
 ///
 /// Input: one byte that selects the limit (0: the default), one byte for the number of cuts (modulo 16), one byte per
 /// cut for the length of a piece, then the stream.
@@ -56,6 +59,7 @@ pub fn capsule(data: &[u8]) {
         limit => limit,
     };
     let (stream, pieces) = cut(*cuts, rest);
+    byte_stream(limit, stream, &pieces);
     let [skipping, keeping] = [None, Some(limit)].map(|keep| {
         let (whole_events, whole) = read_capsules(limit, keep, &[stream]);
         let (events, reader) = read_capsules(limit, keep, &pieces);
@@ -82,6 +86,49 @@ pub fn capsule(data: &[u8]) {
         }
     }
     assert_eq!(read_capsules(limit, Some(limit), &[&again]).0, keeping);
+}
+
+/// The laws of [`capsule`] for a stream of TCP.
+fn byte_stream(limit: usize, stream: &[u8], pieces: &[&[u8]]) {
+    let keeping = read_byte_stream(Some(limit), &[stream]);
+    assert_eq!(keeping, read_byte_stream(Some(limit), pieces));
+    let skipping = read_byte_stream(None, pieces);
+    assert!(skipping.capsules.is_empty());
+    assert_eq!(skipping.bytes, keeping.bytes);
+    assert_eq!(skipping.end, keeping.end);
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct ByteStream {
+    bytes: Vec<u8>,
+    /// With the offset in the bytes at which each came.
+    capsules: Vec<(usize, u64, Bytes)>,
+    /// None until all was read.
+    end: Option<Result<(), TcpError>>,
+}
+
+fn read_byte_stream(keep: Option<usize>, pieces: &[&[u8]]) -> ByteStream {
+    let mut inbound = tcp::Inbound::new(Framing::Capsules(Revision::newest()));
+    if let Some(bytes_max) = keep {
+        inbound.keep_unknown(bytes_max);
+    }
+    let mut found = ByteStream::default();
+    for data in pieces {
+        let data = Bytes::copy_from_slice(data);
+        let result = inbound.handle_data(data, &mut |piece| match piece {
+            Piece::Data(payload) => found.bytes.extend_from_slice(&payload),
+            Piece::Capsule { kind, value } => {
+                assert!(keep.is_some_and(|max| value.len() <= max));
+                found.capsules.push((found.bytes.len(), kind, value));
+            }
+        });
+        if let Err(error) = result {
+            found.end = Some(Err(error));
+            return found;
+        }
+    }
+    found.end = Some(inbound.handle_finished());
+    found
 }
 
 fn read_capsules(

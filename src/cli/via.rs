@@ -51,13 +51,13 @@ pub(crate) struct ViaArgs {
 impl ViaArgs {
     /// What the arguments say, TCP tunnels asked for as `tcp_form`.
     pub(crate) fn route(&self, tcp_form: TcpForm) -> RouteOptions {
+        let trust = Trust::from_options(self.ca.clone(), self.insecure);
         RouteOptions {
-            relays: self.via.clone(),
             carriers: self.carrier.to_vec(),
             tcp_form,
-            trust: Trust::from_options(self.ca.clone(), self.insecure),
             headers: self.header.clone(),
             credentials: self.credentials.clone(),
+            ..RouteOptions::new(self.via.clone(), trust)
         }
     }
 }

@@ -1,11 +1,13 @@
 //! One relay as its client sees it: where it is, how it is trusted, what every request to it carries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, header};
 use quinn_proto::crypto;
 
 use super::credentials::Credentials;
+use crate::config::HeadStarts;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::Revision;
@@ -32,6 +34,49 @@ pub struct Hop {
     pub credentials: Option<Credentials>,
     /// Fields added to every request.
     pub headers: HeaderMap,
+    /// How tunnels share connections.
+    pub pooling: Pooling,
+    /// How long a handshake may take, HTTP's included; as long as any of the worker if `None`.
+    pub handshake_timeout: Option<Duration>,
+    /// How carriers race to this relay; as on any of the worker's routes if `None`.
+    pub head_starts: Option<HeadStarts>,
+    /// How long opening a tunnel at this relay may take, resolving and dialling included; as long as any of the worker
+    /// if `None`.
+    pub open_timeout: Option<Duration>,
+    /// Whether an answer without `Capsule-Protocol: ?1` to a request with it is an error. RFC 9298 section 3.5 does not
+    /// ask relays for it; and templated CONNECT-TCP goes on with the bytes as they are.
+    pub strict_capsule_protocol: bool,
+    /// The revision of connect-tcp that this relay is spoken to in.
+    pub revision: &'static Revision,
+}
+
+/// How tunnels share the connections to a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pooling {
+    /// Every tunnel has a connection of its own, which ends with it, or a few seconds later where bytes of a TCP tunnel
+    /// may still be on their way: nobody can tell from the connection which tunnels belong together. On HTTP/1.1 that
+    /// is always so.
+    pub separate: bool,
+    /// A connection without tunnels is closed after this long.
+    pub idle: Duration,
+    /// Most tunnels at once on one connection, at least 1; as many as the peer allows if `None`. Further tunnels get
+    /// further connections.
+    pub streams_max: Option<u32>,
+}
+
+impl Pooling {
+    /// Shared by all tunnels, closed after a minute without any.
+    pub const SHARED: Self = Self {
+        separate: false,
+        idle: Duration::from_secs(60),
+        streams_max: None,
+    };
+}
+
+impl Default for Pooling {
+    fn default() -> Self {
+        Self::SHARED
+    }
 }
 
 /// The TLS configurations of the carriers, which differ in ALPN.
@@ -62,6 +107,8 @@ pub struct Request {
     pub kind: TunnelKind,
     /// The Via field to send, when we relay somebody else's request (RFC 9110 §7.6.3).
     pub via: Option<HeaderValue>,
+    /// Fields of this request alone, in place of those of the hop that have the same name.
+    pub headers: HeaderMap,
     /// What the relay asked for when it refused the request without.
     pub asked: HeaderMap,
 }
@@ -73,6 +120,7 @@ impl Request {
             target,
             kind,
             via: None,
+            headers: HeaderMap::new(),
             asked: HeaderMap::new(),
         }
     }
@@ -114,10 +162,21 @@ impl Hop {
         }
     }
 
-    /// Whether requests to both relays look the same.
+    /// Whether both relays are spoken to alike: tunnels may share their connections.
     pub fn asks_like(&self, other: &Self) -> bool {
-        let form = |hop: &Self| (hop.udp.clone(), hop.tcp.clone(), hop.tcp_form);
+        let form = |hop: &Self| {
+            let templates = (hop.udp.clone(), hop.tcp.clone());
+            (
+                templates,
+                hop.tcp_form,
+                hop.revision,
+                hop.strict_capsule_protocol,
+            )
+        };
+        let times = |hop: &Self| (hop.handshake_timeout, hop.head_starts, hop.open_timeout);
         form(self) == form(other)
+            && times(self) == times(other)
+            && self.pooling == other.pooling
             && self.headers == other.headers
             && self.credentials == other.credentials
     }
@@ -158,11 +217,12 @@ impl Hop {
         let mut head = match (form, &self.tcp) {
             (None, _) => templated(&self.udp, "connect-udp"),
             (Some(TcpForm::Raw | TcpForm::Capsules), Some(tcp)) => {
-                templated(tcp, self.revision().token)
+                templated(tcp, self.revision.token)
             }
             (Some(_), _) => RequestHead::classic_connect(target.to_string()),
         };
         head.headers = self.headers.clone();
+        head.headers.extend(request.headers.clone());
         if matches!(form, None | Some(TcpForm::Capsules)) {
             head.headers.insert(CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE);
         }
@@ -192,10 +252,5 @@ impl Hop {
             }
         }
         answered
-    }
-
-    /// The revision of connect-tcp that this relay is spoken to in.
-    pub fn revision(&self) -> &'static Revision {
-        Revision::newest()
     }
 }

@@ -16,5 +16,5 @@ mod pool;
 
 pub use self::credentials::{Credentials, CredentialsError};
 pub use self::failure::Failed;
-pub use self::hop::{Hop, HopKey, HopTls, Request, TcpForm, TunnelKind};
+pub use self::hop::{Hop, HopKey, HopTls, Pooling, Request, TcpForm, TunnelKind};
 pub use self::pool::{DialId, HopId, Pool, PoolEvent, PoolLimits, RouteId, Ticket};

@@ -10,7 +10,8 @@
 //! one only when the peer's own stream limit says that the ready ones are full. On HTTP/1.1 a connection carries one
 //! tunnel, so as many are dialled as tunnels wait, within a bound. The addresses of a name race (RFC 8305): the next
 //! starts when the one before failed, or was silent for a while. GOAWAY takes a connection out of service without
-//! touching its tunnels. After a failure the hop backs off, and tunnels that ask meanwhile are refused at once.
+//! touching its tunnels. What a hop's [`Pooling`](super::Pooling) says comes before all of this: tunnels may have
+//! connections of their own on any carrier, or share one by a few. After a failure the hop backs off, and tunnels that ask meanwhile are refused at once.
 //!
 //! A *route* is the way to the last of several relays, with the hops to choose from. Which carrier worked is remembered
 //! by network, so that a network without QUIC costs a head start only once.
@@ -19,7 +20,9 @@
 //! that is the tunnel's part, since only an answer tells whether a carrier works.
 
 mod dial;
+mod forget;
 mod memory;
+mod registry;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +30,9 @@ use std::time::{Duration, Instant};
 
 use self::dial::Dial;
 use self::memory::Memory;
+use self::registry::Registry;
 use super::hop::{Hop, HopKey, Request, TunnelKind};
+use crate::config::HeadStarts;
 use crate::error::Refusal;
 use crate::http::h3;
 use crate::http::h3::code::Code;
@@ -61,12 +66,10 @@ pub struct DialId {
 pub struct PoolLimits {
     /// Most connections to one hop.
     pub connections_per_hop_max: usize,
-    /// Most connections to one hop on HTTP/1.1, where each carries one tunnel.
-    pub h1_connections_per_hop_max: usize,
+    /// Most connections to one hop where each carries one tunnel, as on HTTP/1.1.
+    pub own_connections_per_hop_max: usize,
     /// Most tunnels that wait for a connection to one hop.
     pub waiting_per_hop_max: usize,
-    /// A connection without tunnels is closed after this long.
-    pub idle: Duration,
     /// The first pause after a failed dial; it doubles with each further one.
     pub backoff_min: Duration,
     /// The longest pause.
@@ -76,8 +79,14 @@ pub struct PoolLimits {
 /// How long the answer of a name server may take before it counts as lost.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(30);
 
-/// How many handshakes a hop on HTTP/1.1 has under way at once.
-const H1_DIALS_MAX: usize = 16;
+/// How many handshakes a hop has under way at once where each tunnel has a connection of its own.
+const OWN_DIALS_MAX: usize = 16;
+
+/// How long a connection outlives the one UDP tunnel that it was for: the last datagrams still go out.
+const LINGER_UDP: Duration = Duration::from_millis(100);
+
+/// The same for a TCP tunnel: its last bytes may get lost and be sent again, and the relay has to pass them on.
+const LINGER_TCP: Duration = Duration::from_secs(5);
 
 /// Where a tunnel stands in the queue of its hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +149,8 @@ struct Pooled {
     id: ConnectionId,
     streams: u32,
     idle_since: Instant,
+    /// How long it is kept without tunnels.
+    idle: Duration,
     /// Takes no more requests.
     going_away: bool,
 }
@@ -162,6 +173,8 @@ struct Entry {
 }
 
 struct Route {
+    /// How often it was added, and not removed.
+    users: u32,
     /// In the order of preference.
     hops: Vec<(Carrier, HopId)>,
     memory: Memory,
@@ -172,8 +185,10 @@ pub struct Pool {
     limits: PoolLimits,
     dialler: (EndpointId, SocketId),
     options: Options,
-    entries: Vec<Entry>,
-    routes: Vec<Route>,
+    entries: Registry<Entry>,
+    routes: Registry<Route>,
+    /// Nobody counts on some route any more.
+    forgetting: bool,
     events: VecDeque<PoolEvent>,
     /// Tickets and dials so far.
     numbers: u64,
@@ -188,8 +203,9 @@ impl Pool {
             limits,
             dialler,
             options,
-            entries: Vec::new(),
-            routes: Vec::new(),
+            entries: Registry::new(),
+            routes: Registry::new(),
+            forgetting: false,
             events: VecDeque::new(),
             numbers: 0,
             due: None,
@@ -197,7 +213,7 @@ impl Pool {
     }
 
     /// Makes a route known: relays in the order of travel, each reached through the one before. Routes that begin
-    /// alike share connections.
+    /// alike share connections. [`Pool::remove_route`] takes it back.
     ///
     /// # Panics
     /// If `relays` is empty, or one of them has no carrier.
@@ -213,15 +229,24 @@ impl Pool {
                 .iter()
                 .map(|carrier| (*carrier, self.hop_for(&relay, *carrier, via)))
                 .collect();
-            let known = self.routes.iter().position(|route| route.hops == hops);
-            let index = known.unwrap_or_else(|| {
+            let known = self
+                .routes
+                .iter()
+                .find(|(_, route)| route.hops == hops)
+                .map(|(number, _)| number);
+            let number = known.unwrap_or_else(|| {
                 let memory = Memory::default();
-                self.routes.push(Route { hops, memory });
-                self.routes.len() - 1
+                self.routes.insert(Route {
+                    users: 0,
+                    hops,
+                    memory,
+                })
             });
-            via = Some(RouteId(index as u32));
+            via = Some(RouteId(number));
         }
-        via.expect("a route has at least one relay")
+        let route = via.expect("a route has at least one relay");
+        self.routes[route.0].users += 1;
+        route
     }
 
     fn hop_for(&mut self, relay: &Hop, carrier: Carrier, via: Option<RouteId>) -> HopId {
@@ -229,9 +254,10 @@ impl Pool {
         let known = self
             .entries
             .iter()
-            .position(|entry| entry.key == key && entry.hop.asks_like(relay));
-        let index = known.unwrap_or_else(|| {
-            self.entries.push(Entry {
+            .find(|(_, entry)| entry.key == key && entry.hop.asks_like(relay))
+            .map(|(number, _)| number);
+        let number = known.unwrap_or_else(|| {
+            self.entries.insert(Entry {
                 key,
                 hop: relay.clone(),
                 carrier,
@@ -243,10 +269,9 @@ impl Pool {
                 failures: 0,
                 not_before: None,
                 address: None,
-            });
-            self.entries.len() - 1
+            })
         });
-        HopId(index as u32)
+        HopId(number)
     }
 
     /// The hops of a route in the order in which a tunnel should try them, now and in this network.
@@ -256,7 +281,9 @@ impl Pool {
         route: RouteId,
         network: Option<IpAddr>,
     ) -> Vec<(Carrier, HopId)> {
-        let Route { hops, memory } = &self.routes[route.0 as usize];
+        let Some(Route { hops, memory, .. }) = self.routes.get(route.0) else {
+            return Vec::new();
+        };
         let mut hops = hops.clone();
         if let Some(carrier) = memory.recall(now, network) {
             // Stable: the others keep their order.
@@ -273,7 +300,9 @@ impl Pool {
         network: Option<IpAddr>,
         carrier: Carrier,
     ) {
-        let Route { hops, memory } = &mut self.routes[route.0 as usize];
+        let Some(Route { hops, memory, .. }) = self.routes.get_mut(route.0) else {
+            return;
+        };
         match hops.first() {
             Some((preferred, _)) if *preferred == carrier => memory.forget(network),
             Some(_) | None => memory.keep(now, network, carrier),
@@ -282,17 +311,32 @@ impl Pool {
 
     /// An address of the first relay on the way, as far as one is known.
     pub fn first_address(&self, route: RouteId) -> Option<SocketAddr> {
-        let hops = &self.routes[route.0 as usize].hops;
-        let mut entries = hops.iter().map(|(_, hop)| &self.entries[hop.0 as usize]);
+        let hops = &self.routes.get(route.0)?.hops;
+        let mut entries = hops.iter().map(|(_, hop)| &self.entries[hop.0]);
         entries.find_map(|entry| match entry.via {
             Some(via) => self.first_address(via),
             None => entry.address,
         })
     }
 
+    /// How carriers race on a route, if it has a say in that.
+    pub fn head_starts(&self, route: RouteId) -> Option<HeadStarts> {
+        self.last_hop(route)?.head_starts
+    }
+
+    /// How long opening a tunnel on a route may take, if it has a say in that.
+    pub fn open_timeout(&self, route: RouteId) -> Option<Duration> {
+        self.last_hop(route)?.open_timeout
+    }
+
+    fn last_hop(&self, route: RouteId) -> Option<&Hop> {
+        let (_, hop) = self.routes.get(route.0)?.hops.first()?;
+        Some(self.hop(*hop))
+    }
+
     /// How a hop is asked.
     pub fn hop(&self, hop: HopId) -> &Hop {
-        &self.entries[hop.0 as usize].hop
+        &self.entries[hop.0].hop
     }
 
     /// The next event.
@@ -316,8 +360,8 @@ impl Pool {
 
     /// How many tunnels wait for a stream, and how many streams are in use.
     pub fn in_use(&self) -> (usize, usize) {
-        let waiting = self.entries.iter().map(|entry| entry.waiting.len()).sum();
-        let ready = self.entries.iter().flat_map(|entry| &entry.ready);
+        let waiting = self.entries.values().map(|entry| entry.waiting.len()).sum();
+        let ready = self.entries.values().flat_map(|entry| &entry.ready);
         (waiting, ready.map(|pooled| pooled.streams as usize).sum())
     }
 
@@ -338,25 +382,25 @@ impl Pool {
         let limits = self.limits;
         let number = self.number();
         let ticket = Ticket { hop, number };
-        let entry = &mut self.entries[hop.0 as usize];
-        let backs_off = entry.not_before.is_some_and(|instant| now < instant);
-        let refusal = if backs_off && entry.ready.iter().all(|pooled| pooled.going_away) {
-            Some(Refusal::DestinationUnavailable)
-        } else if entry.waiting.len() >= limits.waiting_per_hop_max {
-            Some(Refusal::Overloaded)
-        } else {
-            None
+        let entry = self.entries.get_mut(hop.0);
+        let refusal = match &entry {
+            None => Some(Refusal::DestinationUnavailable),
+            Some(entry) if entry.backs_off(now) => Some(Refusal::DestinationUnavailable),
+            Some(entry) if entry.waiting.len() >= limits.waiting_per_hop_max => {
+                Some(Refusal::Overloaded)
+            }
+            Some(_) => None,
         };
-        match refusal {
-            Some(refusal) => self.events.push_back(PoolEvent::Failed {
-                tunnel,
-                ticket,
-                refusal,
-            }),
-            None => {
+        match (refusal, entry) {
+            (None, Some(entry)) => {
                 entry.waiting.insert(number, (tunnel, request));
                 self.pump(now, hop, carriers);
             }
+            (refusal, _) => self.events.push_back(PoolEvent::Failed {
+                tunnel,
+                ticket,
+                refusal: refusal.unwrap_or(Refusal::DestinationUnavailable),
+            }),
         }
         ticket
     }
@@ -368,9 +412,9 @@ impl Pool {
 
     /// A tunnel does not want its stream any more. One that is open already is released by [`Pool::release`].
     pub fn cancel(&mut self, ticket: Ticket) {
-        self.entries[ticket.hop.0 as usize]
-            .waiting
-            .remove(&ticket.number);
+        if let Some(entry) = self.entries.get_mut(ticket.hop.0) {
+            entry.waiting.remove(&ticket.number);
+        }
     }
 
     /// A stream that the pool opened has ended.
@@ -378,28 +422,31 @@ impl Pool {
         let Some(hop) = self.hop_of(connection) else {
             return;
         };
-        let entry = &mut self.entries[hop.0 as usize];
-        let is_h1 = entry.carrier == Carrier::H1;
+        let entry = &mut self.entries[hop.0];
+        // On HTTP/1.1 the connection ends with its tunnel, in the way in which that ended. Otherwise what is on its way
+        // in one that was for this tunnel alone shall arrive.
+        let lingers = entry.is_own();
         let mut pooled = entry.ready.iter_mut();
         if let Some(pooled) = pooled.find(|pooled| pooled.id == connection) {
             pooled.streams = pooled.streams.saturating_sub(1);
             pooled.idle_since = now;
-            // On HTTP/1.1 the connection ends with its tunnel, in the way in which that ended.
-            if pooled.going_away && pooled.streams == 0 && !is_h1 {
+            if pooled.going_away && pooled.streams == 0 && !lingers {
                 carriers.close(now, connection, Code::H3_NO_ERROR);
             }
-            self.wake_at(now + self.limits.idle);
+            let idle = pooled.idle;
+            self.wake_at(now + idle);
         }
         self.pump(now, hop, carriers);
+        self.forget(now, carriers);
     }
 
     /// Which hop a connection belongs to.
     fn hop_of(&self, connection: ConnectionId) -> Option<HopId> {
-        let index = self.entries.iter().position(|entry| {
+        let (number, _) = self.entries.iter().find(|(_, entry)| {
             entry.dials.iter().any(|dial| dial.has(connection))
                 || entry.ready.iter().any(|pooled| pooled.id == connection)
         })?;
-        Some(HopId(index as u32))
+        Some(HopId(number))
     }
 
     /// A connection can carry tunnels: on HTTP/2 and HTTP/3 the peer's SETTINGS have arrived.
@@ -412,23 +459,26 @@ impl Pool {
         let Some(hop) = self.hop_of(connection) else {
             return;
         };
-        let entry = &mut self.entries[hop.0 as usize];
+        let entry = &mut self.entries[hop.0];
         if let Some(index) = entry.dials.iter().position(|dial| dial.has(connection)) {
             let dial = entry.dials.swap_remove(index);
             entry.failures = 0;
             entry.not_before = None;
+            let idle = entry.hop.pooling.idle;
             entry.ready.push(Pooled {
                 id: connection,
                 streams: 0,
                 idle_since: now,
+                idle,
                 going_away: false,
             });
             for loser in dial.others(connection) {
                 carriers.close(now, loser, Code::H3_NO_ERROR);
             }
-            self.wake_at(now + self.limits.idle);
+            self.wake_at(now + idle);
         }
         self.pump(now, hop, carriers);
+        self.forget(now, carriers);
     }
 
     /// The peer grants more streams.
@@ -453,7 +503,7 @@ impl Pool {
         let Some(hop) = self.hop_of(connection) else {
             return;
         };
-        let entry = &mut self.entries[hop.0 as usize];
+        let entry = &mut self.entries[hop.0];
         if let Some(pooled) = entry
             .ready
             .iter_mut()
@@ -471,7 +521,7 @@ impl Pool {
         let Some(hop) = self.hop_of(connection) else {
             return;
         };
-        let ready = &mut self.entries[hop.0 as usize].ready;
+        let ready = &mut self.entries[hop.0].ready;
         if let Some(pooled) = ready.iter_mut().find(|pooled| pooled.id == connection) {
             pooled.going_away = true;
         }
@@ -484,12 +534,12 @@ impl Pool {
             return;
         }
         self.due = None;
-        for index in 0..self.entries.len() {
-            let hop = HopId(index as u32);
-            let entry = &self.entries[index];
+        for number in self.entries.numbers() {
+            let hop = HopId(number);
+            let entry = &self.entries[number];
             let idle = entry.ready.iter().filter(|pooled| pooled.streams == 0);
             let idle: Vec<_> = idle
-                .map(|pooled| (pooled.id, pooled.idle_since + self.limits.idle))
+                .map(|pooled| (pooled.id, pooled.idle_since + pooled.idle))
                 .collect();
             for (connection, due) in idle {
                 if due <= now {
@@ -501,6 +551,7 @@ impl Pool {
             self.expire_dials(now, hop, carriers);
             self.pump(now, hop, carriers);
         }
+        self.forget(now, carriers);
     }
 
     /// When [`Pool::expire`] has work at the earliest.
@@ -514,11 +565,15 @@ impl Pool {
 
     /// Gives streams to those that wait, as far as there are any, and dials if that was not far enough.
     fn pump(&mut self, now: Instant, hop: HopId, carriers: &mut Carriers) {
-        let entry = &mut self.entries[hop.0 as usize];
+        let entry = &mut self.entries[hop.0];
         while let Some((&number, (tunnel, request))) = entry.waiting.first_key_value() {
             let (tunnel, ticket) = (*tunnel, Ticket { hop, number });
             let head = entry.hop.request(request);
-            let event = match entry.request(&head, carriers) {
+            let linger = match request.kind {
+                TunnelKind::Udp => LINGER_UDP,
+                TunnelKind::Tcp(_) => LINGER_TCP,
+            };
+            let event = match entry.request(&head, linger, carriers) {
                 Ok(Some(stream)) => PoolEvent::Opened {
                     tunnel,
                     ticket,
@@ -534,11 +589,17 @@ impl Pool {
             self.events.push_back(event);
             entry.waiting.pop_first();
         }
-        let (dials_max, connections_max) = match entry.carrier {
-            Carrier::H3 | Carrier::H2 => (1, self.limits.connections_per_hop_max),
-            Carrier::H1 => (H1_DIALS_MAX, self.limits.h1_connections_per_hop_max),
+        let waiting = entry.waiting.len();
+        let limits = self.limits;
+        let (dials_max, connections_max) = match entry.tunnels_per_connection() {
+            None => (1, limits.connections_per_hop_max),
+            // As many tunnels as if each had a connection of its own.
+            Some(tunnels) => (
+                OWN_DIALS_MAX.min(waiting.div_ceil(tunnels)),
+                limits.own_connections_per_hop_max.div_ceil(tunnels),
+            ),
         };
-        let dials_max = dials_max.min(entry.waiting.len());
+        let dials_max = dials_max.min(waiting);
         let connections_max = connections_max.saturating_sub(entry.ready.len());
         let wanted = dials_max
             .min(connections_max)
@@ -556,20 +617,51 @@ impl Pool {
 }
 
 impl Entry {
-    /// Sends a request on the first connection with room for it; `None` if there is none.
+    /// Whether nobody may ask now: the last dial failed, and no connection is left.
+    fn backs_off(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|instant| now < instant)
+            && self.ready.iter().all(|pooled| pooled.going_away)
+    }
+
+    /// Whether each tunnel has a connection of its own.
+    fn is_own(&self) -> bool {
+        self.carrier == Carrier::H1 || self.hop.pooling.separate
+    }
+
+    /// How many tunnels a connection may carry, where that is not the peer's choice alone.
+    fn tunnels_per_connection(&self) -> Option<usize> {
+        match self.hop.pooling.streams_max {
+            _ if self.is_own() => Some(1),
+            max => max.map(|max| max.max(1) as usize),
+        }
+    }
+
+    /// Sends a request on the first connection with room for it; `None` if there is none. `linger` is how long the
+    /// connection shall outlive the tunnel if it is for that alone.
     ///
     /// # Errors
     /// No connection to this hop will ever take the request.
     fn request(
         &mut self,
         head: &RequestHead,
+        linger: Duration,
         carriers: &mut Carriers,
     ) -> Result<Option<RequestStream>, Refusal> {
-        for pooled in self.ready.iter_mut().filter(|pooled| !pooled.going_away) {
+        let is_own = self.is_own();
+        let streams_max = self
+            .hop
+            .pooling
+            .streams_max
+            .map_or(u32::MAX, |max| max.max(1));
+        let free = |pooled: &&mut Pooled| !pooled.going_away && pooled.streams < streams_max;
+        for pooled in self.ready.iter_mut().filter(free) {
             match carriers.request(pooled.id, head) {
                 Ok(stream) => {
                     pooled.streams += 1;
-                    pooled.going_away = self.carrier == Carrier::H1;
+                    if is_own {
+                        pooled.going_away = true;
+                        pooled.idle = linger.min(pooled.idle);
+                    }
                     return Ok(Some(stream));
                 }
                 Err(h3::RequestError::GoingAway) => pooled.going_away = true,

@@ -24,6 +24,7 @@ use super::handler::{Accept, Handler, Reject, Service};
 use super::request::Request;
 use super::{Error, Protocol};
 use crate::error::{ErrorKind, Refusal, Side};
+use crate::net::SocketOptions;
 use crate::policy::Policy;
 use crate::wire::target::{Host, Target};
 use crate::worker::{Direct, Family};
@@ -144,6 +145,7 @@ impl Options {
             addresses: None,
             policy: Arc::clone(&self.policy),
             family: self.family,
+            socket: SocketOptions::default(),
             timeout: self.timeout,
         };
         self.accept(request, move |addresses| {

@@ -253,9 +253,8 @@ impl Relay {
         let pool = Pool::new(
             PoolLimits {
                 connections_per_hop_max: 1,
-                h1_connections_per_hop_max: 1,
+                own_connections_per_hop_max: 1,
                 waiting_per_hop_max: 1,
-                idle: Duration::from_secs(60),
                 backoff_min: Duration::from_millis(250),
                 backoff_max: Duration::from_secs(10),
             },

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Invariants: payload goes through without a copy and is never held back; what a direction keeps is a dozen words,
-//! whatever lengths the peer declares, and the beginning of one unknown capsule where a user wants those. With capsules the FIN of TCP is FINAL_DATA, and the end of the data stream means
-//! nothing by itself: without FINAL_DATA it is a truncation, which must not look like a FIN to the other side.
+//! whatever lengths the peer declares, and the beginning of one unknown capsule where a user wants those. With capsules
+//! the FIN of TCP is FINAL_DATA, and the end of the data stream means nothing by itself: without FINAL_DATA it is a
+//! truncation, which must not look like a FIN to the other side.
 //!
 //! No socket, no carrier, no flow control: the caller moves what it is told, and maps a [`TcpError`] to resets.
 
@@ -36,6 +37,15 @@ impl Framing {
         match self {
             Self::Raw => false,
             Self::Capsules(_) => true,
+        }
+    }
+
+    /// The capsule types that belong to the byte stream, if there are capsules.
+    #[must_use]
+    pub const fn revision(self) -> Option<&'static Revision> {
+        match self {
+            Self::Raw => None,
+            Self::Capsules(revision) => Some(revision),
         }
     }
 }
@@ -165,6 +175,12 @@ impl Outbound {
         Self { framing }
     }
 
+    /// How the bytes are framed.
+    #[must_use]
+    pub const fn framing(self) -> Framing {
+        self.framing
+    }
+
     /// The most that [`frame`](Self::frame) and [`final_capsule`](Self::final_capsule) write, in bytes.
     #[must_use]
     pub const fn head_len_max(self) -> usize {
@@ -263,6 +279,10 @@ mod tests {
             (b"abc".to_vec(), Ok(Progress::Ended), Ok(()))
         );
         assert_eq!(write(Framing::Raw, [&b"abc"[..]]), b"abc");
+        let revision = |framing| Outbound::new(framing).framing().revision();
+        assert_eq!(revision(capsules()), Some(Revision::newest()));
+        assert_eq!(revision(old).unwrap().token, "connect-tcp-07");
+        assert_eq!(revision(Framing::Raw), None);
     }
 
     // spec: ctcp-3.4-e

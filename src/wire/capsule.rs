@@ -213,8 +213,8 @@ impl Default for CapsuleReader {
 impl CapsuleReader {
     /// A reader that hands out DATAGRAM values of up to `datagram_value_max` bytes, Context ID included.
     ///
-    /// The limit is also the most that it buffers, as long as it skips unknown capsules. It is raised to eight bytes, so that each longer value holds a whole
-    /// Context ID.
+    /// The limit is also the most that it buffers, as long as it skips unknown capsules. It is raised to eight bytes,
+    /// so that each longer value holds a whole Context ID.
     #[must_use]
     pub fn new(datagram_value_max: usize) -> Self {
         Self {
@@ -237,8 +237,8 @@ impl CapsuleReader {
 
     /// Takes bytes from the front of `input` until there is something to report.
     ///
-    /// `None` means that `input` is used up. After an event, call again with the rest. Capsules to skip are
-    /// skipped silently (RFC 9297 §3.2) within one call, whose work is linear in the length of `input`.
+    /// `None` means that `input` is used up. After an event, call again with the rest. Capsules that are
+    /// not kept are skipped silently (RFC 9297 §3.2) within one call, whose work is linear in the length of `input`.
     pub fn read(&mut self, input: &mut Bytes) -> Option<CapsuleEvent> {
         loop {
             match self.state {

@@ -16,7 +16,7 @@ use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
 use super::run::{App, Question, Worker};
 use super::secrets::{self, SecretsError};
-use crate::client::{Credentials, Hop, HopTls, Pool, PoolLimits, RouteId, TcpForm};
+use crate::client::{Hop, Pool, PoolLimits, RouteId};
 use crate::config::{self, Checked};
 use crate::error::Refusal;
 use crate::handler::Handler;
@@ -32,16 +32,11 @@ use crate::transport::carriers::Carriers;
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
 use crate::transport::quic::{Hub, HubLimits, OutboxLimits};
 use crate::transport::tcp::{TcpHub, TcpHubLimits};
-use crate::transport::tls::{
-    ClientTls, Identity, ListenerTls, TlsError, Trust, client_config, quic_client, quic_server,
-    tcp_client_config,
-};
+use crate::transport::tls::{Identity, ListenerTls, TlsError, Trust, quic_server};
 use crate::tunnel::EarlyLimits;
 use crate::wire::carrier::Carrier;
-use crate::wire::template::{RelayTemplates, TemplateError};
+use crate::wire::template::TemplateError;
 
-/// A connection to a next hop that carried nothing for this long is closed.
-const POOL_IDLE: Duration = Duration::from_secs(60);
 /// The first pause after a dial that failed, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -57,6 +52,14 @@ pub enum BuildError {
     /// A URI template cannot be used.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// There are not as many identities as listeners.
+    #[error("{listeners} listeners with the identities of {identities}")]
+    Identities {
+        /// How many listeners there are.
+        listeners: usize,
+        /// For how many there are identities.
+        identities: usize,
+    },
     /// Secrets cannot be used.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
@@ -98,20 +101,36 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Loads and binds what `checked` names. `identities` stand in for listeners without certificates of their own.
+    /// Loads and binds what `checked` names. `development` stands in for the certificates of listeners without any.
     ///
     /// # Errors
     /// The first thing that cannot be had.
     pub fn new(checked: Checked, development: Option<&Identity>) -> Result<Self, BuildError> {
-        let tls = development.cloned().map(ListenerTls::from);
-        Self::with_tls(checked, tls.as_ref())
+        let identity = |listener: &config::Listener| match (&listener.certificate, development) {
+            (Some(paths), _) => Identity::load(&paths.chain, &paths.key),
+            (None, Some(identity)) => Ok(identity.clone()),
+            (None, None) => unreachable!("check() wants a certificate outside of development"),
+        };
+        let identities: Result<Vec<_>, _> = checked.listen.iter().map(identity).collect();
+        let tls = identities?.into_iter().map(ListenerTls::from).collect();
+        Self::with_identities(checked, tls)
     }
 
-    /// As [`Plan::new`], with all that a listener without certificates of its own shows and asks for.
+    /// Binds what `checked` names. `identities` are those of the listeners, in their order; certificates that
+    /// `checked` names are not looked at.
     ///
     /// # Errors
-    /// As there.
-    pub fn with_tls(checked: Checked, tls: Option<&ListenerTls>) -> Result<Self, BuildError> {
+    /// The first thing that cannot be had, or [`BuildError::Identities`].
+    pub fn with_identities(
+        checked: Checked,
+        identities: Vec<ListenerTls>,
+    ) -> Result<Self, BuildError> {
+        if identities.len() != checked.listen.len() {
+            return Err(BuildError::Identities {
+                listeners: checked.listen.len(),
+                identities: identities.len(),
+            });
+        }
         let workers = checked.workers.get();
         let options = Options::new(checked.quic.clone(), checked.limits.tunnels_per_connection);
         let mut plan = Self {
@@ -142,7 +161,7 @@ impl Plan {
             checked: Arc::new(checked),
         };
         let checked = Arc::clone(&plan.checked);
-        for listener in &checked.listen {
+        for (listener, tls) in checked.listen.iter().zip(&identities) {
             plan.add_listener(listener, tls)?;
         }
         plan.policy = policy(&checked, &plan.addresses)?;
@@ -167,13 +186,8 @@ impl Plan {
     fn add_listener(
         &mut self,
         listener: &config::Listener,
-        tls: Option<&ListenerTls>,
+        tls: &ListenerTls,
     ) -> Result<(), BuildError> {
-        let tls = match (&listener.certificate, tls) {
-            (Some(paths), _) => Identity::load(&paths.chain, &paths.key)?.into(),
-            (None, Some(tls)) => tls.clone(),
-            (None, None) => unreachable!("check() wants a certificate outside of development"),
-        };
         let crypto: Arc<dyn crypto::ServerConfig> = quic_server(tls.quic_config(false)?)?;
         let mut server = ServerConfig::with_crypto(crypto);
         server.transport_config(self.options.server_transport());
@@ -425,83 +439,14 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
     let trust = Trust::from_options(upstream.ca.clone(), upstream.dangerous_insecure);
     let credentials = secrets::load_credentials(checked)?;
     hops(RouteOptions {
-        relays: upstream.hops.clone(),
         carriers: upstream.carriers.clone(),
-        tcp_form: TcpForm::default(),
-        trust,
         headers: upstream.headers.clone(),
         credentials,
+        ..RouteOptions::new(upstream.hops.clone(), trust)
     })
 }
 
-/// The way to a relay through others, all trusted and spoken to alike.
-#[derive(Clone, Debug)]
-pub struct RouteOptions {
-    /// Relays in the order of travel, each with the templates of its requests.
-    pub relays: Vec<RelayTemplates>,
-    /// HTTP versions to try, in the order of preference; all if empty.
-    pub carriers: Vec<Carrier>,
-    /// How TCP tunnels are asked for.
-    pub tcp_form: TcpForm,
-    /// Whom to believe.
-    pub trust: Trust,
-    /// Fields for every request to the first relay, who is the one we have an account with.
-    pub headers: Vec<(::http::HeaderName, ::http::HeaderValue)>,
-    /// Credentials for the first relay.
-    pub credentials: Option<Credentials>,
-}
-
-impl RouteOptions {
-    /// A route with the defaults of everything else.
-    pub fn new(relays: Vec<RelayTemplates>, trust: Trust) -> Self {
-        Self {
-            relays,
-            carriers: Carrier::ALL.to_vec(),
-            tcp_form: TcpForm::default(),
-            trust,
-            headers: Vec::new(),
-            credentials: None,
-        }
-    }
-}
-
-/// The hops of a route.
-///
-/// # Errors
-/// When the authorities to trust cannot be read.
-pub fn hops(route: RouteOptions) -> Result<Vec<Hop>, BuildError> {
-    let tls = ClientTls::new(route.trust);
-    let quic: Arc<dyn crypto::ClientConfig> = quic_client(client_config(&tls)?)?;
-    let hop_tls = HopTls {
-        quic,
-        h2: tcp_client_config(&tls, Carrier::H2)?,
-        h1: tcp_client_config(&tls, Carrier::H1)?,
-    };
-    let carriers = match route.carriers.is_empty() {
-        true => Carrier::ALL.to_vec(),
-        false => route.carriers,
-    };
-    let hop = |(index, relay): (usize, RelayTemplates)| {
-        let (headers, credentials) = match index {
-            0 => (
-                route.headers.iter().cloned().collect(),
-                route.credentials.clone(),
-            ),
-            _ => Default::default(),
-        };
-        Hop {
-            udp: relay.udp,
-            tcp: relay.tcp,
-            tcp_form: route.tcp_form,
-            carriers: carriers.clone(),
-            tls: hop_tls.clone(),
-            tls_hash: tls.client_hash(),
-            credentials,
-            headers,
-        }
-    };
-    Ok(route.relays.into_iter().enumerate().map(hop).collect())
-}
+pub use super::route::{RelayOptions, RouteOptions, hops};
 
 fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {
     let rules = |texts: &[String]| {
@@ -605,9 +550,8 @@ pub fn machine_limits(checked: &Checked) -> MachineLimits {
 pub fn pool_limits(checked: &Checked) -> PoolLimits {
     PoolLimits {
         connections_per_hop_max: config::limits::CONNECTIONS_PER_HOP,
-        h1_connections_per_hop_max: checked.limits.tunnels,
+        own_connections_per_hop_max: checked.limits.tunnels,
         waiting_per_hop_max: checked.limits.tunnels,
-        idle: POOL_IDLE,
         backoff_min: BACKOFF.0,
         backoff_max: BACKOFF.1,
     }
@@ -631,6 +575,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Environment, limits, parse};
+    use crate::transport::tls::{ClientAuth, DevCa};
 
     #[test]
     fn the_largest_head_is_never_taken_for_abuse() {
@@ -646,5 +591,35 @@ mod tests {
             assert!(u64::from(config.undelivered_stream_bytes_max) > config.headers_len_max);
             assert!(config.undelivered_connection_bytes_max > config.undelivered_stream_bytes_max);
         }
+    }
+
+    /// What a program gives to [`Plan::with_identities`], workers sharing each address.
+    #[test]
+    fn listeners_may_have_identities_of_the_programs() {
+        let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.test");
+        environment.dev_listen = Some(([127, 0, 0, 1], 0).into());
+        let checked = parse("workers = 2", &environment).unwrap();
+        let (listeners, workers) = (checked.listen.len(), checked.workers.get());
+        assert_eq!(workers, 2);
+        let authority = DevCa::new(&[], std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let tls = |client_auth| ListenerTls {
+            client_auth,
+            ..authority.identity.clone().into()
+        };
+        let required = ClientAuth::Required(authority.ca_pem.clone());
+        let identities = vec![tls(required); listeners];
+        let mut plan = Plan::with_identities(checked.clone(), identities).unwrap();
+        let bound: Vec<_> = (0..2)
+            .flat_map(|worker| plan.seed(worker).listeners)
+            .map(|socket| socket.unwrap().local_addr().unwrap())
+            .collect();
+        assert_eq!(bound.len(), 2 * listeners);
+        assert!(bound.iter().all(|address| plan.addresses.contains(address)));
+
+        let few = Plan::with_identities(checked.clone(), Vec::new()).err();
+        assert!(matches!(few, Some(BuildError::Identities { .. })));
+        let broken = vec![tls(ClientAuth::Required(String::new())); listeners];
+        let refused = Plan::with_identities(checked, broken).err();
+        assert!(matches!(refused, Some(BuildError::Tls(_))));
     }
 }

@@ -22,8 +22,8 @@ use crate::http::h3::code::Code;
 use crate::net::TcpId;
 use crate::transport::carriers::RequestStream;
 use crate::transport::quic::SendOutcome;
-use crate::tunnel::TunnelId;
-use crate::wire::capsule::{CapsuleType, UNKNOWN_VALUE_MAX, encode_head};
+use crate::tunnel::{Framing, TunnelId};
+use crate::wire::capsule::{CapsuleType, UNKNOWN_VALUE_MAX, UserTypeError, encode_capsule};
 use crate::wire::carrier::Carrier;
 use crate::wire::datagram::ContextId;
 
@@ -47,6 +47,8 @@ pub enum CapsuleSent {
     Blocked,
     /// The tunnel's stream has no capsules.
     Unsupported,
+    /// Capsules of this type are the tunnel's own.
+    Reserved(UserTypeError),
     /// The tunnel is over, or its direction has ended.
     Gone,
 }
@@ -87,7 +89,7 @@ impl Machine {
             End::Downstream => self.local.back(),
             End::Upstream => match self.handler.back() {
                 Some(HandlerEvent::End(event)) => Some(event),
-                Some(HandlerEvent::Request(..)) | None => None,
+                Some(HandlerEvent::Request(..) | HandlerEvent::Fallback(..)) | None => None,
             },
         };
         if !matches!(last, Some(LocalEvent::Readable(last)) if *last == id) {
@@ -254,13 +256,18 @@ impl Machine {
         if !tunnel.is_open() {
             return CapsuleSent::Blocked;
         }
-        let (has_capsules, flows) = match &mut tunnel.flow {
-            Flow::Udp(_) => (true, true),
+        let (framing, flows) = match &mut tunnel.flow {
+            Flow::Udp(_) => (None, true),
             Flow::Tcp(splice) => {
                 let pipe = splice.pipe(direction);
-                (pipe.writer.head_len_max() > 0, pipe.stage == Stage::Flowing)
+                (Some(pipe.writer.framing()), pipe.stage == Stage::Flowing)
             }
         };
+        let has_capsules = framing.is_none_or(Framing::has_capsules);
+        let revision = framing.and_then(Framing::revision);
+        if let Err(error) = CapsuleType::of_user(capsule_type.0, revision) {
+            return CapsuleSent::Reserved(error);
+        }
         if !flows {
             return CapsuleSent::Gone;
         }
@@ -273,8 +280,7 @@ impl Machine {
             return CapsuleSent::Unsupported;
         };
         let mut capsule = BytesMut::new();
-        encode_head(capsule_type, value.len() as u64, &mut capsule);
-        capsule.extend_from_slice(value);
+        encode_capsule(capsule_type, value, &mut capsule);
         if self.carriers.send_room(stream) < capsule.len() {
             return CapsuleSent::Blocked;
         }

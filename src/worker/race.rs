@@ -20,6 +20,7 @@ use ::http::StatusCode;
 use super::leg::{Leg, State, Tunnel};
 use super::machine::{Machine, Outside};
 use crate::client::{HopId, Request, RouteId, TcpForm, Ticket};
+use crate::config::HeadStarts;
 use crate::error::Refusal;
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
@@ -27,6 +28,7 @@ use crate::server::{Protocol, check_accepted};
 use crate::transport::carriers::RequestStream;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
+use crate::wire::field::capsule_protocol;
 
 /// How long a path that was alive has at least to show that it still is.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(100);
@@ -45,6 +47,7 @@ pub(super) struct Race {
     /// When the next carrier may start.
     next: Option<Instant>,
     started: u32,
+    head_starts: HeadStarts,
 }
 
 #[derive(Debug)]
@@ -100,6 +103,16 @@ impl Race {
 }
 
 impl Machine {
+    /// Takes back one [`Machine::add_route`]. See [`Pool::remove_route`](crate::client::Pool::remove_route).
+    pub fn remove_route(&mut self, now: Instant, route: RouteId) {
+        self.pool.remove_route(now, route, &mut self.carriers);
+    }
+
+    /// How many routes are known, those to relays on the way included.
+    pub fn route_count(&self) -> usize {
+        self.pool.route_count()
+    }
+
     /// The state of a tunnel that is going to ask the next hop.
     pub(super) fn race(
         &mut self,
@@ -118,6 +131,10 @@ impl Machine {
             failures: Vec::new(),
             next: None,
             started: 0,
+            head_starts: self
+                .pool
+                .head_starts(route)
+                .unwrap_or(self.limits.head_starts),
         }))
     }
 
@@ -140,11 +157,15 @@ impl Machine {
 
     /// Starts the next carrier, if there is one.
     pub(super) fn start_attempt(&mut self, now: Instant, id: TunnelId) {
-        let head_starts = self.limits.head_starts;
         let Some(race) = self.race_mut(id) else {
             return;
         };
+        let head_starts = race.head_starts;
         let Some((carrier, hop)) = race.choices.pop_front() else {
+            // The route is gone: there is nothing to wait for.
+            if race.started == 0 {
+                self.set_open_timeout(now, id, Some(Duration::ZERO));
+            }
             return;
         };
         race.started += 1;
@@ -186,7 +207,6 @@ impl Machine {
         id: TunnelId,
         out: &mut impl Outside,
     ) {
-        let delay = self.limits.head_starts.first.max(LOOK_AGAIN_MIN);
         let Some(Tunnel {
             state: State::Racing(race),
             ..
@@ -194,6 +214,7 @@ impl Machine {
         else {
             return;
         };
+        let delay = race.head_starts.first.max(LOOK_AGAIN_MIN);
         let heard = |(stream, since): &(RequestStream, Instant)| {
             self.carriers.heard_since(stream.connection(), *since)
         };
@@ -375,12 +396,13 @@ impl Machine {
         let asked = match hop.form(kind) {
             None => Protocol::Udp,
             Some(TcpForm::Classic | TcpForm::Raw) => Protocol::Tcp(Framing::Raw),
-            Some(TcpForm::Capsules) => Protocol::Tcp(Framing::Capsules(hop.revision())),
+            Some(TcpForm::Capsules) => Protocol::Tcp(Framing::Capsules(hop.revision)),
         };
+        let is_strict = hop.strict_capsule_protocol;
         if self.answer_challenge(now, id, index, &head) {
             return self.handle_pool_events(now, out);
         }
-        match check_accepted(&head, asked) {
+        match check_answer(&head, asked, is_strict) {
             Ok(protocol) => self.attempt_won(now, id, index, protocol, out),
             Err(refusal) if is_about_carrier(&head) => {
                 self.attempt_failed(now, id, index, refusal, Some(head), out);
@@ -469,6 +491,19 @@ impl Machine {
     }
 }
 
+/// What a relay accepted, as far as this hop believes it.
+fn check_answer(
+    head: &ResponseHead,
+    asked: Protocol,
+    is_strict: bool,
+) -> Result<Protocol, Refusal> {
+    let accepted = check_accepted(head, asked)?;
+    match is_strict && asked.has_capsules() && !capsule_protocol(&head.headers) {
+        true => Err(Refusal::NextHopProtocol),
+        false => Ok(accepted),
+    }
+}
+
 /// Whether an answer says more about the HTTP version than about the request.
 fn is_about_carrier(head: &ResponseHead) -> bool {
     const ABOUT_CARRIER: [StatusCode; 3] = [
@@ -477,4 +512,36 @@ fn is_about_carrier(head: &ResponseHead) -> bool {
         StatusCode::HTTP_VERSION_NOT_SUPPORTED,
     ];
     ABOUT_CARRIER.contains(&head.status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codepoints::Revision;
+    use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE};
+
+    // spec: 9298-3.5-a
+    #[test]
+    fn a_strict_client_wants_to_hear_of_capsules() {
+        let bare = ResponseHead::new(StatusCode::OK);
+        let mut said = bare.clone();
+        said.headers.insert(CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE);
+        let raw = Protocol::Tcp(Framing::Raw);
+        let capsules = Protocol::Tcp(Framing::Capsules(Revision::newest()));
+        let missing = Err(Refusal::NextHopProtocol);
+        for (head, asked, is_strict, expected) in [
+            (&bare, Protocol::Udp, false, Ok(Protocol::Udp)),
+            (&bare, Protocol::Udp, true, missing),
+            (&said, Protocol::Udp, true, Ok(Protocol::Udp)),
+            (&bare, capsules, false, Ok(raw)),
+            (&bare, capsules, true, missing),
+            (&said, capsules, true, Ok(capsules)),
+            (&bare, raw, true, Ok(raw)),
+        ] {
+            assert_eq!(check_answer(head, asked, is_strict), expected);
+        }
+        let refused = ResponseHead::new(StatusCode::FORBIDDEN);
+        let refusal = check_answer(&refused, Protocol::Udp, true);
+        assert!(matches!(refusal, Err(Refusal::NextHopStatus { .. })));
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use quinn_proto::ClientConfig;
 
 use super::super::failure::Failed;
-use super::{DialId, HopId, Pool, PoolEvent, RESOLVE_WITHIN};
+use super::{DialId, Entry, HopId, Pool, PoolEvent, RESOLVE_WITHIN};
 use crate::client::TunnelKind;
 use crate::error::Refusal;
 use crate::policy::resolve::{Resolution, ResolveError};
@@ -62,7 +62,7 @@ impl Pool {
         let until = now + RESOLVE_WITHIN;
         let number = self.number();
         let dial = DialId { hop, number };
-        let entry = &mut self.entries[hop.0 as usize];
+        let entry = &mut self.entries[hop.0];
         let asked = entry
             .dials
             .iter()
@@ -117,7 +117,9 @@ impl Pool {
             Ok(addresses) => addresses,
             Err(error) => return self.handle_unresolved(now, hop, error.into()),
         };
-        let entry = &mut self.entries[hop.0 as usize];
+        let Some(entry) = self.entries.get_mut(hop.0) else {
+            return;
+        };
         let port = entry.hop.udp.port();
         let mut dials = Vec::new();
         for dial in &mut entry.dials {
@@ -138,7 +140,9 @@ impl Pool {
 
     /// The answer to [`PoolEvent::Resolve`] when there are no addresses.
     pub fn handle_unresolved(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
-        let dials = &mut self.entries[hop.0 as usize].dials;
+        let Some(Entry { dials, .. }) = self.entries.get_mut(hop.0) else {
+            return;
+        };
         let before = dials.len();
         dials.retain(|dial| !matches!(dial.stage, Stage::Resolving { .. }));
         if dials.len() < before {
@@ -152,18 +156,18 @@ impl Pool {
 
     /// Whether a dial is still under way.
     pub(super) fn is_dialling(&self, id: DialId) -> bool {
-        let dials = &self.entries[id.hop.0 as usize].dials;
-        dials.iter().any(|dial| dial.number == id.number)
+        let entry = self.entries.get(id.hop.0);
+        entry.is_some_and(|entry| entry.dials.iter().any(|dial| dial.number == id.number))
     }
 
     fn dial_mut(&mut self, id: DialId) -> Option<&mut Dial> {
-        let dials = &mut self.entries[id.hop.0 as usize].dials;
+        let dials = &mut self.entries.get_mut(id.hop.0)?.dials;
         dials.iter_mut().find(|dial| dial.number == id.number)
     }
 
     /// Tries addresses until one can be dialled, or none is left.
     fn try_next_address(&mut self, now: Instant, id: DialId, carriers: &mut Carriers) {
-        let carrier = self.entries[id.hop.0 as usize].carrier;
+        let carrier = self.entries[id.hop.0].carrier;
         loop {
             let Some(dial) = self.dial_mut(id) else {
                 return;
@@ -179,7 +183,7 @@ impl Pool {
                 return;
             };
             self.wake_at(now + ATTEMPT_DELAY);
-            self.entries[id.hop.0 as usize].address = Some(address);
+            self.entries[id.hop.0].address = Some(address);
             match carrier {
                 Carrier::H3 => match self.connect_quic(now, id.hop, address, self.link(), carriers)
                 {
@@ -223,7 +227,7 @@ impl Pool {
         }
         dial.stage = Stage::Handshaking { next: now };
         let hop = id.hop;
-        let connected = match self.entries[hop.0 as usize].carrier {
+        let connected = match self.entries[hop.0].carrier {
             Carrier::H3 => {
                 let address = carriers.quic.nested_address();
                 self.connect_quic(now, hop, address, Link::Tunnel(tunnel), carriers)
@@ -273,14 +277,20 @@ impl Pool {
         link: ByteLink,
         carriers: &mut Carriers,
     ) -> Result<ConnectionId, Refusal> {
-        let entry = &self.entries[hop.0 as usize];
+        let entry = &self.entries[hop.0];
+        let timeout = entry.hop.handshake_timeout;
         let tls = match entry.carrier {
             Carrier::H1 => &entry.hop.tls.h1,
             Carrier::H2 | Carrier::H3 => &entry.hop.tls.h2,
         };
         let name = entry.hop.server_name();
         match carriers.tcp.connect(now, link, Arc::clone(tls), &name) {
-            Ok(id) => Ok(ConnectionId::Tcp(id)),
+            Ok(id) => {
+                if let Some(timeout) = timeout {
+                    carriers.tcp.set_handshake_timeout(now, id, timeout);
+                }
+                Ok(ConnectionId::Tcp(id))
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot dial the next hop");
                 Err(Refusal::Misconfigured)
@@ -296,7 +306,8 @@ impl Pool {
         link: Link,
         carriers: &mut Carriers,
     ) -> Result<ConnectionId, Refusal> {
-        let entry = &self.entries[hop.0 as usize];
+        let entry = &self.entries[hop.0];
+        let timeout = entry.hop.handshake_timeout;
         let transport = match link {
             Link::Socket(_) => self.options.client_transport(entry.small_path),
             Link::Tunnel(stream) => match carriers.payload_size_max(stream) {
@@ -311,7 +322,12 @@ impl Pool {
             .quic
             .connect(now, self.dialler.0, config, address, &name, link)
         {
-            Ok(id) => Ok(ConnectionId::Quic(id)),
+            Ok(id) => {
+                if let Some(timeout) = timeout {
+                    carriers.quic.set_handshake_timeout(now, id, timeout);
+                }
+                Ok(ConnectionId::Quic(id))
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot dial the next hop");
                 Err(Refusal::Misconfigured)
@@ -330,10 +346,11 @@ impl Pool {
         let Some(hop) = self.hop_of(connection) else {
             return;
         };
-        let entry = &mut self.entries[hop.0 as usize];
+        let entry = &mut self.entries[hop.0];
         entry.ready.retain(|pooled| pooled.id != connection);
         let Some(dial) = entry.dials.iter_mut().find(|dial| dial.has(connection)) else {
-            return self.pump(now, hop, carriers);
+            self.pump(now, hop, carriers);
+            return self.forget(now, carriers);
         };
         entry.small_path |= reason.is_silence();
         dial.connections.retain(|other| *other != connection);
@@ -350,7 +367,7 @@ impl Pool {
         let mut overdue = Vec::new();
         let mut lost = false;
         let mut wake = None;
-        for dial in &self.entries[hop.0 as usize].dials {
+        for dial in &self.entries[hop.0].dials {
             let due = match dial.stage {
                 Stage::Resolving { until } => {
                     lost |= until <= now;
@@ -381,7 +398,7 @@ impl Pool {
     }
 
     fn fail_dial(&mut self, now: Instant, id: DialId, refusal: Refusal) {
-        let dials = &mut self.entries[id.hop.0 as usize].dials;
+        let dials = &mut self.entries[id.hop.0].dials;
         dials.retain(|dial| dial.number != id.number);
         self.fail(now, id.hop, refusal);
     }
@@ -389,7 +406,7 @@ impl Pool {
     /// A dial came to nothing. Those that wait are told when no other is under way.
     fn fail(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
         let limits = self.limits;
-        let entry = &mut self.entries[hop.0 as usize];
+        let entry = &mut self.entries[hop.0];
         // Dials that failed side by side are one failure.
         if entry.not_before.is_none_or(|instant| instant <= now) {
             let pause = limits
@@ -410,5 +427,8 @@ impl Pool {
                 refusal,
             });
         self.events.extend(failed);
+        if self.forgetting {
+            self.wake_at(now);
+        }
     }
 }

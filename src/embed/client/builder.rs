@@ -194,7 +194,6 @@ impl ClientBuilder {
     /// [`ErrorKind::Configuration`] names every option that is wrong, with its value and what is allowed; other kinds
     /// say what the system refuses.
     pub fn build(self) -> Result<Client, Error> {
-        let (head_starts, handshake) = (self.head_starts, self.handshake_timeout);
         let (tcp_form, open_timeout) = (self.tcp_form, self.open_timeout);
         let (receive_queue, worker) = (self.receive_queue, self.worker.clone());
         let Prepared {
@@ -204,11 +203,7 @@ impl ClientBuilder {
         } = self.prepare()?;
         let worker = match worker {
             Some(worker) => worker,
-            None => Worker::start(|checked| {
-                checked.upstream.head_starts = head_starts;
-                checked.timeouts.handshake = handshake;
-                checked.tcp.handshake_timeout = handshake;
-            })?,
+            None => Worker::start(|_| {})?,
         };
         Ok(Client(Arc::new(Inner {
             running: worker.0,
@@ -242,12 +237,14 @@ impl ClientBuilder {
         let (templated_tcp, names) = (last.tcp.is_some(), relays.iter());
         let names: Arc<[_]> = names.map(|relay| relay.udp.to_string()).collect();
         let route = RouteOptions {
-            relays,
             carriers: self.carriers,
             tcp_form: self.tcp_form,
-            trust,
             headers: flatten(self.headers),
             credentials: self.credentials,
+            handshake_timeout: Some(self.handshake_timeout),
+            head_starts: Some(self.head_starts),
+            open_timeout: Some(self.open_timeout),
+            ..RouteOptions::new(relays, trust)
         };
         let hops = hops(route).map_err(|error| {
             Error::new(ErrorKind::Configuration, Side::Local).with_source(error)

@@ -20,6 +20,18 @@ impl Trust {
         Self(text.map(tls::Trust::Pem).map_err(|_| "not PEM".to_owned()))
     }
 
+    /// The holders of these keys, and nobody else: each is the SHA-256 of a SubjectPublicKeyInfo (RFC 7469 §2.4), that
+    /// of the relay's own certificate. Neither names nor dates nor issuers count, so that a relay of one's own needs no
+    /// authority. With several relays in a row each has to have one of the keys.
+    #[must_use]
+    pub fn pinned(keys: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        let keys: Vec<_> = keys.into_iter().collect();
+        Self(match keys.is_empty() {
+            true => Err("no key is pinned".to_owned()),
+            false => Ok(tls::Trust::Pinned(keys)),
+        })
+    }
+
     /// Anybody: the relay is not authenticated, and whoever is on the path can read and change everything. For tests on
     /// a network that nobody else uses.
     #[must_use]

@@ -80,14 +80,11 @@ impl session::Engine for Engine<'_, '_> {
     }
 
     fn send_capsule(&mut self, tunnel: TunnelId, kind: u64, value: &[u8]) -> Result<(), SendError> {
-        if kind > varint::MAX || kind == CapsuleType::DATAGRAM.0 {
-            return Err(SendError::Unsupported);
-        }
         let kind = CapsuleType(kind);
         match (self.machine).send_capsule(self.now, tunnel, End::Upstream, kind, value) {
             CapsuleSent::Sent => Ok(()),
             CapsuleSent::Blocked => Err(SendError::NoRoom),
-            CapsuleSent::Unsupported => Err(SendError::Unsupported),
+            CapsuleSent::Unsupported | CapsuleSent::Reserved(_) => Err(SendError::Unsupported),
             CapsuleSent::Gone => Err(SendError::Closed),
         }
     }

@@ -150,7 +150,7 @@ impl Users {
             return;
         };
         let closing = match shared.terms().protocol {
-            Protocol::Udp => self.send_datagrams(now, id, shared, machine, out),
+            Protocol::Udp => self.send_datagrams(now, (id, stage), shared, machine, out),
             Protocol::Tcp => send_bytes(now, (id, stage), shared, machine, out),
         };
         if closing && stage != Stage::Closing {
@@ -163,7 +163,7 @@ impl Users {
     fn send_datagrams(
         &mut self,
         now: Instant,
-        id: TunnelId,
+        (id, stage): (TunnelId, Stage),
         shared: &Shared,
         machine: &mut Machine,
         out: &mut World<'_>,
@@ -174,6 +174,9 @@ impl Users {
             machine.send_end(now, id, End::Downstream, ContextId(context), payload, out);
         }
         self.spare = datagrams;
+        if stage == Stage::Open {
+            shared.handle_described(describe(id, machine));
+        }
         send_capsules(now, id, shared, work.capsules, machine);
         work.closing
     }
@@ -373,7 +376,10 @@ fn send_capsules(
     while let Some(Capsule { kind, value }) = capsules.front() {
         match machine.send_capsule(now, id, End::Downstream, CapsuleType(*kind), value) {
             CapsuleSent::Blocked => return shared.return_capsules(capsules),
-            CapsuleSent::Sent | CapsuleSent::Unsupported | CapsuleSent::Gone => {
+            CapsuleSent::Sent
+            | CapsuleSent::Unsupported
+            | CapsuleSent::Reserved(_)
+            | CapsuleSent::Gone => {
                 capsules.pop_front();
             }
         }

@@ -223,6 +223,9 @@ impl Shared {
         inner.check_usable()?;
         let (len, max) = (datagram.payload.len(), inner.payload_max());
         if len > max {
+            // The path may have grown: the worker looks.
+            drop(inner);
+            self.ask();
             return Err(too_large("UDP payload in bytes", len as u64, max as u64));
         }
         inner.outbound.datagrams.push(datagram);

@@ -17,9 +17,8 @@ use crate::error::Error;
 
 /// A TCP tunnel: bytes to one target and back (RFC 9110 §9.3.6, draft-ietf-httpbis-connect-tcp).
 ///
-/// It reads and writes by the traits of the `futures` package, by those of tokio (feature `tokio`, on by default) and,
-/// for plain threads, by [`std::io`]'s; those of the standard library are there for `&TcpTunnel` too, so that two
-/// threads can share it.
+/// It reads and writes by the traits of the `futures` package and by those of tokio (feature `tokio`, on by default).
+/// For plain threads `&TcpTunnel` has [`Read`] and [`Write`], so that two of them can share a tunnel.
 ///
 /// Nothing is lost and nothing piles up: 256 KiB wait in each direction at most, then writers wait and the target is
 /// read no further. When the tunnel breaks, the bytes that came before can still be read, and then the error.
@@ -301,12 +300,6 @@ macro_rules! reads {
                 read_blocking(&self.handle.shared, buffer)
             }
         }
-
-        impl Read for $type {
-            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                read_blocking(&self.handle.shared, buffer)
-            }
-        }
     };
 }
 
@@ -358,16 +351,6 @@ macro_rules! writes {
         }
 
         impl Write for &$type {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                write_blocking(&self.handle.shared, bytes)
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-
-        impl Write for $type {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 write_blocking(&self.handle.shared, bytes)
             }

@@ -216,6 +216,16 @@ impl Hub {
         }
     }
 
+    /// Gives a handshake that has just begun another time than the limit says.
+    pub fn set_handshake_timeout(&mut self, now: Instant, id: ConnectionId, timeout: Duration) {
+        if let Some(connection) = open(&mut self.connections, id)
+            && let Some(deadline) = &mut connection.handshake_deadline
+        {
+            *deadline = now + timeout;
+            self.mark_dirty(id.index);
+        }
+    }
+
     /// Announces that the connection accepts no more requests.
     pub fn goaway(&mut self, now: Instant, id: ConnectionId, kind: h3::GoAway) {
         let Some(connection) = open(&mut self.connections, id) else {
@@ -255,6 +265,11 @@ impl Hub {
     /// Refuses new connections from here on.
     pub fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Accepts new connections again.
+    pub fn undrain(&mut self) {
+        self.draining = false;
     }
 
     /// The connections that are open, in no particular order.

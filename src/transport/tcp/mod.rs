@@ -44,7 +44,7 @@ mod wake;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rustc_hash::FxHashMap;
@@ -259,6 +259,16 @@ impl TcpHub {
         ConnectionId { index, generation }
     }
 
+    /// Gives a handshake that has just begun another time than the limit says.
+    pub fn set_handshake_timeout(&mut self, now: Instant, id: ConnectionId, timeout: Duration) {
+        if let Some(connection) = open(&mut self.connections, id)
+            && let Some(deadline) = &mut connection.handshake_deadline
+        {
+            *deadline = now + timeout;
+            self.mark_dirty(id.index);
+        }
+    }
+
     /// Announces that the connection accepts no more requests, or sends none. Open requests go on; the connection ends
     /// with the last of them. HTTP/2 announces twice by itself (RFC 9113 section 6.8), so both kinds mean the same.
     pub fn goaway(&mut self, _now: Instant, id: ConnectionId, _kind: GoAway) {
@@ -285,6 +295,11 @@ impl TcpHub {
     /// Refuses new connections from here on.
     pub fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Accepts new connections again.
+    pub fn undrain(&mut self) {
+        self.draining = false;
     }
 
     /// The connections that exist, in no particular order.
