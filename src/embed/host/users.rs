@@ -62,6 +62,8 @@ struct User {
     stage: Stage,
     /// The target's end was passed on.
     ended: bool,
+    /// It is among the unread ones.
+    unread: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +127,7 @@ impl Users {
             deadline: None,
             stage: Stage::Opening,
             ended: false,
+            unread: false,
         };
         self.tunnels.insert(id, user);
         self.set_deadline(id, Some(until));
@@ -225,7 +228,9 @@ impl Users {
                 }
             }
         }
-        self.unread.push_back(id);
+        if !std::mem::replace(&mut user.unread, true) {
+            self.unread.push_back(id);
+        }
     }
 
     /// Ends the tunnels of all users, as if they had closed them.
@@ -307,9 +312,13 @@ impl Users {
         out: &mut World<'_>,
     ) -> bool {
         for _ in 0..self.unread.len() {
-            if let Some(id) = self.unread.pop_front() {
-                self.read(now, id, machine, out);
+            let Some(id) = self.unread.pop_front() else {
+                break;
+            };
+            if let Some(user) = self.tunnels.get_mut(&id) {
+                user.unread = false;
             }
+            self.read(now, id, machine, out);
         }
         while let Some(&(at, id)) = self.deadlines.first()
             && at <= now
