@@ -104,7 +104,9 @@ impl Host {
         out: &mut World<'_>,
     ) {
         match command {
-            Command::Open(open) => self.users.open(now, *open, machine, out),
+            Command::Open(open) => {
+                (self.users).open(now, *open, &mut self.sessions, machine, out);
+            }
             Command::Attend(shared) => self.users.attend(now, &shared, machine, out),
             Command::Timer { at, event } => self.timers.insert(at, &event),
             Command::Session(command) => self.sessions.command(now, command, machine, out),
