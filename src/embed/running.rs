@@ -133,7 +133,7 @@ impl Running {
     }
 
     /// The runtime of the control thread, for the asynchronous functions of users.
-    pub(super) fn control(&self) -> &Handle {
+    pub(super) const fn control(&self) -> &Handle {
         &self.control
     }
 
@@ -186,6 +186,12 @@ impl Running {
             // It ends in order even when a worker did not.
             drop(thread.join());
         }
+    }
+
+    /// The control thread, for those who want to see its end.
+    #[cfg(test)]
+    pub(super) fn take_thread(&self) -> Option<JoinHandle<()>> {
+        self.thread.lock().take()
     }
 
     fn is_own_thread(&self) -> bool {
