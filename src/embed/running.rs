@@ -145,6 +145,12 @@ impl Running {
         }
     }
 
+    /// The control thread, for those who want to see its end.
+    #[cfg(test)]
+    pub(super) fn take_thread(&self) -> Option<JoinHandle<()>> {
+        self.thread.lock().take()
+    }
+
     fn is_own_thread(&self) -> bool {
         Handle::try_current().is_ok_and(|current| current.id() == self.control.id())
     }
