@@ -260,6 +260,7 @@ fn send_capsule_travels_both_ways() {
         handle.send_capsule(0x2029, "back").unwrap();
         let capsule = smol::block_on(tcp.recv_capsule()).unwrap();
         assert_eq!(capsule.value, "back");
+        handle.close();
         drop(tcp);
         while !matches!(stage.told(), Told::Close(_)) {}
 
@@ -269,7 +270,7 @@ fn send_capsule_travels_both_ways() {
             let raw = raw.tcp_blocking().unwrap();
             let error = raw.send_capsule(0x29, "").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
-            stage.opened(Protocol::Tcp);
+            stage.opened(Protocol::Tcp).close();
             drop(raw);
             while !matches!(stage.told(), Told::Close(_)) {}
         }
@@ -336,7 +337,7 @@ fn close_is_orderly_and_final() {
         udp.send("before the end").unwrap();
         udp.close_blocking();
         udp.close_blocking();
-        assert_eq!(stage.told(), Told::Packet(0, "before the end".into()));
+        assert_eq!(stage.told(), Told::Packet(0, "before the end".into()), "{carrier}");
         assert_eq!(stage.told(), Told::Close("finished"), "{carrier}");
         // What waits can still be received.
         assert_eq!(udp.try_recv().unwrap().unwrap().payload, "last");
