@@ -103,7 +103,8 @@ impl Fallback {
 }
 
 impl Machine {
-    /// Whether requests that ask for no tunnel go to a fallback, as [`HandlerEvent::Fallback`], instead of being refused.
+    /// Whether requests that ask for no tunnel go to a fallback, as [`HandlerEvent::Fallback`]; they are refused
+    /// otherwise.
     pub fn set_fallback(&mut self, enabled: bool) {
         self.fallback.enabled = enabled;
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bauta::http::h3::{self, RecvData, SendData};
 use bauta::http::request::{RequestHead, ResponseHead};
-use bauta::net::{Network, Received, SocketId, TcpClose, TcpEvent, TcpId, TcpRead};
+use bauta::net::{Network, Received, SocketId, SocketOptions, TcpClose, TcpEvent, TcpId, TcpRead};
 use bauta::transport::carriers::{Carriers, ConnectionId, RequestStream};
 use bauta::transport::quic::{self, EndpointId, Link};
 use bauta::transport::tcp::{self, ByteLink};
@@ -102,7 +102,9 @@ impl Browser {
             }
             Carrier::H2 => {
                 let world = &mut net.world(node);
-                let socket = world.connect_tcp(remote, TcpTag::App(0)).expect("a route");
+                let socket = world
+                    .connect_tcp(remote, &SocketOptions::default(), TcpTag::App(0))
+                    .expect("a route");
                 let link = ByteLink::Socket(socket, remote);
                 let id = self.carriers.tcp.connect(now, link, tls.h2, name);
                 let id = id.expect("a good config");
@@ -117,7 +119,9 @@ impl Browser {
 
     fn connect_plain(&mut self, net: &mut Net, node: NodeId, (remote, name): (SocketAddr, &str)) {
         let world = &mut net.world(node);
-        let socket = world.connect_tcp(remote, TcpTag::App(0)).expect("a route");
+        let socket = world
+            .connect_tcp(remote, &SocketOptions::default(), TcpTag::App(0))
+            .expect("a route");
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let mut tls =
             ClientConnection::new(Arc::clone(&hop_tls().h1), name).expect("a good config");
