@@ -197,7 +197,14 @@ impl Machine {
             Leg::Tcp(socket) => out.close(socket, close_as(ending)),
             Leg::Stream(stream) => {
                 self.carriers.unbind(stream);
-                self.end_stream(stream, ending);
+                match ending {
+                    // HTTP/2 can only reset what it does not want to read, and a reset overtakes the end.
+                    Ending::Finish => {
+                        self.carriers.finish(stream);
+                        self.carriers.leave(stream);
+                    }
+                    Ending::Reset(code) => self.carriers.reset(stream, Code(code)),
+                }
                 self.pool
                     .release(now, stream.connection(), &mut self.carriers);
             }
