@@ -53,6 +53,7 @@ pub mod http;
 pub mod net;
 #[doc(hidden)]
 pub mod policy;
+#[doc(hidden)]
 pub mod program;
 #[doc(hidden)]
 pub mod server;
