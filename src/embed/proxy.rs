@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 
+use super::client::{Client, ClientBuilder, Route};
 use super::handler::{Accept, Handler, Reject, Service};
 use super::request::Request;
 use super::{Error, Protocol};
-use crate::client::Hop;
 use crate::error::{ErrorKind, Refusal, Side};
 use crate::net::SocketOptions;
 use crate::policy::Policy;
@@ -34,22 +34,24 @@ pub(super) enum Way {
     /// To a socket.
     Direct(Direct),
     /// To a next hop.
-    Chain(Arc<ChainRoute>),
+    Chain(ChainRoute),
 }
 
 /// The same, once a hook has spoken.
 pub(super) type WayLater = Later<Result<Way, Reject>>;
 
 /// A way to a next hop, prepared.
+#[derive(Clone)]
 pub(super) struct ChainRoute {
-    pub(super) hops: Vec<Hop>,
+    pub(super) route: Arc<Route>,
     pub(super) timeout: Option<Duration>,
 }
 
-type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// A future of a user's.
+pub(super) type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A question to the user, asked at once or by a future.
-enum Hook<A: ?Sized, T> {
+pub(super) enum Hook<A: ?Sized, T> {
     Now(Arc<dyn Fn(&A) -> T + Send + Sync>),
     Later(Arc<dyn Fn(&A) -> Later<T> + Send + Sync>),
 }
@@ -65,7 +67,7 @@ impl<A: ?Sized, T> Clone for Hook<A, T> {
 
 impl<A: ?Sized, T: Send + 'static> Hook<A, T> {
     /// Asks: the answer, or what will give it.
-    fn ask(&self, about: &A) -> Result<T, Later<T>> {
+    pub(super) fn ask(&self, about: &A) -> Result<T, Later<T>> {
         match self {
             Self::Now(hook) => Ok(hook(about)),
             Self::Later(hook) => Err(hook(about)),
@@ -364,14 +366,51 @@ impl Handler for Proxies {
 #[must_use]
 pub struct Chain {
     options: Options,
-    route: Arc<ChainRoute>,
+    route: ChainRoute,
 }
 
 options!(Chain);
 
+impl Chain {
+    /// Through the relay at `relay_url`, with the defaults of [`Client::builder`], which describes the form.
+    ///
+    /// # Errors
+    /// As [`through`](Self::through).
+    pub fn new(relay_url: impl Into<String>) -> Result<Self, Error> {
+        Self::through(Client::builder(relay_url))
+    }
+
+    /// Through the relays of a client that is described in full: trust, carriers, fields, credentials, further hops,
+    /// times. What concerns handles does not matter here: [`ClientBuilder::worker`] and
+    /// [`ClientBuilder::receive_queue`].
+    ///
+    /// A worker remembers the way for good, so a chain is to be made once and kept.
+    ///
+    /// # Errors
+    /// As [`ClientBuilder::build`].
+    pub fn through(client: ClientBuilder) -> Result<Self, Error> {
+        let mut options = Options::default();
+        // What is public for the relay that connects is not ours to know.
+        options = options.public_only(false);
+        Ok(Self {
+            options,
+            route: ChainRoute {
+                route: client.prepare()?.route,
+                timeout: None,
+            },
+        })
+    }
+
+    /// How long the other relay may take to answer, connecting included. Default: [`ClientBuilder::open_timeout`].
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.route.timeout = Some(timeout);
+        self
+    }
+}
+
 impl Handler for Chain {
     fn accept(&self, request: &Request) -> Result<Accept, Reject> {
-        let route = Arc::clone(&self.route);
+        let route = self.route.clone();
         self.options.accept(request, move |_| Way::Chain(route))
     }
 }

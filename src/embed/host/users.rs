@@ -289,7 +289,13 @@ impl Users {
             }
             LocalEvent::Readable(_) => self.read(now, id, machine, out),
             LocalEvent::Writable(_) => self.attend(now, &shared, machine, out),
-            LocalEvent::Closed(_, closed) => self.remove(id, close_reason(closed)),
+            LocalEvent::Closed(_, closed) => {
+                // What came before the end, over any bound: there will be no other time to read it.
+                while let LocalRead::Data(bytes) = machine.read_local(now, id, usize::MAX, out) {
+                    shared.handle_bytes(bytes);
+                }
+                self.remove(id, close_reason(closed));
+            }
         }
     }
 

@@ -337,6 +337,7 @@ impl Shared {
         match inner.phase {
             Phase::Opening => return Err(ShutdownError::NotReady),
             Phase::Open => {}
+            Phase::Closed(CloseReason::Finished) => return Err(ShutdownError::AlreadyShut),
             Phase::Closing | Phase::Closed(_) => return Err(ShutdownError::Closing),
         }
         if self.terms.protocol != Protocol::Tcp {
