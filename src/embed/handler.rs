@@ -13,8 +13,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use ::http::header::{
-    CONNECTION, CONTENT_LENGTH, IntoHeaderName, PROXY_AUTHENTICATE, RETRY_AFTER, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, IntoHeaderName, InvalidHeaderValue, PROXY_AUTHENTICATE,
+    RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -287,6 +287,13 @@ impl Reject {
             error: self.error,
             details: self.reason.map(Into::into),
         }
+    }
+}
+
+impl From<InvalidHeaderValue> for Reject {
+    /// A handler has made a field that is none: 500.
+    fn from(_: InvalidHeaderValue) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR).reason("internal fault")
     }
 }
 

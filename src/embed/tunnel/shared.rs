@@ -39,7 +39,7 @@ pub(in crate::embed) struct Terms {
     pub(in crate::embed) protocol: Protocol,
     /// What it reaches.
     pub(in crate::embed) target: Target,
-    /// The relays, as templates.
+    /// The relays, as their origins.
     pub(in crate::embed) relays: Arc<[String]>,
     /// Whether its stream is made of capsules.
     pub(in crate::embed) capsules: bool,
