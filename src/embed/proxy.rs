@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Without hooks the worker does everything itself and the tunnel costs what it costs in `bauta relay`; its datagrams
-//! and bytes never come near code of users. A hook decides before the tunnel opens, and is not heard of again. Rules are
-//! judged on the very addresses that are connected to, also on those of a user's resolver.
+//! and bytes never come near code of users. A hook decides before the tunnel opens, and is not heard of again. Rules
+//! are judged on the very addresses that are connected to, also on those of a user's resolver.
 
 use std::fmt;
 use std::future::Future;
