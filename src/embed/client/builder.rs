@@ -14,6 +14,7 @@ use super::worker::{OPEN_TIMEOUT_MAX, Worker};
 use super::{Client, Inner, Route};
 use crate::client::{Credentials, Pooling, TcpForm};
 use crate::config::HeadStarts;
+use crate::embed::Identity;
 use crate::error::{Error, ErrorKind, Side};
 use crate::wire::carrier::Carrier;
 use crate::wire::template::{RelayTemplates, Template};
@@ -36,6 +37,20 @@ const STREAMS_PER_CONNECTION: RangeInclusive<usize> = 1..=65_536;
 const RECEIVE_QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 
 /// The options of a [`Client`]. What is wrong with them is told by [`build`](Self::build), all of it at once.
+///
+/// ```no_run
+/// use bauta::{Carrier, Client, Credentials};
+///
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder("https://first.example")
+///     .credentials(Credentials::bearer("of the first")?)
+///     .hop("https://second.example:4433/udp{?target_host,target_port}")
+///     .header("x-account", "of the second")
+///     .carriers([Carrier::H3, Carrier::H2])
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use = "it makes a client when it is built"]
 pub struct ClientBuilder {
@@ -68,6 +83,7 @@ struct Relay {
     tcp: Option<String>,
     headers: HeaderMap,
     credentials: Option<Credentials>,
+    identity: Option<Identity>,
 }
 
 impl ClientBuilder {
@@ -94,7 +110,7 @@ impl ClientBuilder {
     /// Adds a relay behind the ones named so far, reached through them: no relay knows both ends. Four at most, the
     /// first one included. The form is that of [`Client::builder`].
     ///
-    /// Templates, fields and credentials are for the relay that was named last; everything else is for all.
+    /// Templates, fields, credentials and identities are for the relay that was named last; everything else is for all.
     pub fn hop(mut self, relay_url: impl Into<String>) -> Self {
         self.relays.push(Relay::new(relay_url.into()));
         self
@@ -179,14 +195,20 @@ impl ClientBuilder {
         self
     }
 
+    /// The certificate to show to the relay that was named last, if it asks for one in TLS.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.last().identity = Some(identity);
+        self
+    }
+
     /// How TCP tunnels are asked for: templated and in capsules by default.
     pub const fn tcp_form(mut self, form: TcpForm) -> Self {
         self.tcp_form = form;
         self
     }
 
-    /// Whether a relay that answers a request with `Capsule-Protocol: ?1` without that field is refused. Not by default:
-    /// RFC 9298 §3.5 does not ask it of relays, and some leave it out.
+    /// Whether it is an error when a relay answers a request with `Capsule-Protocol: ?1` without that field. It is none
+    /// by default: RFC 9298 §3.5 does not ask it of relays, and some leave it out.
     pub const fn require_capsule_protocol(mut self, required: bool) -> Self {
         self.require_capsule_protocol = required;
         self
@@ -286,7 +308,8 @@ impl ClientBuilder {
         let mut told = self.relays.into_iter().map(|relay| RelayOptions {
             headers: flatten(relay.headers),
             credentials: relay.credentials,
-            ..RelayOptions::default()
+            identity: relay.identity.map(|identity| identity.0),
+            trust: None,
         });
         let first = told.next().unwrap_or_default();
         let hops = hops(RouteOptions {
@@ -294,6 +317,7 @@ impl ClientBuilder {
             tcp_form: self.tcp_form,
             headers: first.headers,
             credentials: first.credentials,
+            identity: first.identity,
             further: told.collect(),
             pooling: self.pooling,
             handshake_timeout: Some(self.handshake_timeout),
@@ -324,6 +348,7 @@ impl Relay {
             tcp: None,
             headers: HeaderMap::new(),
             credentials: None,
+            identity: None,
         }
     }
 

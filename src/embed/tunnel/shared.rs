@@ -369,10 +369,10 @@ impl Shared {
     }
 
     /// Switches how the user is told; what is queued stays.
-    pub(in crate::embed) fn set_mode(self: &Arc<Self>, mode: &Mode) {
+    pub(in crate::embed) fn set_mode(self: &Arc<Self>, mode: Mode) {
         self.update(|inner| {
             inner.listed = false;
-            inner.events = match mode {
+            inner.events = match &mode {
                 Mode::Pull => None,
                 Mode::Events(events) => Some(events.downgrade()),
             };
@@ -418,7 +418,7 @@ impl Shared {
             receive_dropped: inner.inbound.datagrams.dropped,
             capsules_dropped: inner.inbound.capsules_dropped,
             datagram_size_max: match self.terms.protocol {
-                Protocol::Udp => inner.opened.size_max,
+                Protocol::Udp => inner.opened.carrier.map(|_| inner.payload_max()),
                 Protocol::Tcp => None,
             },
         }
@@ -687,8 +687,7 @@ impl Handle {
     }
 
     pub(super) fn opened_blocking(&self) -> Result<(), Error> {
-        let opened = wait::until_blocking(self.shared.changed(), None, || self.shared.opened());
-        opened.unwrap_or(Ok(()))
+        wait::until_blocking(self.shared.changed(), || self.shared.opened())
     }
 
     pub(super) async fn closed(&self) -> CloseReason {
@@ -696,8 +695,7 @@ impl Handle {
     }
 
     pub(super) fn closed_blocking(&self) -> CloseReason {
-        let reason = || self.shared.close_reason();
-        wait::until_blocking(self.shared.changed(), None, reason).unwrap_or(CloseReason::Local)
+        wait::until_blocking(self.shared.changed(), || self.shared.close_reason())
     }
 
     pub(super) async fn close(&self) {
@@ -710,9 +708,13 @@ impl Handle {
 
     pub(super) fn close_blocking(&self) {
         self.shared.begin_close();
-        let until = Some(clock::now() + CLOSED_WITHIN);
+        let until = clock::now() + CLOSED_WITHIN;
         let reason = || self.shared.close_reason();
-        drop(wait::until_blocking(self.shared.changed(), until, reason));
+        drop(wait::until_time_blocking(
+            self.shared.changed(),
+            until,
+            reason,
+        ));
     }
 }
 
