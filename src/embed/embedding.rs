@@ -202,6 +202,7 @@ impl Embedding {
             relays: Arc::from([]),
             capsules: true,
             receive_queue: QUEUE_DATAGRAMS,
+            is_carried: true,
         };
         let workers = running.senders();
         let next = self.0.next.fetch_add(1, Ordering::Relaxed);

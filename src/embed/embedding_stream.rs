@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Reads are pulled from the tunnel, so that a stream which is not read holds a TCP tunnel back; datagrams that find
-//! their queue full displace the oldest ones.
+//! their queue full displace the oldest ones. Whatever ends before it has come to its end is reset towards the target:
+//! a stream that was cut must not look complete.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -40,8 +41,15 @@ const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// client, writing takes what came from it. The framing is done in here: capsules, or none on a classic CONNECT.
 ///
 /// Made for `copy_bidirectional` with hyper's `Upgraded`, or with a stream of h2 or h3. Closing the writing side is the
-/// end of the client's direction, and the end of what is read is ours. Dropping ends the tunnel.
-#[must_use = "dropping it ends the tunnel"]
+/// end of the client's direction, and the end of what is read is ours.
+///
+/// Dropping it earlier breaks the tunnel: a TCP target sees a reset, a session hears
+/// [`CloseReason::Aborted`]. So when reading from the client fails, drop it and do not close it; and when reading from
+/// it fails, reset the client's stream. A UDP tunnel has come to its end with either direction.
+///
+/// hyper's `Upgraded` over HTTP/2 reports a stream that the client resets with CANCEL as one that has ended. Capsules
+/// tell the two apart, as their end is marked; a classic CONNECT whose cut matters should run on h2 itself.
+#[must_use = "dropping it breaks the tunnel"]
 pub struct EmbeddedTunnel {
     carried: Carried,
     shared: Arc<Shared>,
@@ -50,6 +58,8 @@ pub struct EmbeddedTunnel {
     outgoing: BytesMut,
     /// Nothing follows `outgoing`.
     ended: bool,
+    /// The client has ended its direction in order.
+    given: bool,
     listener: Option<EventListener>,
 }
 
@@ -100,6 +110,7 @@ impl EmbeddedTunnel {
             answer,
             outgoing: BytesMut::new(),
             ended: false,
+            given: false,
             listener: None,
         }
     }
@@ -187,7 +198,17 @@ impl EmbeddedTunnel {
     fn poll_give(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_incoming(context))?;
         let bytes = bytes.get(..WRITE_BYTES_MAX).unwrap_or(bytes);
-        let mut data = Bytes::copy_from_slice(bytes);
+        let read = self.handle_bytes(Bytes::copy_from_slice(bytes));
+        self.unbroken(read)?;
+        // What finds room goes on its way at once; the rest waits for the next call.
+        if let Poll::Ready(Err(error)) = self.poll_incoming(context) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Takes bytes of the client apart.
+    fn handle_bytes(&mut self, mut data: Bytes) -> io::Result<()> {
         match &mut self.carried {
             Carried::Udp { tunnel, reader } => {
                 while let Some(event) = reader.read(&mut data) {
@@ -200,6 +221,7 @@ impl EmbeddedTunnel {
                         CapsuleEvent::Oversize { .. } => {}
                     }
                 }
+                Ok(())
             }
             Carried::Tcp {
                 tunnel,
@@ -212,14 +234,11 @@ impl EmbeddedTunnel {
                     // A capsule that finds no room is lost; nobody else waits for it.
                     Piece::Capsule { kind, value } => drop(tunnel.send_capsule(kind, value)),
                 };
+                // What it says of the end it says again when the stream has ended.
                 let read = reader.handle_data(data, &mut deliver);
-                // Where the bytes end the reader tells once more, at the end of the stream.
-                if let Err(error) = read {
-                    return Poll::Ready(Err(self.broken(error)));
-                }
+                read.map(drop).map_err(invalid)
             }
         }
-        Poll::Ready(Ok(bytes.len()))
     }
 
     /// Waits until the tunnel has taken what came from the client.
@@ -247,24 +266,42 @@ impl EmbeddedTunnel {
     /// The client has ended its direction.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_incoming(context))?;
+        let whole = match &mut self.carried {
+            Carried::Udp { reader, .. } => reader.finish().map_err(invalid),
+            Carried::Tcp { reader, .. } => reader.handle_finished().map_err(invalid),
+        };
+        self.unbroken(whole)?;
         match &mut self.carried {
-            Carried::Udp { reader, .. } => {
-                let cut = reader.finish().err();
-                // A UDP tunnel has no half to go on with.
-                self.shared.begin_close();
-                Poll::Ready(cut.map_or(Ok(()), |error| Err(invalid(error))))
+            // A UDP tunnel has no half to go on with.
+            Carried::Udp { .. } => self.shared.begin_close(),
+            Carried::Tcp { tunnel, .. } => {
+                ready!(AsyncWrite::poll_close(Pin::new(tunnel), context))?;
             }
-            Carried::Tcp { tunnel, reader, .. } => match reader.handle_finished() {
-                Ok(()) => AsyncWrite::poll_close(Pin::new(tunnel), context),
-                Err(error) => Poll::Ready(Err(self.broken(error))),
-            },
         }
+        self.given = true;
+        Poll::Ready(Ok(()))
     }
 
-    /// The client has broken the framing: there is nothing to go on with.
-    fn broken(&self, error: tcp::TcpError) -> io::Error {
-        self.shared.begin_close();
-        invalid(error)
+    /// A client that breaks the framing breaks the tunnel: there is nothing to go on with.
+    fn unbroken(&self, read: io::Result<()>) -> io::Result<()> {
+        read.inspect_err(|_| self.shared.begin_reset())
+    }
+
+    /// Whether the tunnel has come to its end.
+    fn is_complete(&self) -> bool {
+        let taken = self.ended && self.outgoing.is_empty();
+        match self.carried {
+            Carried::Udp { .. } => self.given || taken,
+            Carried::Tcp { .. } => self.given && taken,
+        }
+    }
+}
+
+impl Drop for EmbeddedTunnel {
+    fn drop(&mut self) {
+        if !self.is_complete() {
+            self.shared.begin_reset();
+        }
     }
 }
 

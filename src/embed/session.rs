@@ -77,7 +77,8 @@ pub trait Session: Send + 'static {
     /// There is room again after [`Actions::room`] said 0.
     fn on_writable(&mut self, actions: &mut Actions<'_>) {}
 
-    /// The tunnel is over. Comes last, and not after a panic.
+    /// The tunnel is over. Comes last, and not after a panic. Bytes that the client sent before it broke off come
+    /// before; what is sent then finds the tunnel closed.
     fn on_close(&mut self, reason: CloseReason) {}
 }
 
@@ -302,6 +303,14 @@ impl Outgoing {
 
     pub(super) fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// The tunnel is gone: what waits is lost, and nothing more is taken.
+    pub(super) fn cut(&mut self) {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.ended = true;
+        self.finished = true;
     }
 
     pub(super) fn close(&mut self, ending: Ending) {

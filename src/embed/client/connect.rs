@@ -147,6 +147,7 @@ impl Connect {
             relays: Arc::clone(relays),
             capsules: protocol == Protocol::Udp || form == TcpForm::Capsules,
             receive_queue: *receive_queue,
+            is_carried: false,
         };
         let Some(worker) = running.senders().first() else {
             return Err(Error::new(ErrorKind::Internal, Side::Local));

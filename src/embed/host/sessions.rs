@@ -431,19 +431,36 @@ impl Sessions {
             }
             LocalEvent::Readable(id) => self.with(now, id, machine, out, Live::read),
             LocalEvent::Writable(id) => self.with(now, id, machine, out, Live::writable),
-            LocalEvent::Closed(id, closed) => self.closed(id, closed),
+            LocalEvent::Closed(id, closed) => self.closed(now, id, closed, machine, out),
         }
     }
 
-    fn closed(&mut self, id: TunnelId, closed: Closed) {
+    fn closed(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        closed: Closed,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
         let (Some(tunnel), Some(serve)) = (self.tunnels.remove(&id), &self.serve) else {
             return;
         };
         match tunnel {
             Tunnel::Waiting(_) => {}
-            Tunnel::Open(live) => {
+            Tunnel::Open(mut live) => {
                 if let Some(until) = live.lingers {
                     self.lingering.remove(&(until, id));
+                }
+                let mut engine = Engine {
+                    now,
+                    machine,
+                    out,
+                    serve,
+                };
+                if let Err(Panicked) = live.read_rest(&mut engine) {
+                    live.give_up();
+                    return self.discard(live);
                 }
                 let reason = live.reason(closed);
                 live.close(reason, serve);

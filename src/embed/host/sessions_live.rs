@@ -244,6 +244,20 @@ impl Live {
         Ok(next)
     }
 
+    /// Gives the session what came before its tunnel broke, however much of its own waits: there will be no other time.
+    pub(super) fn read_rest(&mut self, engine: &mut Engine<'_, '_>) -> Result<(), Panicked> {
+        self.outgoing.cut();
+        let (now, id) = (engine.now, self.id());
+        while let LocalRead::Data(data) =
+            (engine.machine).read_end(now, id, End::Upstream, BYTES_PER_CALL, engine.out)
+        {
+            self.call("on_data", engine, |session, actions| {
+                session.on_data(actions, data);
+            })?;
+        }
+        Ok(())
+    }
+
     /// There is room towards the client.
     pub(super) fn writable(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
         let was_full = self.outgoing.is_full();

@@ -20,7 +20,7 @@ use crate::embed::failure;
 use crate::embed::host::sessions::Sessions;
 use crate::embed::session::Session;
 use crate::embed::tunnel::{
-    CLOSE_TIMEOUT, Capsule, CloseReason, Datagram, Held, Opened, Protocol, Shared,
+    CLOSE_TIMEOUT, Capsule, CloseReason, Datagram, Held, Opened, Protocol, Shared, Work,
 };
 use crate::tunnel::TunnelId;
 use crate::wire::capsule::CapsuleType;
@@ -88,6 +88,26 @@ enum Stage {
     Open,
     /// The user has closed it.
     Closing,
+}
+
+/// What a user wants of a tunnel beyond what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    GoOn,
+    /// In an orderly way.
+    Close,
+    /// Whatever is left is lost.
+    Break,
+}
+
+impl Wish {
+    const fn of(work: &Work) -> Self {
+        match (work.broken, work.closing) {
+            (true, _) => Self::Break,
+            (false, true) => Self::Close,
+            (false, false) => Self::GoOn,
+        }
+    }
 }
 
 /// The tunnels of handles.
@@ -189,17 +209,19 @@ impl Users {
         let Some(stage) = self.tunnels.get(&id).map(|user| user.stage) else {
             return;
         };
-        let closing = match shared.terms().protocol {
+        let wish = match shared.terms().protocol {
             Protocol::Udp => self.send_datagrams(now, (id, stage), shared, machine, out),
             Protocol::Tcp => send_bytes(now, (id, stage), shared, machine, out),
         };
-        if closing && stage != Stage::Closing {
-            self.close(now, id, machine, out);
+        match wish {
+            Wish::Break => return machine.reset_local(now, id, out),
+            Wish::Close if stage != Stage::Closing => self.close(now, id, machine, out),
+            Wish::Close | Wish::GoOn => {}
         }
         self.read(now, id, machine, out);
     }
 
-    /// Moves what was sent; whether the user has closed the tunnel.
+    /// Moves what was sent; what the user wants of the tunnel.
     fn send_datagrams(
         &mut self,
         now: Instant,
@@ -207,7 +229,7 @@ impl Users {
         shared: &Shared,
         machine: &mut Machine,
         out: &mut World<'_>,
-    ) -> bool {
+    ) -> Wish {
         let mut datagrams = std::mem::take(&mut self.spare);
         let work = shared.take_work(&mut datagrams, 0);
         for Datagram { context, payload } in datagrams.drain(..) {
@@ -217,8 +239,9 @@ impl Users {
         if stage == Stage::Open {
             shared.handle_described(describe(id, machine));
         }
+        let wish = Wish::of(&work);
         send_capsules(now, id, shared, work.capsules, machine);
-        work.closing
+        wish
     }
 
     /// Starts to end a tunnel that its user has closed: at once, or when everything written is on its way.
@@ -263,7 +286,7 @@ impl Users {
         }
     }
 
-    /// Ends the tunnels of all users, as if they had closed them.
+    /// Ends the tunnels of all users, as if they had closed them; what is cut by that is broken.
     pub(in crate::embed) fn close_all(
         &mut self,
         now: Instant,
@@ -276,7 +299,10 @@ impl Users {
             .map(|it| Arc::clone(&it.held.0))
             .collect();
         for shared in all {
-            shared.begin_close();
+            match (shared.terms().protocol, shared.terms().is_carried) {
+                (Protocol::Tcp, true) => shared.begin_reset(),
+                (Protocol::Tcp, false) | (Protocol::Udp, _) => shared.begin_close(),
+            }
             self.attend(now, &shared, machine, out);
         }
     }
@@ -391,14 +417,14 @@ impl Users {
     }
 }
 
-/// Moves what was written; whether the user has closed the tunnel.
+/// Moves what was written; what the user wants of the tunnel.
 fn send_bytes(
     now: Instant,
     (id, stage): (TunnelId, Stage),
     shared: &Shared,
     machine: &mut Machine,
     out: &mut World<'_>,
-) -> bool {
+) -> Wish {
     loop {
         let room = match stage {
             Stage::Opening => 0,
@@ -406,13 +432,14 @@ fn send_bytes(
         };
         let work = shared.take_work(&mut VecDeque::new(), room);
         let moved = !work.bytes.is_empty();
+        let wish = Wish::of(&work);
         machine.write_local(now, id, work.bytes, out);
         send_capsules(now, id, shared, work.capsules, machine);
-        if work.finish {
+        if work.finish && wish != Wish::Break {
             machine.finish_local(now, id, out);
         }
         if !(moved && work.is_partial) {
-            return work.closing;
+            return wish;
         }
     }
 }

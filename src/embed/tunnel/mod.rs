@@ -27,4 +27,4 @@ pub use self::tcp::{TcpReadHalf, TcpTunnel, TcpWriteHalf};
 pub use self::udp::UdpTunnel;
 
 pub(super) use self::info::CLOSE_TIMEOUT;
-pub(super) use self::shared::{Handle, Held, Opened, Shared, Terms};
+pub(super) use self::shared::{Handle, Held, Opened, Shared, Terms, Work};

@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use event_listener::Event as Notice;
 
 pub(in crate::embed) use self::handle::{Handle, Held};
+pub(in crate::embed) use self::served::Work;
 
 use super::events::{Event, Events, Mode, WeakEvents};
 use super::info::{Capsule, CloseReason, Datagram, Info, Protocol, ShutdownError, State, TunnelId};
@@ -43,6 +44,8 @@ pub(in crate::embed) struct Terms {
     pub(in crate::embed) capsules: bool,
     /// Datagrams that wait for the user, at most.
     pub(in crate::embed) receive_queue: usize,
+    /// Its bytes are those of a stream that somebody else carries: nothing but that stream's end ends it in order.
+    pub(in crate::embed) is_carried: bool,
 }
 
 /// What is known about a tunnel once it is open.
@@ -75,6 +78,8 @@ struct Told {
 struct Inner {
     phase: Phase,
     was_open: bool,
+    /// It is to be broken, not brought to its end.
+    broken: bool,
     opened: Opened,
     inbound: Inbound,
     outbound: Outbound,
@@ -116,6 +121,7 @@ impl Shared {
             inner: Lock::new(Inner {
                 phase: Phase::Opening,
                 was_open: false,
+                broken: false,
                 opened: Opened::default(),
                 inbound: Inbound::new(terms.receive_queue),
                 outbound: Outbound::new(),
@@ -342,6 +348,22 @@ impl Shared {
             if begins {
                 inner.phase = Phase::Closing;
                 inner.outbound.shut = true;
+            }
+            begins
+        });
+        if began {
+            self.ask();
+            self.notify();
+        }
+    }
+
+    /// Breaks it, even if it is closing already: neither end shall take it for complete.
+    pub(in crate::embed) fn begin_reset(self: &Arc<Self>) {
+        let began = self.update(|inner| {
+            let begins = !matches!(inner.phase, Phase::Closed(_)) && !inner.broken;
+            if begins {
+                inner.phase = Phase::Closing;
+                inner.broken = true;
             }
             begins
         });

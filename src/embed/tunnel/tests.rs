@@ -25,6 +25,7 @@ impl World {
             relays: Arc::new([]),
             capsules: true,
             receive_queue: 2,
+            is_carried: false,
         };
         let shared = Arc::new(Shared::new(terms, worker));
         Self { shared, commands }

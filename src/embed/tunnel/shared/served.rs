@@ -22,6 +22,8 @@ pub(in crate::embed) struct Work {
     pub(in crate::embed) finish: bool,
     /// The user has closed the tunnel.
     pub(in crate::embed) closing: bool,
+    /// The tunnel is to be broken.
+    pub(in crate::embed) broken: bool,
     /// Bytes are left, for which the machine had no room.
     pub(in crate::embed) is_partial: bool,
 }
@@ -66,6 +68,7 @@ impl Shared {
         outbound.finished |= finish;
         let capsules = std::mem::take(&mut outbound.capsules);
         let closing = matches!(inner.phase, Phase::Closing);
+        let broken = inner.broken;
         if len > 0 {
             inner.count(SENT, 0, len);
         }
@@ -78,6 +81,7 @@ impl Shared {
             bytes,
             finish,
             closing,
+            broken,
             is_partial,
         }
     }
