@@ -397,7 +397,7 @@ impl Chain {
     /// times. What concerns handles does not matter here: [`ClientBuilder::worker`] and
     /// [`ClientBuilder::receive_queue`].
     ///
-    /// A worker remembers the way for good, so a chain is to be made once and kept.
+    /// Clones share connections. Workers forget the way with the last clone: connections end with their last tunnels.
     ///
     /// # Errors
     /// As [`ClientBuilder::build`].

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use bauta::{
-    Accept, Actions, Carrier, Chain, Client, ClientAuth, CloseReason, ErrorKind, Identity,
+    Accept, Actions, Carrier, Chain, Client, ClientAuth, CloseReason, ErrorKind, Handler, Identity,
     Listener, Proxies, Reject, Request, Session, Trust,
 };
 use bytes::Bytes;
@@ -88,6 +88,43 @@ fn a_chain_leads_to_another_listener() {
     }
     let error = Chain::new("http://relay.example").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+#[test]
+fn a_chain_that_is_dropped_is_forgotten_by_every_worker() {
+    let (far, _closed) = echo(Listener::all(([127, 0, 0, 1], 0)));
+    for carrier in Carrier::ALL {
+        // A handler that makes a chain for every request, and drops it.
+        let (url, ca_pem) = (far.listener.local_addr().to_string(), far.ca_pem.clone());
+        let handler = move |request: &Request| {
+            let client = Client::builder(format!("https://{url}"))
+                .trust(Trust::pem(&ca_pem))
+                .carriers([carrier]);
+            Chain::through(client).unwrap().accept(request)
+        };
+        let embedding = bauta::Embedding::new(handler.clone()).unwrap();
+        let near = Server::build(Listener::all(([127, 0, 0, 1], 0)).handler(handler));
+        let closed = || {
+            let stats = near.listener.stats();
+            let name = match carrier {
+                Carrier::H3 => "connections_closed",
+                Carrier::H2 | Carrier::H1 => "tcp_connections_closed",
+            };
+            let found = stats.counters.iter().find(|(it, _)| *it == name);
+            found.unwrap().1
+        };
+        let client = client(&near, Carrier::H2);
+        let tunnel = client.tcp_blocking("192.0.2.1:80").unwrap();
+        use_tcp(&tunnel);
+        assert_eq!(closed(), 0, "{carrier:?}: its tunnel is not disturbed");
+        tunnel.close_blocking();
+        assert!((0..200_000).any(|_| closed() > 0), "{carrier:?}");
+        let request = http::Request::connect("192.0.2.1:80").body(()).unwrap();
+        let address = ([192, 0, 2, 7], 7).into();
+        let tunnel = smol::block_on(embedding.accept(&request, address)).unwrap();
+        drop(tunnel);
+        embedding.stop_blocking();
+    }
 }
 
 #[test]

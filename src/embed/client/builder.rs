@@ -3,7 +3,6 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::http::HeaderMap;
@@ -330,12 +329,8 @@ impl ClientBuilder {
         let hops = hops.map_err(|error| {
             Error::new(ErrorKind::Configuration, Side::Local).with_source(error)
         })?;
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Prepared {
-            route: Arc::new(Route {
-                id: NEXT.fetch_add(1, Ordering::Relaxed),
-                hops,
-            }),
+            route: Arc::new(Route::new(hops)),
             relays: names,
             templated_tcp,
         })

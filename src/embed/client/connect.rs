@@ -152,6 +152,7 @@ impl Connect {
         let Some(worker) = running.senders().first() else {
             return Err(Error::new(ErrorKind::Internal, Side::Local));
         };
+        route.known_to(worker);
         let shared = Arc::new(Shared::new(terms, worker.clone()));
         shared.set_mode(self.mode);
         let open = Open {

@@ -17,6 +17,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use self::builder::ClientBuilder;
@@ -24,7 +25,8 @@ pub use self::connect::Connect;
 pub use self::trust::Trust;
 pub use self::worker::Worker;
 
-use super::host::Command;
+use super::host::{Command, HostSender};
+use super::lock::Lock;
 use super::running::Running;
 use super::tunnel::{TcpTunnel, UdpTunnel};
 use crate::client::Hop;
@@ -60,20 +62,42 @@ struct Inner {
     receive_queue: usize,
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        for worker in self.running.senders() {
-            worker.send(Command::Forget(self.route.id));
-        }
-    }
-}
-
-/// The relays of a client, prepared.
+/// The relays of a client, or of a chain, prepared. Workers get to know it with their first tunnel on it, and forget
+/// it with its last owner.
 pub(super) struct Route {
     /// Tells the routes of a process apart.
     pub(super) id: u64,
     /// The relays in the order of travel.
     pub(super) hops: Vec<Hop>,
+    /// Who has to be told of the end.
+    workers: Lock<Vec<HostSender>>,
+}
+
+impl Route {
+    fn new(hops: Vec<Hop>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            hops,
+            workers: Lock::default(),
+        }
+    }
+
+    /// A worker may get to know it.
+    pub(super) fn known_to(&self, worker: &HostSender) {
+        let mut workers = self.workers.lock();
+        if !workers.iter().any(|known| known.is(worker)) {
+            workers.push(worker.clone());
+        }
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        for worker in &*self.workers.lock() {
+            worker.send(Command::Forget(self.id));
+        }
+    }
 }
 
 impl fmt::Debug for Route {

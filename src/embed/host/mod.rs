@@ -37,7 +37,7 @@ pub(super) enum Command {
     Open(Box<Open>),
     /// A handle was used.
     Attend(Arc<Shared>),
-    /// The client of a route is gone.
+    /// The clients or chains of a route are gone.
     Forget(u64),
     /// Notify an event at a time.
     Timer {
@@ -65,6 +65,11 @@ impl HostSender {
         if self.commands.send(command).is_ok() {
             self.address.wake();
         }
+    }
+
+    /// Whether both reach the same worker.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.commands.same_channel(&other.commands)
     }
 }
 
@@ -110,7 +115,10 @@ impl Host {
                 (self.users).open(now, *open, &mut self.sessions, machine, out);
             }
             Command::Attend(shared) => self.users.attend(now, &shared, machine, out),
-            Command::Forget(route) => self.users.forget(now, route, machine),
+            Command::Forget(route) => {
+                self.users.forget(now, route, machine);
+                self.sessions.forget(now, route, machine);
+            }
             Command::Timer { at, event } => self.timers.insert(at, &event),
             Command::Session(command) => self.sessions.command(now, command, machine, out),
             Command::Stop => {

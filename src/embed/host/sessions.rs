@@ -397,8 +397,20 @@ impl Sessions {
 
     /// The route of a chain, which the worker gets to know with its first tunnel.
     fn route(&mut self, route: &Route, machine: &mut Machine) -> RouteId {
-        let add = || machine.add_route(route.hops.iter().cloned());
+        let add = || {
+            if let Some(serve) = &self.serve {
+                route.known_to(&serve.sender);
+            }
+            machine.add_route(route.hops.iter().cloned())
+        };
         *self.routes.entry(route.id).or_insert_with(add)
+    }
+
+    /// No tunnel will be opened on a route any more; those that are there stay.
+    pub(in crate::embed) fn forget(&mut self, now: Instant, route: u64, machine: &mut Machine) {
+        if let Some(route) = self.routes.remove(&route) {
+            machine.remove_route(now, route);
+        }
     }
 
     fn handle_end(
