@@ -9,6 +9,9 @@
 //! Callbacks of a tunnel run one at a time, all on the worker thread that has its connection. What an action does, it
 //! does at once; the packets leave together at the end of the worker's turn.
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;

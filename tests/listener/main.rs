@@ -8,6 +8,7 @@ mod life;
 mod proxies;
 mod raw;
 mod sessions;
+mod workers;
 
 use bauta::{Handler, Identity, Listener, ListenerBuilder};
 
