@@ -61,7 +61,7 @@
 //! | clients | [`Client`], [`ClientBuilder`], [`Connect`], [`Worker`], [`Trust`], [`Credentials`], [`TcpForm`] |
 //! | their tunnels | [`UdpTunnel`], [`TcpTunnel`], [`TcpReadHalf`], [`TcpWriteHalf`], [`Datagram`], [`Capsule`], [`Info`], [`State`], [`CloseReason`], [`ShutdownError`] |
 //! | messages | [`Mode`], [`Events`], [`Event`], [`TunnelId`] |
-//! | servers | [`Listener`], [`ListenerBuilder`], [`ListenerStats`], [`Identity`], [`ClientAuth`], [`Embedding`], [`EmbeddedTunnel`] |
+//! | servers | [`Listener`], [`ListenerBuilder`], [`ListenerStats`], [`Identity`], [`ClientAuth`], [`Embedding`], [`EmbeddingBuilder`], [`EmbeddedTunnel`] |
 //! | what becomes of requests | [`Handler`], [`Request`], [`Protocol`], [`Accept`], [`Reject`], [`Proxies`], [`UdpProxy`], [`TcpProxy`], [`Chain`], [`Family`] |
 //! | tunnels that end in code | [`Session`], [`Actions`], [`TunnelHandle`], [`SendError`], [`SESSION_WAITING_BYTES_MAX`] |
 //! | all | [`Target`], [`Host`], [`Carrier`], [`Error`], [`ErrorKind`], [`Side`], [`Attempt`], [`TargetError`], [`CredentialsError`], [`VERSION`], [`version`] |
@@ -128,8 +128,8 @@ pub mod worker;
 pub use self::embed::{
     Accept, Actions, Attempt, Capsule, Carrier, Chain, Client, ClientAuth, ClientBuilder,
     CloseReason, Connect, Credentials, CredentialsError, Datagram, EmbeddedTunnel, Embedding,
-    Error, ErrorKind, Event, Events, Family, Handler, Host, Identity, Info, Listener,
-    ListenerBuilder, ListenerStats, Mode, Protocol, Proxies, Reject, Request,
+    EmbeddingBuilder, Error, ErrorKind, Event, Events, Family, Handler, Host, Identity, Info,
+    Listener, ListenerBuilder, ListenerStats, Mode, Protocol, Proxies, Reject, Request,
     SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, SocketOptions, State,
     Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust,
     TunnelHandle, TunnelId, UdpProxy, UdpTunnel, VERSION, Worker, version,

@@ -11,12 +11,14 @@
 use std::fmt;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::header::{CONNECTION, HOST, UPGRADE};
 use ::http::{HeaderValue, Method, Response, StatusCode, Version};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::embedding_stream::EmbeddedTunnel;
@@ -25,12 +27,12 @@ use super::handler_guard::{Panicked, guarded, guarded_future};
 use super::host::Command;
 use super::host::sessions::{Counters, Ready, Serve, SessionsSetup};
 use super::host::users::{self, Attached, Open};
-use super::listener::{not_built, pseudonym};
+use super::listener::not_built;
 use super::proxy::Way;
 use super::request::Request;
 use super::running::Running;
+use super::serving::Serving;
 use super::tunnel::{Handle, Held, Protocol, Shared, Terms};
-use crate::config::{self, Environment};
 use crate::error::{Error, ErrorKind, Refusal, Side, Unreachable};
 use crate::handler;
 use crate::http::request::{RequestHead, ResponseHead};
@@ -40,8 +42,6 @@ use crate::wire::carrier::Carrier;
 use crate::worker::Incoming;
 use crate::worker::build::Plan;
 
-/// How long opening a tunnel may take, futures of the handler included.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Datagrams of a tunnel that wait for the user's server to take them; the oldest give way.
 const QUEUE_DATAGRAMS: usize = 1_000;
 
@@ -77,48 +77,29 @@ struct Inner {
     running: Arc<Running>,
     handler: Arc<dyn Handler>,
     server: Server,
+    open_timeout: Duration,
+    /// One for each tunnel that may be open.
+    places: Arc<Semaphore>,
     counters: Arc<Counters>,
     next: AtomicUsize,
 }
 
 impl Embedding {
-    /// Starts a worker for the tunnels that `handler` accepts, under the well-known templates and by classic CONNECT.
+    /// Starts a worker for the tunnels that `handler` accepts, under the well-known templates and by classic CONNECT:
+    /// [`builder`](Self::builder) with nothing but defaults.
     ///
     /// # Errors
     /// What the system refuses: threads, sockets, its list of name servers.
     pub fn new(handler: impl Handler) -> Result<Self, Error> {
-        let handler: Arc<dyn Handler> = Arc::new(handler);
-        let mut environment = Environment::new("", std::num::NonZeroUsize::MIN, pseudonym());
-        // A configuration has a listener; this one is not kept.
-        environment.dev_listen = Some((Ipv4Addr::LOCALHOST, 0).into());
-        let mut checked = config::parse("", &environment)
-            .map_err(|error| Error::new(ErrorKind::Internal, Side::Local).with_source(error))?;
-        checked.listen.clear();
-        checked.timeouts.open = OPEN_TIMEOUT;
-        let handling = handler::Handler::Embedded;
-        let server = Server::new(&checked.name, Services::default(), Vec::new(), handling);
-        let mut plan = Plan::new(checked, None).map_err(not_built)?;
-        plan.set_embedded();
-        let counters = Arc::new(Counters::default());
-        let (served, counted) = (Arc::clone(&handler), Arc::clone(&counters));
-        let running = Running::start(plan, "bauta", None, move |sender, control| SessionsSetup {
-            serve: Some(Serve {
-                handler: Arc::clone(&served),
-                fallback: None,
-                open_timeout: OPEN_TIMEOUT,
-                control: control.clone(),
-                sender: sender.clone(),
-                own: Arc::from([]),
-                counters: Arc::clone(&counted),
-            }),
-        })?;
-        Ok(Self(Arc::new(Inner {
-            running: Arc::new(running),
-            handler,
-            server,
-            counters,
-            next: AtomicUsize::new(0),
-        })))
+        Self::builder(handler).start()
+    }
+
+    /// The same with options.
+    pub fn builder(handler: impl Handler) -> EmbeddingBuilder {
+        EmbeddingBuilder {
+            handler: Arc::new(handler),
+            serving: Serving::default(),
+        }
     }
 
     /// Judges a request, asks the handler, and opens the tunnel.
@@ -186,6 +167,9 @@ impl Embedding {
             _ => None,
         };
         let plan = server.plan(&head, carrier).map_err(refuse)?;
+        let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() else {
+            return Err(refuse(Refusal::Overloaded));
+        };
         let incoming = Incoming {
             head,
             protocol: plan.protocol,
@@ -209,11 +193,14 @@ impl Embedding {
         let Some(worker) = workers.get(next % workers.len().max(1)) else {
             return Err(refuse(Refusal::Internal));
         };
+        if let Ready::Way(Way::Chain(chain)) = &ready {
+            chain.route.known_to(worker);
+        }
         let shared = Arc::new(Shared::new(terms, worker.clone()));
         worker.send(Command::Open(Box::new(Open {
             held: Held(Arc::clone(&shared)),
             way: way_of(ready),
-            until: clock::now() + OPEN_TIMEOUT,
+            until: clock::now() + self.0.open_timeout,
         })));
         let handle = Handle::new(Arc::clone(&shared), Arc::clone(running));
         let mut answer = server.accepted(plan.protocol, carrier);
@@ -225,7 +212,7 @@ impl Embedding {
                 .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             answer.headers.insert(UPGRADE, token);
         }
-        let tunnel = EmbeddedTunnel::new(handle, shared, plan.protocol, answer);
+        let tunnel = EmbeddedTunnel::new(handle, shared, plan.protocol, answer, place);
         match tunnel.opened().await {
             Ok(()) => Ok(tunnel),
             Err(error) => Err(self.failure(&error, carrier)),
@@ -254,10 +241,10 @@ impl Embedding {
         &self,
         future: impl Future<Output = Result<Ready, Reject>> + Send + 'static,
     ) -> Result<Ready, Reject> {
-        let counters = Arc::clone(&self.0.counters);
+        let (counters, timeout) = (Arc::clone(&self.0.counters), self.0.open_timeout);
         let mut task = AbortOnDrop(self.0.running.control().spawn(async move {
             let guarded = guarded_future("init", &counters.panics, future);
-            tokio::time::timeout(OPEN_TIMEOUT, guarded).await
+            tokio::time::timeout(timeout, guarded).await
         }));
         match (&mut task.0).await {
             Ok(Ok(Ok(outcome))) => outcome,
@@ -291,6 +278,118 @@ impl Embedding {
             (None, None) => Refusal::Internal,
         };
         response(server.refusal(refusal, error.headers(), carrier))
+    }
+}
+
+/// What an embedding will be. From [`Embedding::builder`]; every option has a default.
+///
+/// Values are checked by [`start`](Self::start), which names every key that is out of bounds, with the bound. The keys
+/// are those of the configuration of `bauta relay`, which describes them at length.
+#[must_use]
+pub struct EmbeddingBuilder {
+    handler: Arc<dyn Handler>,
+    serving: Serving,
+}
+
+impl EmbeddingBuilder {
+    /// Adds a template for the paths of UDP tunnels, as
+    /// [`ListenerBuilder::udp_template`](super::ListenerBuilder::udp_template).
+    pub fn udp_template(mut self, template: impl Into<String>) -> Self {
+        self.serving.udp_templates.push(template.into());
+        self
+    }
+
+    /// Adds a template for the paths of TCP tunnels, as
+    /// [`ListenerBuilder::tcp_template`](super::ListenerBuilder::tcp_template).
+    pub fn tcp_template(mut self, template: impl Into<String>) -> Self {
+        self.serving.tcp_templates.push(template.into());
+        self
+    }
+
+    /// Adds an accepted value of `:authority`; templated requests for others are answered with 421. Default: all are
+    /// accepted.
+    pub fn origin(mut self, origin: impl Into<String>) -> Self {
+        self.serving.origins.push(origin.into());
+        self
+    }
+
+    /// Worker threads, 1 to 1,024. Default: one. Tunnels take turns among them.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.serving.workers = Some(workers);
+        self
+    }
+
+    /// Open tunnels per worker (`limits.tunnels`), those that are being opened included. Who asks for more is answered
+    /// with 503.
+    pub fn max_tunnels(mut self, tunnels: usize) -> Self {
+        self.serving.limit("tunnels", tunnels);
+        self
+    }
+
+    /// How long opening a tunnel may take (`timeouts.open`): first what [`Accept::init`](super::Accept::init) does, and
+    /// then resolving and connecting, each for so long. Default: 10 s. Then the client is answered with 504.
+    pub fn open_timeout(mut self, timeout: Duration) -> Self {
+        self.serving.timeout("open", timeout);
+        self
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for values out of bounds, each named with its bound; [`ErrorKind::Io`] for what the
+    /// system refuses: threads, sockets, its list of name servers.
+    pub fn start(self) -> Result<Embedding, Error> {
+        // A configuration has a listener; of this one nothing but its services is kept.
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        let mut checked = (self.serving).checked(address, &Carrier::ALL, NonZeroUsize::MIN)?;
+        let listeners = std::mem::take(&mut checked.listen);
+        let Some(listener) = listeners.into_iter().next() else {
+            return Err(Error::new(ErrorKind::Internal, Side::Local));
+        };
+        let services = Services {
+            udp: listener.templates,
+            tcp: listener.tcp_templates,
+            classic: true,
+        };
+        let origins = listener.origins.into_iter().map(String::into_boxed_str);
+        let handling = handler::Handler::Embedded;
+        let server = Server::new(&checked.name, services, origins.collect(), handling);
+        let open_timeout = checked.timeouts.open;
+        let tunnels = (checked.limits.tunnels).saturating_mul(checked.workers.get());
+        let places = Arc::new(Semaphore::new(tunnels.min(Semaphore::MAX_PERMITS)));
+        let mut plan = Plan::new(checked, None).map_err(not_built)?;
+        plan.set_embedded();
+        let handler = self.handler;
+        let counters = Arc::new(Counters::default());
+        let (served, counted) = (Arc::clone(&handler), Arc::clone(&counters));
+        let running = Running::start(plan, "bauta", None, move |sender, control| SessionsSetup {
+            serve: Some(Serve {
+                handler: Arc::clone(&served),
+                fallback: None,
+                open_timeout,
+                control: control.clone(),
+                sender: sender.clone(),
+                own: Arc::from([]),
+                counters: Arc::clone(&counted),
+            }),
+        })?;
+        Ok(Embedding(Arc::new(Inner {
+            running: Arc::new(running),
+            handler,
+            server,
+            open_timeout,
+            places,
+            counters,
+            next: AtomicUsize::new(0),
+        })))
+    }
+}
+
+impl fmt::Debug for EmbeddingBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddingBuilder")
+            .field("serving", &self.serving)
+            .finish_non_exhaustive()
     }
 }
 

@@ -20,6 +20,7 @@ use ::http::Response;
 use bytes::{Buf, Bytes, BytesMut};
 use event_listener::EventListener;
 use futures_io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::tunnel::{CloseReason, Handle, Info, Shared, TcpTunnel, UdpTunnel};
 use super::wait;
@@ -61,6 +62,8 @@ pub struct EmbeddedTunnel {
     /// The client has ended its direction in order.
     given: bool,
     listener: Option<EventListener>,
+    /// Among the tunnels that may be open.
+    _place: OwnedSemaphorePermit,
 }
 
 enum Carried {
@@ -83,6 +86,7 @@ impl EmbeddedTunnel {
         shared: Arc<Shared>,
         protocol: server::Protocol,
         answer: ResponseHead,
+        place: OwnedSemaphorePermit,
     ) -> Self {
         let carried = match protocol {
             server::Protocol::Udp => Carried::Udp {
@@ -112,6 +116,7 @@ impl EmbeddedTunnel {
             ended: false,
             given: false,
             listener: None,
+            _place: place,
         }
     }
 

@@ -15,7 +15,6 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use toml::{Table, Value};
 
 use super::handler::Handler;
 use super::host::sessions::{Counters, Fallback, Serve, SessionsSetup};
@@ -24,10 +23,10 @@ use super::listener_stats::ListenerStats;
 use super::proxy::{Hook, Later};
 use super::request::Request;
 use super::running::{Running, tell};
-use crate::config::{self, Environment};
+use super::serving::{Serving, misuse};
 use crate::error::{Error, ErrorKind, Side};
 use crate::net::{own_interfaces, raise_file_limit};
-use crate::policy::{Rule, own_addresses};
+use crate::policy::own_addresses;
 use crate::transport::tls::{ClientAuth, ListenerTls};
 use crate::wire::carrier::Carrier;
 use crate::worker::build::{BuildError, Plan};
@@ -49,14 +48,7 @@ pub struct ListenerBuilder {
     client_auth: ClientAuth,
     handler: Option<Arc<dyn Handler>>,
     fallback: Option<Fallback>,
-    udp_templates: Vec<String>,
-    tcp_templates: Vec<String>,
-    origins: Vec<String>,
-    name: Option<String>,
-    pin: bool,
-    workers: Option<usize>,
-    limits: Table,
-    timeouts: Table,
+    serving: Serving,
 }
 
 impl ListenerBuilder {
@@ -68,14 +60,7 @@ impl ListenerBuilder {
             client_auth: ClientAuth::None,
             handler: None,
             fallback: None,
-            udp_templates: Vec::new(),
-            tcp_templates: Vec::new(),
-            origins: Vec::new(),
-            name: None,
-            pin: false,
-            workers: None,
-            limits: Table::new(),
-            timeouts: Table::new(),
+            serving: Serving::default(),
         }
     }
 
@@ -131,40 +116,40 @@ impl ListenerBuilder {
     /// Adds a template for the paths of UDP tunnels, such as `/proxy/{target_host}/{target_port}` (RFC 9298 §2). The
     /// well-known one, `/.well-known/masque/udp/{target_host}/{target_port}/`, is always there.
     pub fn udp_template(mut self, template: impl Into<String>) -> Self {
-        self.udp_templates.push(template.into());
+        self.serving.udp_templates.push(template.into());
         self
     }
 
     /// Adds a template for the paths of TCP tunnels (draft-ietf-httpbis-connect-tcp §2). The well-known one is
     /// always there, and so is classic CONNECT, which has no path.
     pub fn tcp_template(mut self, template: impl Into<String>) -> Self {
-        self.tcp_templates.push(template.into());
+        self.serving.tcp_templates.push(template.into());
         self
     }
 
     /// Adds an accepted value of `:authority`, such as `relay.example` or `relay.example:8443`; templated requests for
     /// others are answered with 421. Default: all are accepted.
     pub fn origin(mut self, origin: impl Into<String>) -> Self {
-        self.origins.push(origin.into());
+        self.serving.origins.push(origin.into());
         self
     }
 
     /// The name of this relay in Via and Proxy-Status: a token of up to 64 characters. Default: `bauta-` and a random
     /// number, so that two relays of a chain differ.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
+        self.serving.name = Some(name.into());
         self
     }
 
     /// Worker threads, 1 to 1,024. Default: one per core. A connection stays with its worker.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = Some(workers);
+        self.serving.workers = Some(workers);
         self
     }
 
     /// Whether each worker is pinned to a core. Default: no.
     pub fn pin(mut self, pin: bool) -> Self {
-        self.pin = pin;
+        self.serving.pin = pin;
         self
     }
 
@@ -227,14 +212,12 @@ impl ListenerBuilder {
     }
 
     fn limit(mut self, key: &str, value: usize) -> Self {
-        let value = i64::try_from(value).unwrap_or(i64::MAX);
-        self.limits.insert(key.to_owned(), Value::Integer(value));
+        self.serving.limit(key, value);
         self
     }
 
     fn timeout(mut self, key: &str, value: Duration) -> Self {
-        let value = format!("{}ms", value.as_millis());
-        self.timeouts.insert(key.to_owned(), Value::String(value));
+        self.serving.timeout(key, value);
         self
     }
 
@@ -244,7 +227,7 @@ impl ListenerBuilder {
     /// [`ErrorKind::Configuration`] for values out of bounds, each named with its bound, and for a missing identity or
     /// handler; [`ErrorKind::Io`] when the system refuses the address or a thread.
     pub fn start(self) -> Result<Listener, Error> {
-        let mut checked = self.checked()?;
+        let mut checked = (self.serving).checked(self.address, &self.carriers, cores())?;
         // How long a shutdown may take is said when it begins.
         checked.timeouts.drain = DRAIN_MAX;
         let Some(handler) = self.handler else {
@@ -284,43 +267,6 @@ impl ListenerBuilder {
             draining: AtomicBool::new(false),
         })
     }
-
-    /// The configuration of a relay that says the same.
-    fn checked(&self) -> Result<config::Checked, Error> {
-        let texts = |texts: &[String]| -> Value { texts.to_vec().into() };
-        let carriers: Vec<_> = (self.carriers.iter().map(|it| it.as_str().to_owned())).collect();
-        let mut listen = Table::new();
-        listen.insert("address".to_owned(), self.address.to_string().into());
-        listen.insert("carriers".to_owned(), texts(&carriers));
-        listen.insert("templates".to_owned(), texts(&self.udp_templates));
-        listen.insert("tcp_templates".to_owned(), texts(&self.tcp_templates));
-        listen.insert("origins".to_owned(), texts(&self.origins));
-        let mut file = Table::new();
-        file.insert("listen".to_owned(), Value::Array(vec![listen.into()]));
-        file.insert("limits".to_owned(), self.limits.clone().into());
-        file.insert("timeouts".to_owned(), self.timeouts.clone().into());
-        file.insert("pin".to_owned(), self.pin.into());
-        if let Some(workers) = self.workers {
-            if workers == 0 {
-                return Err(misuse("workers: 0: at least one"));
-            }
-            let workers = i64::try_from(workers).unwrap_or(i64::MAX);
-            file.insert("workers".to_owned(), workers.into());
-        }
-        if let Some(name) = &self.name {
-            file.insert("name".to_owned(), name.as_str().into());
-        }
-        let environment = Environment {
-            // Certificates come from elsewhere.
-            dev_listen: Some(self.address),
-            rule: |text| text.parse::<Rule>().map(drop).map_err(|it| it.to_string()),
-            ..Environment::new("", cores(), pseudonym())
-        };
-        let text = toml::to_string(&file)
-            .map_err(|error| Error::new(ErrorKind::Internal, Side::Local).with_source(error))?;
-        config::parse(&text, &environment)
-            .map_err(|error| Error::new(ErrorKind::Configuration, Side::Local).with_source(error))
-    }
 }
 
 impl fmt::Debug for ListenerBuilder {
@@ -328,8 +274,7 @@ impl fmt::Debug for ListenerBuilder {
         f.debug_struct("ListenerBuilder")
             .field("address", &self.address)
             .field("carriers", &self.carriers)
-            .field("limits", &self.limits)
-            .field("timeouts", &self.timeouts)
+            .field("serving", &self.serving)
             .finish_non_exhaustive()
     }
 }
@@ -459,10 +404,6 @@ pub(super) fn pseudonym() -> String {
     // The standard library seeds its hash maps from the system's random numbers.
     let number = RandomState::new().build_hasher().finish() >> 32;
     format!("bauta-{number:08x}")
-}
-
-fn misuse(what: &'static str) -> Error {
-    Error::new(ErrorKind::Configuration, Side::Local).with_source(what)
 }
 
 fn system(error: std::io::Error) -> Error {

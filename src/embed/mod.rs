@@ -24,6 +24,7 @@ mod lock;
 mod proxy;
 mod request;
 mod running;
+mod serving;
 mod session;
 mod session_handle;
 mod target;
@@ -31,7 +32,7 @@ mod tunnel;
 mod wait;
 
 pub use self::client::{Client, ClientBuilder, Connect, Trust, Worker};
-pub use self::embedding::Embedding;
+pub use self::embedding::{Embedding, EmbeddingBuilder};
 pub use self::embedding_stream::EmbeddedTunnel;
 pub use self::handler::{Accept, Handler, Reject};
 pub use self::listener::{Listener, ListenerBuilder};

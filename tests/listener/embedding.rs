@@ -276,3 +276,53 @@ fn extended_and_classic_connect_over_http_2() {
     assert_eq!(embedding.handler_panics(), 0);
     embedding.stop_blocking();
 }
+
+#[test]
+fn an_embedding_has_the_options_of_a_listener() {
+    let embedding = Embedding::builder(echo)
+        .udp_template("/masque?h={target_host}&p={target_port}")
+        .tcp_template("/tcp/{target_host}/{target_port}")
+        .origin("relay.example")
+        .workers(2)
+        .max_tunnels(1)
+        .open_timeout(std::time::Duration::from_secs(5))
+        .start()
+        .unwrap();
+    let accept = |path: &str, host: &str, token: &str| {
+        let request = http::Request::get(path)
+            .header("host", host)
+            .header("connection", "upgrade")
+            .header("upgrade", token)
+            .header("capsule-protocol", "?1")
+            .body(())
+            .unwrap();
+        smol::block_on(embedding.accept(&request, ([192, 0, 2, 7], 7).into()))
+    };
+    let path = "/masque?h=a.example&p=1";
+    // One on each worker, which have room for one.
+    let first = accept(path, "relay.example", "connect-udp").unwrap();
+    let second = accept("/tcp/a.example/1", "relay.example", "connect-tcp").unwrap();
+    assert_eq!(
+        (first.response().status(), second.response().status()),
+        (101.try_into().unwrap(), 101.try_into().unwrap())
+    );
+    for (path, host, status) in [
+        (path, "relay.example", 503),
+        (path, "other.example", 421),
+        ("/nothing", "relay.example", 404),
+    ] {
+        let refused = accept(path, host, "connect-udp").unwrap_err();
+        assert_eq!(refused.status(), status, "{path} {host}");
+    }
+    let error = Embedding::builder(echo)
+        .max_tunnels(0)
+        .workers(5_000)
+        .start();
+    let text = std::error::Error::source(&error.unwrap_err())
+        .unwrap()
+        .to_string();
+    assert!(
+        text.contains("limits.tunnels: 0:") && text.contains("workers: 5000"),
+        "{text}"
+    );
+}
