@@ -184,7 +184,7 @@ pub enum LocalEvent {
     Capsule(TunnelId, u64, Bytes),
     /// A TCP tunnel has bytes, or its end: [`Machine::read_end`].
     Readable(TunnelId),
-    /// A TCP tunnel takes bytes again: [`Machine::write_end`].
+    /// A TCP tunnel takes bytes again, [`Machine::write_end`]; or any tunnel capsules, [`Machine::send_capsule`].
     Writable(TunnelId),
     /// The tunnel is over. Until the next event is polled [`Machine::read_end`] gives the bytes that came before.
     Closed(TunnelId, Closed),

@@ -12,7 +12,7 @@ use crate::error::Abort;
 use crate::http::h3::code::Code;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
-use crate::wire::capsule::CapsuleType;
+use crate::wire::capsule::{CapsuleType, UNKNOWN_VALUE_MAX};
 use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX};
 use crate::wire::varint;
 use crate::worker::run::World;
@@ -81,6 +81,11 @@ impl session::Engine for Engine<'_, '_> {
 
     fn send_capsule(&mut self, tunnel: TunnelId, kind: u64, value: &[u8]) -> Result<(), SendError> {
         let kind = CapsuleType(kind);
+        // No receiver of ours keeps more, and no stream may ever have room for it.
+        if value.len() > UNKNOWN_VALUE_MAX {
+            let max = UNKNOWN_VALUE_MAX;
+            return Err(SendError::TooLong { max });
+        }
         match (self.machine).send_capsule(self.now, tunnel, End::Upstream, kind, value) {
             CapsuleSent::Sent => Ok(()),
             CapsuleSent::Blocked => Err(SendError::NoRoom),
