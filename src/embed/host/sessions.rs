@@ -500,6 +500,10 @@ impl Sessions {
                 act,
             } => {
                 handle.taken(len);
+                // Nobody takes a message any more.
+                if !matches!(self.tunnels.get(&tunnel), Some(Tunnel::Open(_))) {
+                    return self.discard(act);
+                }
                 self.with(now, tunnel, machine, out, |live, engine| {
                     live.act(act, engine)
                 });

@@ -151,10 +151,11 @@ impl Live {
         engine: &mut Engine<'_, '_>,
         callback: impl FnOnce(&mut dyn Session, &mut Actions<'_>),
     ) -> Result<(), Panicked> {
-        if self.outgoing.ending.is_some() {
-            return Ok(());
-        }
         let serve = engine.serve;
+        if self.outgoing.ending.is_some() {
+            // A message is the user's, and may panic when it is dropped.
+            return guarded("drop", &serve.counters.panics, || drop(callback));
+        }
         let tunnel = self.id();
         let mut actions = Actions {
             outgoing: &mut self.outgoing,
