@@ -226,7 +226,7 @@ pub enum HandlerEvent {
     /// [`Machine::proceed_chain`] and [`Machine::reject`].
     Request(TunnelId, Box<Incoming>),
     /// Somebody asks for something else than a tunnel, see [`Machine::set_fallback`]. The answer is
-    /// [`Machine::respond`].
+    /// [`Machine::respond`]; when it comes to none, [`LocalEvent::Closed`] follows.
     Fallback(TunnelId, Box<PlainRequest>),
     /// Something about the upstream end of a tunnel that the handler has, or was asked for.
     End(LocalEvent),

@@ -129,23 +129,25 @@ impl fmt::Debug for SessionCommand {
     }
 }
 
-/// A tunnel, from the request on.
+/// A tunnel, from the request on; or a request that is none.
 enum Tunnel {
     /// A future of the handler runs.
-    Waiting(Waiting),
+    Waiting(
+        Protocol,
+        #[expect(dead_code, reason = "it is only held")] Task,
+    ),
+    /// A future of the fallback runs.
+    Asked(#[expect(dead_code, reason = "it is only held")] Task),
     /// The machine has it; nothing more is heard of it.
     Open(Box<Live>),
 }
 
 /// A future that is dropped when its client leaves.
-struct Waiting {
-    protocol: Protocol,
-    task: AbortHandle,
-}
+struct Task(AbortHandle);
 
-impl Drop for Waiting {
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
@@ -245,18 +247,43 @@ impl Sessions {
         let request = Request::of_nothing(request);
         let panics = &serve.counters.panics;
         match guarded("fallback", panics, || fallback.ask(&request)) {
-            Ok(Ok(response)) => respond(now, id, Ok(response), machine),
-            Err(panicked) => respond(now, id, Err(panicked), machine),
+            Ok(Ok(response)) => self.respond(now, id, Ok(response), machine),
+            Err(panicked) => self.respond(now, id, Err(panicked), machine),
             Ok(Err(later)) => {
                 let (sender, counters) = (serve.sender.clone(), Arc::clone(&serve.counters));
-                // A client that leaves meanwhile does not end it: it is bounded by what it does itself.
-                drop(serve.control.spawn(async move {
+                let task = serve.control.spawn(async move {
                     let outcome = guarded_future("fallback", &counters.panics, later).await;
                     let answered = SessionCommand::Answered { id, outcome };
                     sender.send(Command::Session(answered));
-                }));
+                });
+                let asked = Tunnel::Asked(Task(task.abort_handle()));
+                self.tunnels.insert(id, asked);
             }
         }
+    }
+
+    /// Answers a request that is no tunnel.
+    fn respond(
+        &self,
+        now: Instant,
+        id: TunnelId,
+        outcome: Result<Page, Panicked>,
+        machine: &mut Machine,
+    ) {
+        let (parts, body) = match outcome {
+            Ok(page) => page.into_parts(),
+            Err(Panicked) => {
+                let mut page = Page::default();
+                *page.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                page.into_parts()
+            }
+        };
+        let head = ResponseHead {
+            status: parts.status,
+            headers: parts.headers,
+        };
+        self.discard(parts.extensions);
+        machine.respond(now, id, head, body);
     }
 
     /// Runs a future for a request.
@@ -277,11 +304,8 @@ impl Sessions {
                 outcome,
             }));
         });
-        let waiting = Waiting {
-            protocol,
-            task: task.abort_handle(),
-        };
-        self.tunnels.insert(id, Tunnel::Waiting(waiting));
+        let waiting = Tunnel::Waiting(protocol, Task(task.abort_handle()));
+        self.tunnels.insert(id, waiting);
     }
 
     fn decided(
@@ -293,10 +317,9 @@ impl Sessions {
         out: &mut World<'_>,
     ) {
         // The client may have left in the meantime.
-        let Some(Tunnel::Waiting(waiting)) = self.tunnels.get(&id) else {
+        let Some(&Tunnel::Waiting(protocol, _)) = self.tunnels.get(&id) else {
             return self.discard(outcome);
         };
-        let protocol = waiting.protocol;
         self.tunnels.remove(&id);
         match outcome {
             Ok(Ok(Ready::Session(session))) => {
@@ -433,7 +456,7 @@ impl Sessions {
             return;
         };
         match tunnel {
-            Tunnel::Waiting(_) => {}
+            Tunnel::Waiting(..) | Tunnel::Asked(_) => {}
             Tunnel::Open(live) => {
                 if let Some(until) = live.lingers {
                     self.lingering.remove(&(until, id));
@@ -492,7 +515,10 @@ impl Sessions {
             SessionCommand::Decided { tunnel, outcome } => {
                 self.decided(now, tunnel, outcome, machine, out);
             }
-            SessionCommand::Answered { id, outcome } => respond(now, id, outcome, machine),
+            SessionCommand::Answered { id, outcome } => {
+                self.tunnels.remove(&id);
+                self.respond(now, id, outcome, machine);
+            }
             SessionCommand::Act {
                 tunnel,
                 handle,
@@ -552,28 +578,11 @@ impl Drop for Sessions {
         };
         for (_, tunnel) in self.tunnels.drain() {
             match tunnel {
-                Tunnel::Waiting(_) => {}
+                Tunnel::Waiting(..) | Tunnel::Asked(_) => {}
                 Tunnel::Open(live) => live.close(CloseReason::Local, serve),
             }
         }
     }
-}
-
-/// Answers a request that is no tunnel.
-fn respond(now: Instant, id: TunnelId, outcome: Result<Page, Panicked>, machine: &mut Machine) {
-    let (parts, body) = match outcome {
-        Ok(page) => page.into_parts(),
-        Err(Panicked) => {
-            let mut page = Page::default();
-            *page.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            page.into_parts()
-        }
-    };
-    let head = ResponseHead {
-        status: parts.status,
-        headers: parts.headers,
-    };
-    machine.respond(now, id, head, body);
 }
 
 fn reject(
