@@ -352,6 +352,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Nobody will write any more: the direction ends behind what was written, as soon as the tunnel is open.
+    pub(super) fn give_up_writing(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        if !std::mem::replace(&mut inner.outbound.shut, true) {
+            drop(inner);
+            self.ask();
+        }
+    }
+
     /// Starts to close; what was sent still goes out.
     pub(in crate::embed) fn begin_close(self: &Arc<Self>) {
         let began = self.update(|inner| {
@@ -457,11 +466,12 @@ impl Shared {
         self.asked.swap(false, Ordering::AcqRel);
         let mut inner = self.inner.lock();
         inner.outbound.datagrams.swap(datagrams);
+        let opening = matches!(inner.phase, Phase::Opening);
         let outbound = &mut inner.outbound;
         let len = outbound.bytes.len().min(room);
         let bytes = outbound.bytes.split_to(len).freeze();
         let is_partial = !outbound.bytes.is_empty();
-        let finish = outbound.shut && !outbound.finished && !is_partial;
+        let finish = outbound.shut && !outbound.finished && !is_partial && !opening;
         outbound.finished |= finish;
         let capsules = std::mem::take(&mut outbound.capsules);
         let closing = matches!(inner.phase, Phase::Closing);
