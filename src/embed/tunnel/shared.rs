@@ -4,6 +4,7 @@
 //! worker has looked; the worker by events, and by listing the tunnel with the user's [`Events`].
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -107,7 +108,6 @@ const SENT: usize = 0;
 const RECEIVED: usize = 1;
 
 /// A tunnel as its handle and its worker see it.
-#[derive(Debug)]
 pub(in crate::embed) struct Shared {
     id: TunnelId,
     terms: Terms,
@@ -162,6 +162,16 @@ impl Shared {
             events.list(Arc::clone(self));
         }
         value
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Neither what the tunnel carries nor where it leads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("id", &self.id)
+            .field("protocol", &self.terms.protocol)
+            .finish_non_exhaustive()
     }
 }
 
