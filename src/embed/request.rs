@@ -74,7 +74,7 @@ impl Request {
             target: None,
             carrier: plain.carrier,
             client: plain.client.unwrap_or(NOBODY),
-            certificate: None,
+            certificate: plain.certificate,
         }
     }
 
