@@ -123,6 +123,8 @@ pub(super) struct Live {
     outgoing: Outgoing,
     /// The client's direction has ended, and the session knows.
     eof: bool,
+    /// Reading stopped because too much waits for the client.
+    paused: bool,
     /// The end that the session wants was passed on.
     ending: bool,
     /// Until when its client may take to end too.
@@ -135,6 +137,7 @@ impl Live {
             session,
             outgoing: Outgoing::new(id, protocol),
             eof: false,
+            paused: false,
             ending: false,
             lingers: None,
         }
@@ -216,7 +219,7 @@ impl Live {
         self.call("on_capsule", engine, |session, actions| {
             session.on_capsule(actions, kind, value);
         })?;
-        Ok(self.settle(engine))
+        self.go_on(engine)
     }
 
     /// Reads while the session keeps up.
@@ -247,12 +250,20 @@ impl Live {
             }
             next = self.settle(engine);
         }
+        self.paused = !self.eof && self.outgoing.is_full();
         Ok(next)
+    }
+
+    /// Settles, and reads on where reading stopped, if there is room now: whatever made it.
+    fn go_on(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
+        match self.settle(engine) {
+            Next::Nothing if self.paused && !self.outgoing.is_full() => self.read(engine),
+            next @ (Next::Nothing | Next::ReadOn | Next::Linger) => Ok(next),
+        }
     }
 
     /// There is room towards the client.
     pub(super) fn writable(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
-        let was_full = self.outgoing.is_full();
         self.outgoing.flush(engine);
         if self.outgoing.starved && self.outgoing.room() > 0 {
             self.outgoing.starved = false;
@@ -260,10 +271,7 @@ impl Live {
                 session.on_writable(actions);
             })?;
         }
-        match self.settle(engine) {
-            Next::Nothing if was_full => self.read(engine),
-            next => Ok(next),
-        }
+        self.go_on(engine)
     }
 
     /// Does what a handle orders.
@@ -282,7 +290,7 @@ impl Live {
             }
             Act::Close(ending) => self.outgoing.close(ending),
         }
-        Ok(self.settle(engine))
+        self.go_on(engine)
     }
 
     /// Why the tunnel is over, as the session sees it.
