@@ -53,8 +53,9 @@ pub struct Hop {
 /// How tunnels share the connections to a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pooling {
-    /// Every tunnel has a connection of its own, which ends with it: nobody can tell from the connection which tunnels
-    /// belong together. On HTTP/1.1 that is always so.
+    /// Every tunnel has a connection of its own, which ends with it, or a few seconds later where bytes of a TCP tunnel
+    /// may still be on their way: nobody can tell from the connection which tunnels belong together. On HTTP/1.1 that
+    /// is always so.
     pub separate: bool,
     /// A connection without tunnels is closed after this long.
     pub idle: Duration,

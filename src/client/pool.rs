@@ -82,8 +82,11 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(30);
 /// How many handshakes a hop has under way at once where each tunnel has a connection of its own.
 const OWN_DIALS_MAX: usize = 16;
 
-/// How long a connection outlives the one tunnel that it was for: what was sent last may get lost, and is sent again.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a connection outlives the one UDP tunnel that it was for: the last datagrams still go out.
+const LINGER_UDP: Duration = Duration::from_millis(100);
+
+/// The same for a TCP tunnel: its last bytes may get lost and be sent again, and the relay has to pass them on.
+const LINGER_TCP: Duration = Duration::from_secs(5);
 
 /// Where a tunnel stands in the queue of its hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +149,8 @@ struct Pooled {
     id: ConnectionId,
     streams: u32,
     idle_since: Instant,
+    /// How long it is kept without tunnels.
+    idle: Duration,
     /// Takes no more requests.
     going_away: bool,
 }
@@ -418,10 +423,9 @@ impl Pool {
             return;
         };
         let entry = &mut self.entries[hop.0];
-        // On HTTP/1.1 the connection ends with its tunnel, in the way in which that ended. What is on its way in one
-        // that was for this tunnel alone shall arrive.
-        let lingers = entry.carrier == Carrier::H1 || entry.hop.pooling.separate;
-        let idle = entry.idle();
+        // On HTTP/1.1 the connection ends with its tunnel, in the way in which that ended. Otherwise what is on its way
+        // in one that was for this tunnel alone shall arrive.
+        let lingers = entry.is_own();
         let mut pooled = entry.ready.iter_mut();
         if let Some(pooled) = pooled.find(|pooled| pooled.id == connection) {
             pooled.streams = pooled.streams.saturating_sub(1);
@@ -429,6 +433,7 @@ impl Pool {
             if pooled.going_away && pooled.streams == 0 && !lingers {
                 carriers.close(now, connection, Code::H3_NO_ERROR);
             }
+            let idle = pooled.idle;
             self.wake_at(now + idle);
         }
         self.pump(now, hop, carriers);
@@ -459,13 +464,14 @@ impl Pool {
             let dial = entry.dials.swap_remove(index);
             entry.failures = 0;
             entry.not_before = None;
+            let idle = entry.hop.pooling.idle;
             entry.ready.push(Pooled {
                 id: connection,
                 streams: 0,
                 idle_since: now,
+                idle,
                 going_away: false,
             });
-            let idle = entry.idle();
             for loser in dial.others(connection) {
                 carriers.close(now, loser, Code::H3_NO_ERROR);
             }
@@ -533,7 +539,7 @@ impl Pool {
             let entry = &self.entries[number];
             let idle = entry.ready.iter().filter(|pooled| pooled.streams == 0);
             let idle: Vec<_> = idle
-                .map(|pooled| (pooled.id, pooled.idle_since + entry.idle()))
+                .map(|pooled| (pooled.id, pooled.idle_since + pooled.idle))
                 .collect();
             for (connection, due) in idle {
                 if due <= now {
@@ -563,7 +569,11 @@ impl Pool {
         while let Some((&number, (tunnel, request))) = entry.waiting.first_key_value() {
             let (tunnel, ticket) = (*tunnel, Ticket { hop, number });
             let head = entry.hop.request(request);
-            let event = match entry.request(&head, carriers) {
+            let linger = match request.kind {
+                TunnelKind::Udp => LINGER_UDP,
+                TunnelKind::Tcp(_) => LINGER_TCP,
+            };
+            let event = match entry.request(&head, linger, carriers) {
                 Ok(Some(stream)) => PoolEvent::Opened {
                     tunnel,
                     ticket,
@@ -626,21 +636,15 @@ impl Entry {
         }
     }
 
-    /// How long a connection without tunnels is kept.
-    fn idle(&self) -> Duration {
-        match self.hop.pooling.separate {
-            true => LINGER.min(self.hop.pooling.idle),
-            false => self.hop.pooling.idle,
-        }
-    }
-
-    /// Sends a request on the first connection with room for it; `None` if there is none.
+    /// Sends a request on the first connection with room for it; `None` if there is none. `linger` is how long the
+    /// connection shall outlive the tunnel if it is for that alone.
     ///
     /// # Errors
     /// No connection to this hop will ever take the request.
     fn request(
         &mut self,
         head: &RequestHead,
+        linger: Duration,
         carriers: &mut Carriers,
     ) -> Result<Option<RequestStream>, Refusal> {
         let is_own = self.is_own();
@@ -654,7 +658,10 @@ impl Entry {
             match carriers.request(pooled.id, head) {
                 Ok(stream) => {
                     pooled.streams += 1;
-                    pooled.going_away = is_own;
+                    if is_own {
+                        pooled.going_away = true;
+                        pooled.idle = linger.min(pooled.idle);
+                    }
                     return Ok(Some(stream));
                 }
                 Err(h3::RequestError::GoingAway) => pooled.going_away = true,

@@ -221,7 +221,7 @@ impl ListenerBuilder {
         // Without more descriptors there are fewer tunnels, which is for the system to say when it comes to that.
         drop(raise_file_limit());
         let pin = (checked.pin && checked.workers.get() > 1).then_some(0);
-        let mut plan = Plan::with_tls(checked, Some(&tls)).map_err(not_built)?;
+        let mut plan = Plan::with_identities(checked, vec![tls]).map_err(not_built)?;
         plan.set_embedded();
         let interfaces = own_interfaces().map_err(system)?;
         let own: Arc<[SocketAddr]> = own_addresses(&plan.addresses, &interfaces).into();
@@ -402,7 +402,10 @@ fn system(error: std::io::Error) -> Error {
 
 pub(super) fn not_built(error: BuildError) -> Error {
     let kind = match &error {
-        BuildError::Listen(_) | BuildError::Steering(_) | BuildError::System(_) => ErrorKind::Io,
+        BuildError::Identities { .. }
+        | BuildError::Listen(_)
+        | BuildError::Steering(_)
+        | BuildError::System(_) => ErrorKind::Io,
         BuildError::Tls(_)
         | BuildError::Template(_)
         | BuildError::Secrets(_)

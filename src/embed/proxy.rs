@@ -24,6 +24,7 @@ use super::request::Request;
 use super::{Error, Protocol};
 use crate::client::Hop;
 use crate::error::{ErrorKind, Refusal, Side};
+use crate::net::SocketOptions;
 use crate::policy::Policy;
 use crate::wire::target::{Host, Target};
 use crate::worker::{Direct, Family};
@@ -143,6 +144,7 @@ impl Options {
             addresses: None,
             policy: Arc::clone(&self.policy),
             family: self.family,
+            socket: SocketOptions::default(),
             timeout: self.timeout,
         };
         self.accept(request, move |addresses| {

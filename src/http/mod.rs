@@ -16,6 +16,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+pub mod content;
 pub mod h1;
 pub mod h3;
 pub mod request;

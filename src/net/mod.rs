@@ -48,7 +48,7 @@ pub use driver::{Driver, DriverConfig, Received, SendError, SocketId, Stats};
 pub use interfaces::{local_ip_towards, own_interfaces};
 pub use network::{Network, TrainOutcome};
 pub use poll::{Waker, Woken};
-pub use socket::{Offload, SocketKind, ends_socket};
+pub use socket::{Offload, SocketKind, SocketOptions, ends_socket};
 pub use sys::raise_file_limit;
 pub use tcp::{TcpClose, TcpEvent, TcpId, TcpRead};
 pub use train::{Outgoing, Segments, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, Train};

@@ -8,7 +8,7 @@
 //! | UDP_GRO | yes | yes | trains in |
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -58,25 +58,82 @@ pub(super) fn segmentation_supported() -> bool {
     sys::set_option(probe.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 1200).is_ok()
 }
 
+/// What a socket towards a target has beyond the defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SocketOptions {
+    /// The address of this host that the target sees; the kernel's choice if `None`. Targets of the other family are
+    /// out of reach then.
+    pub local_address: Option<IpAddr>,
+    /// Kernel receive buffer (`SO_RCVBUF`). The kernel bounds it by `net.core.rmem_max`, unless the process may exceed
+    /// that.
+    pub receive_buffer_bytes: Option<usize>,
+    /// Kernel send buffer (`SO_SNDBUF`), bounded by `net.core.wmem_max` in the same way.
+    pub send_buffer_bytes: Option<usize>,
+    /// Hops that a packet may take (`IP_TTL`, `IPV6_UNICAST_HOPS`), 1 to 255.
+    pub ttl: Option<u32>,
+    /// The mark of packets, which routing rules and firewalls look at (`SO_MARK`). Needs CAP_NET_ADMIN or CAP_NET_RAW.
+    pub mark: Option<u32>,
+    /// Whether TCP waits with small segments until earlier ones are acknowledged (Nagle, RFC 9293 section 3.7.4), which
+    /// spares packets and costs time. Otherwise it does not (`TCP_NODELAY`).
+    pub nagle: bool,
+}
+
+impl SocketOptions {
+    /// Gives a new socket everything that has to be there before it connects to `target`, except for buffers.
+    fn prepare(&self, socket: &Socket, target: SocketAddr) -> io::Result<()> {
+        let set = |level, name, value| sys::set_option(socket.as_fd(), level, name, value);
+        let signed = |value| i32::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+        if let Some(mark) = self.mark {
+            set(libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())?;
+        }
+        if let Some(ttl) = self.ttl {
+            let ttl = signed(ttl)?;
+            match target {
+                SocketAddr::V4(_) => set(libc::IPPROTO_IP, libc::IP_TTL, ttl)?,
+                SocketAddr::V6(_) => set(libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, ttl)?,
+            }
+        }
+        let Some(address) = self.local_address else {
+            return Ok(());
+        };
+        if address.is_ipv4() != target.is_ipv4() {
+            return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
+        }
+        // The port is chosen when the peer is known: one port serves connections to several peers then. A kernel that
+        // does not know that (before Linux 4.2) has fewer ports.
+        drop(set(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1));
+        socket.bind(&SocketAddr::new(address, 0).into())
+    }
+}
+
 /// A new non-blocking socket connected to `target`, before [`configure`].
-pub(super) fn connected(target: SocketAddr) -> io::Result<Socket> {
+pub(super) fn connected(target: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(target),
         Type::DGRAM.nonblocking(),
         Some(Protocol::UDP),
     )?;
+    options.prepare(&socket, target)?;
     socket.connect(&target.into())?;
     Ok(socket)
 }
 
 /// A new non-blocking TCP socket on its way to `target`, with the options of [`configure_stream`].
-pub(super) fn connecting(target: SocketAddr) -> io::Result<Socket> {
+pub(super) fn connecting(target: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(target),
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
     configure_stream(&socket)?;
+    socket.set_tcp_nodelay(!options.nagle)?;
+    options.prepare(&socket, target)?;
+    // Before the handshake, which announces the window.
+    set_buffers(
+        &socket,
+        options.receive_buffer_bytes,
+        options.send_buffer_bytes,
+    )?;
     match socket.connect(&target.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         Ok(()) | Err(_) => Ok(socket),
@@ -129,25 +186,29 @@ pub(super) fn configure(
     Ok(gro == Offload::Auto && set(libc::SOL_UDP, libc::UDP_GRO, 1).is_ok())
 }
 
-/// Asks for kernel buffers of these sizes: beyond the system's maximum where the process may (CAP_NET_ADMIN), up to it
-/// otherwise.
+/// Asks for kernel buffers of these sizes, where there is one: beyond the system's maximum where the process may
+/// (CAP_NET_ADMIN), up to it otherwise.
 ///
 /// # Errors
 /// When the descriptor is not a socket.
 pub(super) fn set_buffers(
     socket: &Socket,
-    receive_bytes: usize,
-    send_bytes: usize,
+    receive_bytes: Option<usize>,
+    send_bytes: Option<usize>,
 ) -> io::Result<()> {
     let force = |name, bytes: usize| {
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         sys::set_option(socket.as_fd(), libc::SOL_SOCKET, name, bytes)
     };
-    if force(libc::SO_RCVBUFFORCE, receive_bytes).is_err() {
-        socket.set_recv_buffer_size(receive_bytes)?;
+    if let Some(bytes) = receive_bytes
+        && force(libc::SO_RCVBUFFORCE, bytes).is_err()
+    {
+        socket.set_recv_buffer_size(bytes)?;
     }
-    if force(libc::SO_SNDBUFFORCE, send_bytes).is_err() {
-        socket.set_send_buffer_size(send_bytes)?;
+    if let Some(bytes) = send_bytes
+        && force(libc::SO_SNDBUFFORCE, bytes).is_err()
+    {
+        socket.set_send_buffer_size(bytes)?;
     }
     Ok(())
 }

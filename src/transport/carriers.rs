@@ -132,6 +132,25 @@ impl Carriers {
         }
     }
 
+    /// Answers a request that asked for no tunnel. `content_bytes` bytes of content follow with
+    /// [`Carriers::send_data`], then [`Carriers::finish`]; without any the answer is complete. Content-Length in `head`
+    /// must be right. Returns whether the answer went out.
+    pub fn respond_content(
+        &mut self,
+        stream: RequestStream,
+        head: &ResponseHead,
+        content_bytes: usize,
+    ) -> bool {
+        match stream {
+            RequestStream::Quic(id, stream) => {
+                self.quic.respond(id, stream, head, content_bytes == 0)
+            }
+            RequestStream::Tcp(id, stream) => {
+                self.tcp.respond_content(id, stream, head, content_bytes)
+            }
+        }
+    }
+
     /// Reads at most `bytes_max` bytes of a data stream; what was read gives credit to the peer.
     pub fn recv_data(&mut self, now: Instant, stream: RequestStream, bytes_max: usize) -> RecvData {
         match stream {
@@ -271,23 +290,30 @@ impl Carriers {
         self.tcp.drain();
     }
 
+    /// Accepts new connections again.
+    pub fn undrain(&mut self) {
+        self.quic.undrain();
+        self.tcp.undrain();
+    }
+
     /// Tells every client that no more requests are accepted.
     pub fn goaway(&mut self, now: Instant, kind: GoAway) {
-        let downstream: Vec<_> = self
-            .quic
-            .connections()
-            .filter(|id| self.quic.is_downstream(*id))
-            .collect();
+        let quic = self.quic.connections();
+        let quic = quic.filter(|id| self.quic.is_downstream(*id));
+        let tcp = self.tcp.connections();
+        let tcp = tcp.filter(|id| self.tcp.is_downstream(*id));
+        let quic = quic.map(ConnectionId::Quic);
+        let downstream: Vec<_> = quic.chain(tcp.map(ConnectionId::Tcp)).collect();
         for id in downstream {
-            self.quic.goaway(now, id, kind);
+            self.goaway_on(now, id, kind);
         }
-        let downstream: Vec<_> = self
-            .tcp
-            .connections()
-            .filter(|id| self.tcp.is_downstream(*id))
-            .collect();
-        for id in downstream {
-            self.tcp.goaway(now, id, kind);
+    }
+
+    /// Tells one peer that no more requests are accepted.
+    pub fn goaway_on(&mut self, now: Instant, connection: ConnectionId, kind: GoAway) {
+        match connection {
+            ConnectionId::Quic(id) => self.quic.goaway(now, id, kind),
+            ConnectionId::Tcp(id) => self.tcp.goaway(now, id, kind),
         }
     }
 

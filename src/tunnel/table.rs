@@ -29,21 +29,35 @@ impl TunnelId {
 pub struct Table<T> {
     slots: Slab<(u32, T)>,
     generation: u32,
+    /// A bit of every generation, which tells the names of two tables apart.
+    mark: u32,
 }
+
+/// Set in the generations of a table of others.
+const OTHERS: u32 = 1 << 30;
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
         Self {
             slots: Slab::new(),
             generation: 0,
+            mark: 0,
         }
     }
 }
 
 impl<T> Table<T> {
+    /// A table of things whose names never meet one of a tunnel.
+    pub fn of_others() -> Self {
+        Self {
+            mark: OTHERS,
+            ..Self::default()
+        }
+    }
+
     /// Adds a tunnel.
     pub fn insert(&mut self, tunnel: T) -> TunnelId {
-        self.generation = (self.generation + 1) & 0x7fff_ffff;
+        self.generation = (self.generation + 1) & (OTHERS - 1) | self.mark;
         let index = self.slots.insert((self.generation, tunnel)) as u32;
         TunnelId {
             index,
@@ -110,5 +124,20 @@ mod tests {
         assert_eq!(table.get(second), Some(&"second"));
         assert_eq!(TunnelId::from_bits(second.to_bits()), second);
         assert!(second.to_bits() >> 62 == 0);
+    }
+
+    #[test]
+    fn names_of_two_tables_never_meet() {
+        let (mut tunnels, mut others) = (Table::default(), Table::of_others());
+        for _ in 0..3 {
+            let (tunnel, other) = (tunnels.insert("tunnel"), others.insert("other"));
+            assert_eq!((tunnels.get(other), others.get(tunnel)), (None, None));
+            assert_eq!(TunnelId::from_bits(other.to_bits()), other);
+            assert!(other.to_bits() >> 62 == 0);
+        }
+        tunnels.generation = OTHERS - 1;
+        others.generation = 2 * OTHERS - 1;
+        let (tunnel, other) = (tunnels.insert("tunnel"), others.insert("other"));
+        assert_eq!((tunnels.get(other), others.get(tunnel)), (None, None));
     }
 }

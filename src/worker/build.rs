@@ -52,6 +52,14 @@ pub enum BuildError {
     /// A URI template cannot be used.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// There are not as many identities as listeners.
+    #[error("{listeners} listeners with the identities of {identities}")]
+    Identities {
+        /// How many listeners there are.
+        listeners: usize,
+        /// For how many there are identities.
+        identities: usize,
+    },
     /// Secrets cannot be used.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
@@ -93,20 +101,36 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Loads and binds what `checked` names. `identities` stand in for listeners without certificates of their own.
+    /// Loads and binds what `checked` names. `development` stands in for the certificates of listeners without any.
     ///
     /// # Errors
     /// The first thing that cannot be had.
     pub fn new(checked: Checked, development: Option<&Identity>) -> Result<Self, BuildError> {
-        let tls = development.cloned().map(ListenerTls::from);
-        Self::with_tls(checked, tls.as_ref())
+        let identity = |listener: &config::Listener| match (&listener.certificate, development) {
+            (Some(paths), _) => Identity::load(&paths.chain, &paths.key),
+            (None, Some(identity)) => Ok(identity.clone()),
+            (None, None) => unreachable!("check() wants a certificate outside of development"),
+        };
+        let identities: Result<Vec<_>, _> = checked.listen.iter().map(identity).collect();
+        let tls = identities?.into_iter().map(ListenerTls::from).collect();
+        Self::with_identities(checked, tls)
     }
 
-    /// As [`Plan::new`], with all that a listener without certificates of its own shows and asks for.
+    /// Binds what `checked` names. `identities` are those of the listeners, in their order; certificates that
+    /// `checked` names are not looked at.
     ///
     /// # Errors
-    /// As there.
-    pub fn with_tls(checked: Checked, tls: Option<&ListenerTls>) -> Result<Self, BuildError> {
+    /// The first thing that cannot be had, or [`BuildError::Identities`].
+    pub fn with_identities(
+        checked: Checked,
+        identities: Vec<ListenerTls>,
+    ) -> Result<Self, BuildError> {
+        if identities.len() != checked.listen.len() {
+            return Err(BuildError::Identities {
+                listeners: checked.listen.len(),
+                identities: identities.len(),
+            });
+        }
         let workers = checked.workers.get();
         let options = Options::new(checked.quic.clone(), checked.limits.tunnels_per_connection);
         let mut plan = Self {
@@ -137,7 +161,7 @@ impl Plan {
             checked: Arc::new(checked),
         };
         let checked = Arc::clone(&plan.checked);
-        for listener in &checked.listen {
+        for (listener, tls) in checked.listen.iter().zip(&identities) {
             plan.add_listener(listener, tls)?;
         }
         plan.policy = policy(&checked, &plan.addresses)?;
@@ -162,13 +186,8 @@ impl Plan {
     fn add_listener(
         &mut self,
         listener: &config::Listener,
-        tls: Option<&ListenerTls>,
+        tls: &ListenerTls,
     ) -> Result<(), BuildError> {
-        let tls = match (&listener.certificate, tls) {
-            (Some(paths), _) => Identity::load(&paths.chain, &paths.key)?.into(),
-            (None, Some(tls)) => tls.clone(),
-            (None, None) => unreachable!("check() wants a certificate outside of development"),
-        };
         let crypto: Arc<dyn crypto::ServerConfig> = quic_server(tls.quic_config(false)?)?;
         let mut server = ServerConfig::with_crypto(crypto);
         server.transport_config(self.options.server_transport());
@@ -556,6 +575,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Environment, limits, parse};
+    use crate::transport::tls::{ClientAuth, DevCa};
 
     #[test]
     fn the_largest_head_is_never_taken_for_abuse() {
@@ -571,5 +591,35 @@ mod tests {
             assert!(u64::from(config.undelivered_stream_bytes_max) > config.headers_len_max);
             assert!(config.undelivered_connection_bytes_max > config.undelivered_stream_bytes_max);
         }
+    }
+
+    /// What a program gives to [`Plan::with_identities`], workers sharing each address.
+    #[test]
+    fn listeners_may_have_identities_of_the_programs() {
+        let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.test");
+        environment.dev_listen = Some(([127, 0, 0, 1], 0).into());
+        let checked = parse("workers = 2", &environment).unwrap();
+        let (listeners, workers) = (checked.listen.len(), checked.workers.get());
+        assert_eq!(workers, 2);
+        let authority = DevCa::new(&[], std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let tls = |client_auth| ListenerTls {
+            client_auth,
+            ..authority.identity.clone().into()
+        };
+        let required = ClientAuth::Required(authority.ca_pem.clone());
+        let identities = vec![tls(required); listeners];
+        let mut plan = Plan::with_identities(checked.clone(), identities).unwrap();
+        let bound: Vec<_> = (0..2)
+            .flat_map(|worker| plan.seed(worker).listeners)
+            .map(|socket| socket.unwrap().local_addr().unwrap())
+            .collect();
+        assert_eq!(bound.len(), 2 * listeners);
+        assert!(bound.iter().all(|address| plan.addresses.contains(address)));
+
+        let few = Plan::with_identities(checked.clone(), Vec::new()).err();
+        assert!(matches!(few, Some(BuildError::Identities { .. })));
+        let broken = vec![tls(ClientAuth::Required(String::new())); listeners];
+        let refused = Plan::with_identities(checked, broken).err();
+        assert!(matches!(refused, Some(BuildError::Tls(_))));
     }
 }

@@ -15,6 +15,7 @@ use crate::http::request::ResponseHead;
 use crate::net::TcpClose;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::TunnelId;
+use crate::wire::carrier::Carrier;
 
 impl Machine {
     /// Refuses a tunnel that is not open yet. `response` is what the next hop said, if it was the next hop.
@@ -77,10 +78,11 @@ impl Machine {
         received: Option<&HeaderMap>,
     ) {
         self.stats.requests_refused += 1;
-        match refusal.reset() {
+        let carrier = self.carrier_of(stream);
+        // HTTP/1.1 has no code to say that nothing was processed, so there the status says it.
+        match refusal.reset().filter(|_| carrier != Carrier::H1) {
             Some(code) => self.carriers.reset(stream, Code(code.h3)),
             None => {
-                let carrier = self.carrier_of(stream);
                 let head = self.server.refusal(refusal, received, carrier);
                 self.carriers.respond(stream, &head, true);
             }
@@ -294,6 +296,9 @@ impl Machine {
         code: Option<Code>,
         out: &mut impl Outside,
     ) {
+        if self.fallback.has(id) {
+            return self.reset_plain(id);
+        }
         // Both have said everything: what happens to the streams now is nobody's loss.
         if self.is_done(id) {
             return self.complete(now, id, out);

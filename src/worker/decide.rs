@@ -22,6 +22,7 @@ use super::pipe::Splice;
 use crate::client::{Request, RouteId, TunnelKind};
 use crate::error::Refusal;
 use crate::http::request::{RequestHead, ResponseHead};
+use crate::net::SocketOptions;
 use crate::policy::Policy;
 use crate::server::Protocol;
 use crate::transport::carriers::RequestStream;
@@ -55,6 +56,8 @@ pub struct Direct {
     pub policy: Arc<Policy>,
     /// Which addresses are tried.
     pub family: Family,
+    /// What the socket towards the target has.
+    pub socket: SocketOptions,
     /// How long it may take, resolving included; as long as any tunnel if `None`.
     pub timeout: Option<Duration>,
 }
@@ -305,6 +308,19 @@ impl Machine {
             return Err(Refusal::Unroutable);
         }
         direct.policy.allowed(&of_family, port, name)
+    }
+
+    /// What the socket of a tunnel that is about to connect has.
+    pub(super) fn socket_options(&self, id: TunnelId) -> SocketOptions {
+        let state = self.tunnels.get(id).map(|tunnel| &tunnel.state);
+        let Some(State::Resolving {
+            direct: Some(direct),
+            ..
+        }) = state
+        else {
+            return SocketOptions::default();
+        };
+        direct.socket
     }
 
     /// Opens a tunnel from a user of this process to a target, without a relay.

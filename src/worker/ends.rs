@@ -89,7 +89,7 @@ impl Machine {
             End::Downstream => self.local.back(),
             End::Upstream => match self.handler.back() {
                 Some(HandlerEvent::End(event)) => Some(event),
-                Some(HandlerEvent::Request(..)) | None => None,
+                Some(HandlerEvent::Request(..) | HandlerEvent::Fallback(..)) | None => None,
             },
         };
         if !matches!(last, Some(LocalEvent::Readable(last)) if *last == id) {

@@ -15,7 +15,7 @@ use super::race::Race;
 use crate::client::DialId;
 use crate::error::Refusal;
 use crate::http::request::RequestHead;
-use crate::net::{SocketId, TcpId};
+use crate::net::{SocketId, SocketOptions, TcpId};
 use crate::policy::auth::CheckKey;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::eyeballs::Eyeballs;
@@ -73,6 +73,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Connecting {
     pub(super) eyeballs: Eyeballs<TcpId>,
+    /// What each of them has.
+    pub(super) socket: SocketOptions,
     /// What is told if none of them comes to be.
     pub(super) refusal: Refusal,
 }

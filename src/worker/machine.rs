@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use super::batch::Batches;
 use super::decide::Incoming;
 use super::drain::Drain;
+use super::fallback::{Fallback, PlainRequest};
 use super::leg::Tunnel;
 use super::pipe::Direction;
 use super::stats::Stats;
@@ -24,7 +25,7 @@ use crate::error::{Abort, Refusal};
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
 use crate::net::steer::Steer;
-use crate::net::{Network, SocketId, TcpId, Train};
+use crate::net::{Network, SocketId, SocketOptions, TcpId, Train};
 use crate::policy::auth::Job;
 use crate::server::Server;
 use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
@@ -119,7 +120,12 @@ pub trait Outside: Network {
     ///
     /// # Errors
     /// What the system says: no route, no descriptor left.
-    fn connect(&mut self, target: SocketAddr, tag: Tag) -> io::Result<SocketId>;
+    fn connect(
+        &mut self,
+        target: SocketAddr,
+        options: &SocketOptions,
+        tag: Tag,
+    ) -> io::Result<SocketId>;
 
     /// Closes a socket.
     fn remove(&mut self, socket: SocketId);
@@ -128,7 +134,12 @@ pub trait Outside: Network {
     ///
     /// # Errors
     /// What the system says at once: no route, no descriptor left.
-    fn connect_tcp(&mut self, target: SocketAddr, tag: TcpTag) -> io::Result<TcpId>;
+    fn connect_tcp(
+        &mut self,
+        target: SocketAddr,
+        options: &SocketOptions,
+        tag: TcpTag,
+    ) -> io::Result<TcpId>;
 
     /// Gives a TCP socket another tag, an accepted one its first of its own.
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag);
@@ -213,6 +224,9 @@ pub enum HandlerEvent {
     /// Somebody wants a tunnel. The answer is one of [`Machine::accept_request`], [`Machine::proceed_direct`],
     /// [`Machine::proceed_chain`] and [`Machine::reject`].
     Request(TunnelId, Box<Incoming>),
+    /// Somebody asks for something else than a tunnel, see [`Machine::set_fallback`]. The answer is
+    /// [`Machine::respond`].
+    Fallback(TunnelId, Box<PlainRequest>),
     /// Something about the upstream end of a tunnel that the handler has, or was asked for.
     End(LocalEvent),
 }
@@ -231,7 +245,7 @@ pub struct Refused {
 /// Bounds of a [`Machine`] beyond those of its parts.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineLimits {
-    /// Most tunnels; clients that ask for more are refused.
+    /// Most tunnels, and requests that a fallback answers; clients that ask for more are refused.
     pub tunnels_max: usize,
     /// Most sockets towards targets.
     pub target_sockets_max: usize,
@@ -307,6 +321,8 @@ pub struct Machine {
     /// Tunnels that wait for the addresses of their target.
     pub(super) resolves: usize,
     pub(super) drain: Drain,
+    /// Requests that ask for no tunnel.
+    pub(super) fallback: Fallback,
     /// What happened so far.
     pub stats: Stats,
 }
@@ -337,6 +353,7 @@ impl Machine {
             target_sockets: 0,
             resolves: 0,
             drain: Drain::No,
+            fallback: Fallback::default(),
             stats: Stats::default(),
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   other workers ── stray trains ──┐
 //!   control thread ─ answers ───────┼─► bounded queue ─► eventfd ─► the worker's next turn
-//!                  ─ drain, stop ───┘
+//!                  ─ drain, stop … ─┘
 //! ```
 //!
 //! A full mailbox drops strays (QUIC sends again) and refuses everything else to the sender's face. Nobody waits.
@@ -41,6 +41,10 @@ pub enum Letter {
     Report(Sender<Report>),
     /// End gracefully: no new work, tunnels may finish until the deadline.
     Drain,
+    /// Accept nothing new, and do not end.
+    StopAccepting,
+    /// Accept again, unless the end has begun.
+    AcceptAgain,
     /// End now.
     Stop,
 }

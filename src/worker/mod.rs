@@ -17,6 +17,7 @@ mod close;
 mod decide;
 mod drain;
 mod ends;
+mod fallback;
 mod leg;
 mod machine;
 pub mod mailbox;
@@ -34,6 +35,7 @@ mod turn;
 
 pub use self::decide::{Direct, Family, Incoming, Rejection};
 pub use self::ends::{CapsuleSent, Description, LocalRead};
+pub use self::fallback::PlainRequest;
 pub use self::machine::{
     Closed, End, HandlerEvent, LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve,
     Setup, Tag, TcpTag,

@@ -35,9 +35,14 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         self.stats.requests += 1;
-        let opening = if self.tunnels.len() >= self.limits.tunnels_max {
+        let opening = if self.is_refusing() {
+            self.refuse_late(now, stream)
+        } else if self.tunnels.len() + self.fallback.len() >= self.limits.tunnels_max {
             self.stats.tunnels_refused += 1;
             Err(Refusal::Overloaded)
+        } else if self.falls_back(head) {
+            self.ask_fallback(now, stream, head);
+            Ok(())
         } else {
             self.open(now, stream, head, out)
         };
@@ -400,8 +405,9 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         let mut refusal = Refusal::Unroutable;
+        let options = self.socket_options(id);
         for address in allowed {
-            match out.connect(*address, Tag::Target(id)) {
+            match out.connect(*address, &options, Tag::Target(id)) {
                 Ok(socket) => {
                     self.target_sockets += 1;
                     return self.opened(now, id, Leg::Socket(socket), Protocol::Udp, out);
@@ -422,10 +428,12 @@ impl Machine {
         allowed: &[SocketAddr],
         out: &mut impl Outside,
     ) {
+        let socket = self.socket_options(id);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             self.resolves -= usize::from(tunnel.is_resolving());
             tunnel.state = State::Connecting(Box::new(Connecting {
                 eyeballs: Eyeballs::new(allowed),
+                socket,
                 refusal: Refusal::Unroutable,
             }));
         }
@@ -445,12 +453,15 @@ impl Machine {
 
     /// Starts the connections that are due; refuses when all have failed.
     pub(super) fn try_addresses(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        while let Some(address) = self.connecting(id).and_then(|it| it.eyeballs.start(now)) {
+        while let Some((address, options)) = self
+            .connecting(id)
+            .and_then(|it| Some((it.eyeballs.start(now)?, it.socket)))
+        {
             let connected = if self.target_sockets >= self.limits.target_sockets_max {
                 self.stats.target_sockets_refused += 1;
                 Err(Refusal::Overloaded)
             } else {
-                out.connect_tcp(address, TcpTag::Target(id))
+                out.connect_tcp(address, &options, TcpTag::Target(id))
                     .map_err(|error| {
                         tracing::debug!(%error, "cannot open a target socket");
                         socket_refusal(&error)

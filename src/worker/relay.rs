@@ -178,7 +178,7 @@ impl Machine {
                 };
                 self.pump(now, id, direction, out);
             }
-            None => {}
+            None => self.discard_content(now, id),
         }
     }
 
@@ -192,6 +192,9 @@ impl Machine {
         let Some(id) = self.carriers.owner(stream).map(TunnelId::from_bits) else {
             return;
         };
+        if self.fallback.has(id) {
+            return self.send_body(now, id);
+        }
         let direction = match self.is_downstream_leg(id, stream) {
             true => Direction::Down,
             false => Direction::Up,

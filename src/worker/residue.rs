@@ -9,6 +9,8 @@ pub struct Residue {
     pub tunnels: usize,
     /// Their deadlines.
     pub timers: usize,
+    /// Requests for no tunnel that are not done.
+    pub plain: usize,
     /// Tunnels that carry connections of ours.
     pub nested: usize,
     /// Sockets towards targets, as the limit counts them.
@@ -29,6 +31,7 @@ impl Machine {
         let (waiting, streams) = self.pool.in_use();
         Residue {
             tunnels: self.tunnels.len(),
+            plain: self.fallback.len(),
             timers: self.timers.len(),
             nested: self.nested.len(),
             target_sockets: self.target_sockets,

@@ -18,8 +18,8 @@ use super::mailbox::{Address, Letter, Mailbox, PostError};
 use super::stats::Stats;
 use crate::net::runtime::{Selected, yield_now};
 use crate::net::{
-    self, Driver, Network, Outgoing, Received, SocketId, TcpClose, TcpEvent, TcpId, TcpRead, Train,
-    TrainOutcome, Woken, clock,
+    self, Driver, Network, Outgoing, Received, SocketId, SocketOptions, TcpClose, TcpEvent, TcpId,
+    TcpRead, Train, TrainOutcome, Woken, clock,
 };
 use crate::policy::auth::Job;
 use crate::transport::quic::HubStats;
@@ -168,8 +168,13 @@ impl Network for World<'_> {
 }
 
 impl Outside for World<'_> {
-    fn connect(&mut self, target: SocketAddr, tag: Tag) -> io::Result<SocketId> {
-        self.driver.connect(target, tag.to_bits())
+    fn connect(
+        &mut self,
+        target: SocketAddr,
+        options: &SocketOptions,
+        tag: Tag,
+    ) -> io::Result<SocketId> {
+        self.driver.connect_with(target, options, tag.to_bits())
     }
 
     fn remove(&mut self, socket: SocketId) {
@@ -202,8 +207,13 @@ impl Outside for World<'_> {
         }
     }
 
-    fn connect_tcp(&mut self, target: SocketAddr, tag: TcpTag) -> io::Result<TcpId> {
-        self.driver.connect_tcp(target, tag.to_bits())
+    fn connect_tcp(
+        &mut self,
+        target: SocketAddr,
+        options: &SocketOptions,
+        tag: TcpTag,
+    ) -> io::Result<TcpId> {
+        self.driver.connect_tcp_with(target, options, tag.to_bits())
     }
 
     fn set_tcp_tag(&mut self, socket: TcpId, tag: TcpTag) {
@@ -441,6 +451,8 @@ fn read_letters(
             Some(Letter::Verdict(verdict)) => machine.handle_verdict(now, verdict, world),
             Some(Letter::Report(asker)) => asked.push(asker),
             Some(Letter::Drain) => machine.drain(now),
+            Some(Letter::StopAccepting) => machine.stop_accepting(now),
+            Some(Letter::AcceptAgain) => machine.accept_again(),
             Some(Letter::Stop) => {
                 machine.stop(now, world);
                 return Read::Stop;

@@ -12,6 +12,10 @@ counters! {
         requests,
         /// Requests of clients that were refused, for whatever reason.
         requests_refused,
+        /// Requests that asked for no tunnel and were answered.
+        requests_answered,
+        /// Responses whose body nobody read for too long.
+        bodies_unread,
         /// Messages that broke the rules of HTTP.
         requests_malformed,
         /// Requests and responses whose field section was too large.

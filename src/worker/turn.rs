@@ -18,7 +18,9 @@ use super::splice::LINGER;
 use crate::client::{DialId, Failed, PoolEvent};
 use crate::error::{Abort, Refusal};
 use crate::http::h3;
-use crate::net::{Received, SocketId, TcpClose, TcpEvent, TcpId, Train, ends_socket};
+use crate::net::{
+    Received, SocketId, SocketOptions, TcpClose, TcpEvent, TcpId, Train, ends_socket,
+};
 use crate::policy::resolve::Resolution;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::transport::quic::{self, Event};
@@ -144,6 +146,7 @@ impl Machine {
     pub fn turn(&mut self, now: Instant, out: &mut impl Outside) {
         self.carriers.expire(now);
         self.expire_tunnels(now, out);
+        self.expire_plain(now);
         self.pool.expire(now, &mut self.carriers);
         self.resume_pumps(now, out);
         self.settle(now, out);
@@ -230,11 +233,12 @@ impl Machine {
         let tunnels = self.timers.first().map(|(due, _)| *due);
         let drain = match self.drain {
             Drain::Announced { settle, .. } => Some(settle),
-            Drain::Refusing { deadline } => Some(deadline),
+            Drain::Refusing { deadline } => deadline,
             Drain::No | Drain::Done => None,
         };
         let pool = self.pool.next_timeout();
-        [self.carriers.next_timeout(), tunnels, pool, drain]
+        let plain = self.fallback.next_timeout();
+        [self.carriers.next_timeout(), tunnels, pool, plain, drain]
             .into_iter()
             .flatten()
             .min()
@@ -452,7 +456,7 @@ impl Machine {
         address: SocketAddr,
         out: &mut impl Outside,
     ) {
-        let refusal = match out.connect_tcp(address, TcpTag::App(0)) {
+        let refusal = match out.connect_tcp(address, &SocketOptions::default(), TcpTag::App(0)) {
             Ok(socket) => {
                 let link = ByteLink::Socket(socket, address);
                 match self

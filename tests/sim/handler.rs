@@ -45,6 +45,7 @@ fn echo(
             return machine.accept_request(now, id, out);
         }
         HandlerEvent::End(event) => event,
+        HandlerEvent::Fallback(..) => return,
     };
     match event {
         LocalEvent::Payload(id, payload) => {
@@ -86,7 +87,7 @@ fn closes(
         HandlerEvent::End(LocalEvent::Payload(id, _) | LocalEvent::Readable(id)) => {
             machine.close_end(now, id, End::Upstream, Some(Code(0x4242)), out);
         }
-        HandlerEvent::End(_) => {}
+        HandlerEvent::End(_) | HandlerEvent::Fallback(..) => {}
     }
 }
 
@@ -163,6 +164,7 @@ fn direct(family: Family) -> Direct {
     };
     Direct {
         addresses: None,
+        socket: bauta::net::SocketOptions::default(),
         policy: Arc::new(policy),
         family,
         timeout: None,

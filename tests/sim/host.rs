@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Instant;
 
-use bauta::net::{Network, TcpClose, TcpEvent, TcpId, TcpRead};
+use bauta::net::{Network, SocketOptions, TcpClose, TcpEvent, TcpId, TcpRead};
 use bauta::worker::{Outside, TcpTag};
 use bytes::{Buf, BytesMut};
 
@@ -113,7 +113,9 @@ impl TcpHost {
 
     /// Connects to somebody; the number of the conversation.
     pub(crate) fn dial(&mut self, net: &mut Net, node: NodeId, target: SocketAddr) -> usize {
-        let connected = net.world(node).connect_tcp(target, TcpTag::App(1));
+        let connected =
+            net.world(node)
+                .connect_tcp(target, &SocketOptions::default(), TcpTag::App(1));
         let mut conversation = Conversation::new(TcpId::from_parts(0, 0), target, None);
         match connected {
             Ok(socket) => conversation.socket = socket,

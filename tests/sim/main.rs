@@ -12,6 +12,7 @@
 //! Everything else repeats with the seed: which packets there are, when, and what becomes of them.
 
 mod auth;
+mod browser;
 mod early;
 mod fair;
 mod fallback;
@@ -26,6 +27,7 @@ mod matrix;
 mod migrate;
 mod net;
 mod node;
+mod pages;
 mod pause;
 mod pool;
 mod race;

@@ -23,8 +23,8 @@ use bauta::policy::Policy;
 use bauta::policy::auth::Auth;
 use bauta::server::{Server, Services};
 use bauta::transport::carriers::Carriers;
-use bauta::transport::quic::Hub;
 use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
+use bauta::transport::quic::{EndpointId, Hub};
 use bauta::transport::tcp::TcpHub;
 use bauta::transport::tls::{
     ClientTls, DevCa, Trust, client_config, quic_client, quic_server, server_config,
@@ -36,7 +36,8 @@ use bauta::wire::codepoints::Revision;
 use bauta::wire::template::Template;
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
 use bauta::worker::{
-    Closed, HandlerEvent, LocalEvent, LocalRead, Machine, MachineLimits, Setup, Tag, TcpTag,
+    Closed, HandlerEvent, LocalEvent, LocalRead, Machine, MachineLimits, PlainRequest, Setup, Tag,
+    TcpTag,
 };
 use bytes::Bytes;
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
@@ -136,7 +137,7 @@ impl Settings {
         serves.filter(|carrier| *carrier != Carrier::H3).collect()
     }
 
-    fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options::new(
             self.checked.quic.clone(),
             self.checked.limits.tunnels_per_connection,
@@ -167,7 +168,7 @@ impl Settings {
 }
 
 /// TLS of a client that trusts [`CA`].
-fn hop_tls() -> HopTls {
+pub(crate) fn hop_tls() -> HopTls {
     let tls = ClientTls::new(Trust::Pem(CA.ca_pem.clone()));
     let config = |carrier| {
         let config = match carrier {
@@ -183,6 +184,16 @@ fn hop_tls() -> HopTls {
         h2: config(Carrier::H2),
         h1: config(Carrier::H1),
     }
+}
+
+/// QUIC for a client, and the endpoint that it dials from.
+pub(crate) fn dialler(net: &mut Net, settings: &Settings) -> (Hub, EndpointId) {
+    let mut hub = settings.hub();
+    let mut shared = shared_endpoint_config();
+    shared.rng_seed(Some(net.rng.seed()));
+    let config = endpoint_config(&shared, Steer::new([1, 2, 3, 4], 1), 0);
+    let endpoint = hub.add_endpoint(quinn_proto::Endpoint::new(config, None, true, None));
+    (hub, endpoint)
 }
 
 /// QUIC's part of it.
@@ -258,6 +269,10 @@ pub(crate) struct MachineNode {
     /// Where the machine's route leads.
     pub(crate) hop: Option<RouteId>,
     pub(crate) tunnels: BTreeMap<TunnelId, Local>,
+    /// What its fallback answers; `None` leaves the request unanswered.
+    pub(crate) fallback: fn(&PlainRequest) -> Option<(ResponseHead, Bytes)>,
+    /// Everything that its fallback was asked.
+    pub(crate) asked: Vec<PlainRequest>,
     handler: Option<HandlerFn>,
     /// How tunnels ended of which the handler had to know.
     pub(crate) handled: Vec<Closed>,
@@ -366,6 +381,8 @@ impl MachineNode {
             dialler,
             hop,
             tunnels: BTreeMap::new(),
+            fallback: |_| None,
+            asked: Vec::new(),
             handler: settings.handler,
             handled: Vec::new(),
             inbox: Vec::new(),
@@ -412,6 +429,16 @@ impl MachineNode {
             }
         }
         while let Some(event) = self.machine.poll_handler() {
+            let event = match event {
+                HandlerEvent::Fallback(id, request) => {
+                    if let Some((head, body)) = (self.fallback)(&request) {
+                        self.machine.respond(now, id, head, body);
+                    }
+                    self.asked.push(*request);
+                    continue;
+                }
+                other @ (HandlerEvent::Request(..) | HandlerEvent::End(_)) => other,
+            };
             if let HandlerEvent::End(LocalEvent::Closed(_, closed)) = &event {
                 self.handled.push(*closed);
             }

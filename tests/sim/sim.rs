@@ -16,6 +16,7 @@ use bauta::worker::TcpTag;
 use bauta::worker::stats::Stats;
 use bytes::Bytes;
 
+use crate::browser::Browser;
 use crate::host::{Behaviour, Conversation, TcpHost};
 use crate::net::{Net, NodeId};
 use crate::node::{self, Host, Local, MachineNode, RELAY_PORT, Role, Settings};
@@ -29,6 +30,7 @@ enum Kind {
     Host(Host),
     TcpHost(TcpHost),
     Raw(Box<Raw>),
+    Browser(Box<Browser>),
 }
 
 struct Node {
@@ -222,6 +224,38 @@ impl Sim {
         self.push(id, Kind::Raw(Box::new(raw)))
     }
 
+    /// A client that asks for pages.
+    pub(crate) fn browser(&mut self) -> NodeId {
+        let id = self.place([198, 51, 100]);
+        let browser = Browser::new(&mut self.net, id);
+        self.push(id, Kind::Browser(Box::new(browser)))
+    }
+
+    pub(crate) fn browses(&self, id: NodeId) -> &Browser {
+        match &self.nodes[id.0].kind {
+            Kind::Browser(browser) => browser,
+            Kind::Machine(_) | Kind::Host(_) | Kind::TcpHost(_) | Kind::Raw(_) => {
+                panic!("{id:?} is no browser")
+            }
+        }
+    }
+
+    /// Lets the test act on a browser between turns.
+    pub(crate) fn browse<T>(
+        &mut self,
+        id: NodeId,
+        act: impl FnOnce(&mut Browser, &mut Net) -> T,
+    ) -> T {
+        let node = &mut self.nodes[id.0];
+        node.busy = true;
+        match &mut node.kind {
+            Kind::Browser(browser) => act(browser, &mut self.net),
+            Kind::Machine(_) | Kind::Host(_) | Kind::TcpHost(_) | Kind::Raw(_) => {
+                panic!("{id:?} is no browser")
+            }
+        }
+    }
+
     pub(crate) fn address(&self, relay: NodeId) -> SocketAddr {
         SocketAddr::new(self.net.ip(relay), RELAY_PORT)
     }
@@ -229,7 +263,9 @@ impl Sim {
     pub(crate) fn node(&self, id: NodeId) -> &MachineNode {
         match &self.nodes[id.0].kind {
             Kind::Machine(machine) => machine,
-            Kind::Host(_) | Kind::TcpHost(_) | Kind::Raw(_) => panic!("{id:?} is no machine"),
+            Kind::Host(_) | Kind::TcpHost(_) | Kind::Raw(_) | Kind::Browser(_) => {
+                panic!("{id:?} is no machine")
+            }
         }
     }
 
@@ -258,14 +294,18 @@ impl Sim {
     pub(crate) fn target(&self, id: NodeId) -> &Host {
         match &self.nodes[id.0].kind {
             Kind::Host(host) => host,
-            Kind::Machine(_) | Kind::TcpHost(_) | Kind::Raw(_) => panic!("{id:?} is no host"),
+            Kind::Machine(_) | Kind::TcpHost(_) | Kind::Raw(_) | Kind::Browser(_) => {
+                panic!("{id:?} is no host")
+            }
         }
     }
 
     pub(crate) fn tcp_target(&self, id: NodeId) -> &TcpHost {
         match &self.nodes[id.0].kind {
             Kind::TcpHost(host) => host,
-            Kind::Machine(_) | Kind::Host(_) | Kind::Raw(_) => panic!("{id:?} is no TCP host"),
+            Kind::Machine(_) | Kind::Host(_) | Kind::Raw(_) | Kind::Browser(_) => {
+                panic!("{id:?} is no TCP host")
+            }
         }
     }
 
@@ -284,7 +324,9 @@ impl Sim {
         node.busy = true;
         match &mut node.kind {
             Kind::TcpHost(host) => act(host, &mut self.net),
-            Kind::Machine(_) | Kind::Host(_) | Kind::Raw(_) => panic!("{id:?} is no TCP host"),
+            Kind::Machine(_) | Kind::Host(_) | Kind::Raw(_) | Kind::Browser(_) => {
+                panic!("{id:?} is no TCP host")
+            }
         }
     }
 
@@ -292,7 +334,7 @@ impl Sim {
         self.nodes[id.0].busy = true;
         match &mut self.nodes[id.0].kind {
             Kind::Raw(raw) => raw,
-            Kind::Machine(_) | Kind::Host(_) | Kind::TcpHost(_) => {
+            Kind::Machine(_) | Kind::Host(_) | Kind::TcpHost(_) | Kind::Browser(_) => {
                 panic!("{id:?} is no raw client")
             }
         }
@@ -308,7 +350,9 @@ impl Sim {
         node.busy = true;
         match &mut node.kind {
             Kind::Machine(machine) => act(machine, &mut self.net),
-            Kind::Host(_) | Kind::TcpHost(_) | Kind::Raw(_) => panic!("{id:?} is no machine"),
+            Kind::Host(_) | Kind::TcpHost(_) | Kind::Raw(_) | Kind::Browser(_) => {
+                panic!("{id:?} is no machine")
+            }
         }
     }
 
@@ -504,6 +548,7 @@ impl Node {
         match &self.kind {
             Kind::Machine(machine) => machine.machine.next_timeout(),
             Kind::Raw(raw) => raw.next_timeout(),
+            Kind::Browser(browser) => browser.next_timeout(),
             Kind::Host(_) | Kind::TcpHost(_) => None,
         }
     }
@@ -514,6 +559,7 @@ impl Node {
             Kind::Host(host) => host.turn(net, id),
             Kind::TcpHost(host) => host.turn(net, id),
             Kind::Raw(raw) => raw.turn(net, id),
+            Kind::Browser(browser) => browser.turn(net, id),
         };
         self.busy = more || net.has_work(id);
     }

@@ -15,8 +15,8 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bauta::net::{
-    Network, Outgoing, SocketId, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, TcpClose, TcpId, TcpRead,
-    Train, TrainOutcome,
+    Network, Outgoing, SocketId, SocketOptions, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, TcpClose,
+    TcpId, TcpRead, Train, TrainOutcome,
 };
 use bauta::policy::auth::Job;
 use bauta::worker::{Outside, Resolve, Tag, TcpTag};
@@ -208,7 +208,7 @@ impl Network for World<'_> {
 }
 
 impl Outside for World<'_> {
-    fn connect(&mut self, target: SocketAddr, tag: Tag) -> io::Result<SocketId> {
+    fn connect(&mut self, target: SocketAddr, _: &SocketOptions, tag: Tag) -> io::Result<SocketId> {
         Ok(self.net.add(self.node, tag, Some(target)))
     }
 
@@ -224,7 +224,7 @@ impl Outside for World<'_> {
         unreachable!("there is one worker");
     }
 
-    fn connect_tcp(&mut self, _: SocketAddr, _: TcpTag) -> io::Result<TcpId> {
+    fn connect_tcp(&mut self, _: SocketAddr, _: &SocketOptions, _: TcpTag) -> io::Result<TcpId> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

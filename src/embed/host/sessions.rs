@@ -169,6 +169,7 @@ impl Sessions {
             HandlerEvent::Request(id, incoming) => {
                 self.handle_request(now, id, *incoming, machine, out);
             }
+            HandlerEvent::Fallback(..) => {}
             HandlerEvent::End(event) => self.handle_end(now, event, machine, out),
         }
     }

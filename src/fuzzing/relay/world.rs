@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::{Bytes, BytesMut};
 
 use crate::net::{
-    Network, Outgoing, Received, SocketId, TcpClose, TcpId, TcpRead, Train, TrainOutcome,
+    Network, Outgoing, Received, SocketId, SocketOptions, TcpClose, TcpId, TcpRead, Train,
+    TrainOutcome,
 };
 use crate::policy::auth::Job;
 use crate::policy::resolve::{Resolution, ResolveError};
@@ -138,7 +139,7 @@ impl Network for World {
 }
 
 impl Outside for World {
-    fn connect(&mut self, target: SocketAddr, tag: Tag) -> io::Result<SocketId> {
+    fn connect(&mut self, target: SocketAddr, _: &SocketOptions, tag: Tag) -> io::Result<SocketId> {
         assert_ne!(target.port(), 0);
         if target.port() % 4 == 3 {
             return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
@@ -166,7 +167,7 @@ impl Outside for World {
         panic!("there is no worker {worker}")
     }
 
-    fn connect_tcp(&mut self, _: SocketAddr, _: TcpTag) -> io::Result<TcpId> {
+    fn connect_tcp(&mut self, _: SocketAddr, _: &SocketOptions, _: TcpTag) -> io::Result<TcpId> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -14,7 +14,9 @@
 //! Invariants: nothing after a refused CONNECT, an error or a request with content is ever parsed (RFC 9931 section 8);
 //! a result does not depend on how the bytes were split; what is buffered stays within [`Limits`].
 //!
-//! Not here: content of messages, chunked coding, TLS and its closure alerts, timeouts, and the bytes that we send into
+//! Content goes out with a length that is known before; that of requests is never read, only thrown away.
+//!
+//! Not here: content that means something, chunked coding, TLS and its closure alerts, timeouts, and the bytes that we send into
 //! a tunnel, which go to the byte stream as they are.
 
 mod client;
@@ -48,6 +50,8 @@ pub struct Limits {
     pub target_bytes_max: usize,
     /// How much of a tunnel, or behind a request that waits for its answer, is buffered.
     pub receive_bytes_max: usize,
+    /// Server: how much of a request's content is thrown away while its answer is sent; beyond that nothing is read.
+    pub discard_bytes_max: usize,
     /// Server: the upgrade tokens that are served, in lower case. Of several offered ones the client's first counts.
     pub upgrades: &'static [&'static str],
     /// Server: what a refusal says that the machine writes by itself, beside its status and framing.
@@ -61,6 +65,8 @@ impl Limits {
     pub const TARGET_BYTES_MAX: usize = 8 * 1024;
     /// Two TLS records.
     pub const RECEIVE_BYTES_MAX: usize = 32 * 1024;
+    /// A form with a picture; what is longer is not wanted here.
+    pub const DISCARD_BYTES_MAX: usize = 1024 * 1024;
     /// All protocols that the relay knows.
     pub const UPGRADES: &'static [&'static str] = &[
         "connect-udp",
@@ -77,6 +83,7 @@ impl Default for Limits {
             head_bytes_max: Self::HEAD_BYTES_MAX,
             target_bytes_max: Self::TARGET_BYTES_MAX,
             receive_bytes_max: Self::RECEIVE_BYTES_MAX,
+            discard_bytes_max: Self::DISCARD_BYTES_MAX,
             upgrades: Self::UPGRADES,
             refusal_fields: Arc::default(),
         }

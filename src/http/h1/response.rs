@@ -19,9 +19,11 @@ pub(super) enum Follows<'a> {
     Protocol(&'a str),
     /// The next request, or the end of the connection.
     Request { closes: bool },
+    /// Content as long as the head says, then the same.
+    Content { closes: bool },
 }
 
-/// Writes a head. No content follows in any case.
+/// Writes a head.
 pub(super) fn write(
     status: StatusCode,
     headers: &HeaderMap,
@@ -41,6 +43,14 @@ pub(super) fn write(
             fields::write_line("upgrade", token.as_bytes(), out);
         }
         Follows::Request { closes } => write_framing(status, headers, closes, out),
+        Follows::Content { closes } => {
+            for value in headers.get_all(header::CONTENT_LENGTH) {
+                fields::write_line("content-length", value.as_bytes(), out);
+            }
+            if closes {
+                fields::write_line("connection", b"close", out);
+            }
+        }
     }
     out.put_slice(b"\r\n");
 }

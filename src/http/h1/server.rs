@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!            head complete               refused, may go on
-//!   ┌──────┐ ─────────────► ┌───────────┐ ─────────────────► Head
-//!   │ Head │                │ Answering │ ── 2xx ──────────► Tunnel ── end ──► (owner closes)
-//!   └──────┘ ── fault ─┐    └───────────┘ ── refused ──┐
-//!                      └───────────────────────────────┴───► Closed: all further bytes are dropped
+//!   ┌──────┐ ─────────────► ┌───────────┐ ─────────────────► Head ◄─────────────┐
+//!   │ Head │                │ Answering │ ── 2xx ──────────► Tunnel ── end ──►  │   (owner closes)
+//!   └──────┘ ── fault ─┐    └───────────┘ ── content ──────► Content ── sent ──┤
+//!                      │          └──────── refused ──┐                         │
+//!                      └──────────────────────────────┴────► Closed ◄───────────┘   all further bytes are dropped
 //! ```
 //!
 //! The answer decides what the bytes behind the head are, so they wait unparsed. Only a refusal behind which nothing
@@ -39,6 +40,8 @@ pub enum Responded {
     Interim,
     /// The bytes of the tunnel in both directions.
     Tunnel,
+    /// The content, to be told of with [`ServerConn::content_sent`].
+    Content,
     /// The next request, which may wait already: poll for events.
     NextRequest,
     /// The end: send what was written, then close (RFC 9112 section 9.6).
@@ -72,8 +75,20 @@ struct Asked {
 enum State {
     Head(HeadScanner),
     Answering(Asked),
+    Content(Content),
     Tunnel,
     Closed,
+}
+
+/// An answer whose content is on its way.
+#[derive(Debug)]
+struct Content {
+    /// Bytes that are still to be sent.
+    left: usize,
+    /// It is the last answer: whatever the peer sends meanwhile is thrown away.
+    closes: bool,
+    /// How much of that there was.
+    discarded: usize,
 }
 
 /// The server's side of one connection.
@@ -103,7 +118,14 @@ impl ServerConn {
     pub fn receive_room(&self) -> usize {
         let max = match self.state {
             State::Head(_) => self.limits.head_bytes_max,
-            State::Answering(_) | State::Tunnel => self.limits.receive_bytes_max,
+            State::Content(Content {
+                closes: true,
+                discarded,
+                ..
+            }) => return self.limits.discard_bytes_max.saturating_sub(discarded),
+            State::Answering(_) | State::Content(_) | State::Tunnel => {
+                self.limits.receive_bytes_max
+            }
             State::Closed => return usize::MAX,
         };
         max.saturating_sub(self.inbound.buffer.len())
@@ -119,6 +141,7 @@ impl ServerConn {
     pub fn handle_bytes(&mut self, input: &mut BytesMut) {
         let room = self.receive_room();
         self.inbound.take(input, room);
+        self.discard();
     }
 
     /// The peer sends no more. `is_orderly`: with a closure alert of TLS (RFC 9112 section 9.8).
@@ -140,8 +163,8 @@ impl ServerConn {
                 Err(fault) => Some(self.refuse(fault, out)),
             },
             // What waits before the answer is nobody's yet, but a peer that is gone needs none.
-            State::Answering(_) if !self.inbound.is_cut() => None,
-            State::Answering(_) | State::Tunnel => {
+            State::Answering(_) | State::Content(_) if !self.inbound.is_cut() => None,
+            State::Answering(_) | State::Content(_) | State::Tunnel => {
                 let is_readable = self.inbound.poll_readable();
                 is_readable.then_some(ServerEvent::Readable)
             }
@@ -215,19 +238,89 @@ impl ServerConn {
             Form::Connect | Form::Upgrade(_) | Form::Plain => {
                 let closes = self.closes_after(asked);
                 response::write(*status, headers, Follows::Request { closes }, out);
-                if closes {
-                    self.close();
-                    return Ok(Responded::Close);
-                }
-                self.state = State::Head(HeadScanner::request(&self.limits));
-                return Ok(Responded::NextRequest);
+                return Ok(self.answered(closes));
             }
         }
         self.state = State::Tunnel;
         Ok(Responded::Tunnel)
     }
 
-    /// Whether the refusal of this request is the last word on the connection.
+    /// Appends the head of a final response to `out`, behind which the owner sends `content_bytes` bytes of content:
+    /// they go to the byte stream as they are, and [`content_sent`](Self::content_sent) hears of them.
+    ///
+    /// Content-Length is written as it stands in `head`, so it must be right; a response without content has none
+    /// only if its status or the request's method says so (RFC 9112 section 6.3). Connection is ours to write.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was written: no request waits, or the response would open a tunnel or is not final.
+    pub fn respond_content(
+        &mut self,
+        head: &ResponseHead,
+        content_bytes: usize,
+        out: &mut BytesMut,
+    ) -> Result<Responded, RespondError> {
+        let State::Answering(asked) = &self.state else {
+            return Err(RespondError::NoRequest);
+        };
+        let ResponseHead { status, headers } = head;
+        if head.is_interim() || (asked.form != Form::Plain && status.is_success()) {
+            return Err(RespondError::Status { status: *status });
+        }
+        let closes = self.closes_after(asked);
+        response::write(*status, headers, Follows::Content { closes }, out);
+        if content_bytes == 0 {
+            return Ok(self.answered(closes));
+        }
+        self.state = State::Content(Content {
+            left: content_bytes,
+            closes,
+            discarded: 0,
+        });
+        self.discard();
+        Ok(Responded::Content)
+    }
+
+    /// How many bytes of content are still to be sent, while there are any.
+    pub fn content_left(&self) -> Option<usize> {
+        match &self.state {
+            State::Content(content) => Some(content.left),
+            State::Head(_) | State::Answering(_) | State::Tunnel | State::Closed => None,
+        }
+    }
+
+    /// `bytes` more of the content were sent, no more than [`content_left`](Self::content_left). What follows it, once
+    /// it is complete.
+    pub fn content_sent(&mut self, bytes: usize) -> Option<Responded> {
+        let State::Content(content) = &mut self.state else {
+            return None;
+        };
+        content.left = content.left.saturating_sub(bytes);
+        let (is_complete, closes) = (content.left == 0, content.closes);
+        is_complete.then(|| self.answered(closes))
+    }
+
+    /// An answer is complete, and there is no tunnel.
+    fn answered(&mut self, closes: bool) -> Responded {
+        if closes {
+            self.close();
+            return Responded::Close;
+        }
+        self.state = State::Head(HeadScanner::request(&self.limits));
+        Responded::NextRequest
+    }
+
+    /// Throws away what comes behind the last request.
+    fn discard(&mut self) {
+        if let State::Content(content) = &mut self.state
+            && content.closes
+        {
+            content.discarded = content.discarded.saturating_add(self.inbound.buffer.len());
+            self.inbound.buffer.clear();
+        }
+    }
+
+    /// Whether the answer to this request is the last word on the connection.
     fn closes_after(&self, asked: &Asked) -> bool {
         let has_more = !self.inbound.buffer.is_empty();
         asked.form == Form::Connect
@@ -241,8 +334,10 @@ impl ServerConn {
     /// are none, except that a peer which is gone shows as a reset.
     pub fn recv_data(&mut self, bytes_max: usize) -> RecvData {
         match self.state {
-            State::Answering(_) if self.inbound.is_cut() => self.inbound.recv_end(),
-            State::Head(_) | State::Answering(_) => self.inbound.block(),
+            State::Answering(_) | State::Content(_) if self.inbound.is_cut() => {
+                self.inbound.recv_end()
+            }
+            State::Head(_) | State::Answering(_) | State::Content(_) => self.inbound.block(),
             State::Tunnel => self.inbound.recv_data(bytes_max),
             State::Closed => RecvData::Gone,
         }

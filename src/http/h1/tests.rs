@@ -1,4 +1,5 @@
 mod client;
+mod content;
 mod guard;
 mod heads;
 mod laws;

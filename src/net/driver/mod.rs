@@ -38,7 +38,7 @@ use socket2::Socket;
 
 use super::buffer::Pool;
 use super::poll::{FIRST_SOCKET_TOKEN, Poller, Waker, Woken};
-use super::socket::{self, Offload, SocketKind};
+use super::socket::{self, Offload, SocketKind, SocketOptions};
 use super::train::Train;
 use crate::counters::counters;
 
@@ -241,7 +241,18 @@ impl Driver {
         };
         socket.set_nonblocking(true)?;
         let socket = Socket::from(socket);
-        let id = self.insert(socket, kind, local.is_ipv6(), peer, tag)?;
+        let config = &self.config;
+        let buffers = match kind {
+            SocketKind::Shared => (
+                config.socket_receive_buffer_bytes,
+                config.socket_send_buffer_bytes,
+            ),
+            SocketKind::Connected => (
+                config.target_receive_buffer_bytes,
+                config.target_send_buffer_bytes,
+            ),
+        };
+        let id = self.insert(socket, kind, local.is_ipv6(), peer, buffers, tag)?;
         if kind == SocketKind::Shared {
             self.log_buffers(id, local)?;
         }
@@ -253,9 +264,31 @@ impl Driver {
     /// # Errors
     /// `ENETUNREACH` and the like when there is no route, `EMFILE` when the process is out of descriptors.
     pub fn connect(&mut self, target: SocketAddr, tag: u64) -> io::Result<SocketId> {
-        let socket = socket::connected(target)?;
+        self.connect_with(target, &SocketOptions::default(), tag)
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// Those of [`Driver::connect`], and what the system says of the options: `EADDRNOTAVAIL` for an address that is
+    /// not ours, `EPERM` for a mark.
+    pub fn connect_with(
+        &mut self,
+        target: SocketAddr,
+        options: &SocketOptions,
+        tag: u64,
+    ) -> io::Result<SocketId> {
+        let socket = socket::connected(target, options)?;
         let kind = SocketKind::Connected;
-        self.insert(socket, kind, target.is_ipv6(), Some(target), tag)
+        let buffers = (
+            options
+                .receive_buffer_bytes
+                .unwrap_or(self.config.target_receive_buffer_bytes),
+            options
+                .send_buffer_bytes
+                .unwrap_or(self.config.target_send_buffer_bytes),
+        );
+        self.insert(socket, kind, target.is_ipv6(), Some(target), buffers, tag)
     }
 
     fn insert(
@@ -264,20 +297,11 @@ impl Driver {
         kind: SocketKind,
         ipv6: bool,
         peer: Option<SocketAddr>,
+        (receive_bytes, send_bytes): (usize, usize),
         tag: u64,
     ) -> io::Result<SocketId> {
         socket::configure(&socket, kind, ipv6, self.config.gro)?;
-        let (receive_bytes, send_bytes) = match kind {
-            SocketKind::Shared => (
-                self.config.socket_receive_buffer_bytes,
-                self.config.socket_send_buffer_bytes,
-            ),
-            SocketKind::Connected => (
-                self.config.target_receive_buffer_bytes,
-                self.config.target_send_buffer_bytes,
-            ),
-        };
-        socket::set_buffers(&socket, receive_bytes, send_bytes)?;
+        socket::set_buffers(&socket, Some(receive_bytes), Some(send_bytes))?;
         self.generation = next_generation(self.generation);
         let vacant = self.sockets.vacant_entry();
         let id = SocketId {

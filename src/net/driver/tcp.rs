@@ -33,7 +33,7 @@ use socket2::Socket;
 use self::stream::Stream;
 use super::{Driver, next_generation};
 use crate::net::poll::Readiness;
-use crate::net::socket;
+use crate::net::socket::{self, SocketOptions};
 use crate::net::tcp::{TcpClose, TcpEvent, TcpId};
 
 /// Marks the tokens of TCP sockets.
@@ -157,8 +157,22 @@ impl Driver {
     /// # Errors
     /// What the system says at once: no route, no descriptor left, and a refusal by this host itself.
     pub fn connect_tcp(&mut self, target: SocketAddr, tag: u64) -> io::Result<TcpId> {
+        self.connect_tcp_with(target, &SocketOptions::default(), tag)
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// Those of [`Driver::connect_tcp`], and what the system says of the options: `EADDRNOTAVAIL` for an address that
+    /// is not ours, `EPERM` for a mark.
+    pub fn connect_tcp_with(
+        &mut self,
+        target: SocketAddr,
+        options: &SocketOptions,
+        tag: u64,
+    ) -> io::Result<TcpId> {
         self.stats.tcp_connects += 1;
-        let connected = socket::connecting(target)
+        let connected = socket::connecting(target, options)
             .and_then(|socket| self.insert_tcp(socket, tag, State::Connecting(Stream::default())));
         self.stats.tcp_connects_failed += u64::from(connected.is_err());
         connected

@@ -267,6 +267,11 @@ impl Hub {
         self.draining = true;
     }
 
+    /// Accepts new connections again.
+    pub fn undrain(&mut self) {
+        self.draining = false;
+    }
+
     /// The connections that are open, in no particular order.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         self.connections

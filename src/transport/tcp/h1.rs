@@ -287,7 +287,7 @@ impl H1 {
         }
         self.kicked = true;
         match server.respond(head, &mut self.out) {
-            Ok(Responded::Interim) => true,
+            Ok(Responded::Interim | Responded::Content) => true,
             Ok(Responded::Tunnel) => {
                 if fin {
                     self.finish();
@@ -299,6 +299,29 @@ impl H1 {
                 self.open = false;
                 true
             }
+            Err(error) => {
+                tracing::debug!(%error, "a response was not sent");
+                self.reset(Code::H3_INTERNAL_ERROR);
+                false
+            }
+        }
+    }
+
+    /// Answers a request with `content_bytes` bytes of content that `send_data` takes.
+    pub(super) fn respond_content(&mut self, head: &ResponseHead, content_bytes: usize) -> bool {
+        let Role::Server(server) = &mut self.role else {
+            return false;
+        };
+        if !self.open {
+            return false;
+        }
+        self.kicked = true;
+        match server.respond_content(head, content_bytes, &mut self.out) {
+            Ok(Responded::NextRequest | Responded::Close) => {
+                self.open = false;
+                true
+            }
+            Ok(Responded::Content | Responded::Interim | Responded::Tunnel) => true,
             Err(error) => {
                 tracing::debug!(%error, "a response was not sent");
                 self.reset(Code::H3_INTERNAL_ERROR);
@@ -335,7 +358,7 @@ impl H1 {
     /// Bytes that `send_data` takes now; `None` if it never takes any again.
     fn room(&self) -> Option<usize> {
         let is_tunnel = match &self.role {
-            Role::Server(server) => server.is_tunnel(),
+            Role::Server(server) => server.is_tunnel() || server.content_left().is_some(),
             // Nothing may be sent behind a request before its answer (RFC 9931 section 8).
             Role::Client(client) => client.is_tunnel(),
         };
@@ -354,11 +377,31 @@ impl H1 {
             self.hungry = true;
             return 0;
         }
-        room
+        self.content_left().map_or(room, |left| room.min(left))
     }
 
     pub(super) fn send_data(&mut self, data: &Bytes) -> SendData {
-        self.append(data.len().max(1), |out| out.extend_from_slice(data))
+        // More than was announced would be taken for the next response.
+        if self.content_left().is_some_and(|left| left < data.len()) {
+            debug_assert!(false, "content beyond its length");
+            return SendData::Gone;
+        }
+        let sent = self.append(data.len().max(1), |out| out.extend_from_slice(data));
+        if sent == SendData::Written
+            && let Role::Server(server) = &mut self.role
+            && server.content_sent(data.len()).is_some()
+        {
+            self.open = false;
+        }
+        sent
+    }
+
+    /// Content of a response that is still to be sent.
+    fn content_left(&self) -> Option<usize> {
+        match &self.role {
+            Role::Server(server) => server.content_left(),
+            Role::Client(_) => None,
+        }
     }
 
     /// Appends up to `len` bytes, all or nothing.

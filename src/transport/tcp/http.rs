@@ -124,6 +124,19 @@ impl Http {
         }
     }
 
+    pub(super) fn respond_content(
+        &mut self,
+        stream: StreamId,
+        head: &ResponseHead,
+        content_bytes: usize,
+    ) -> bool {
+        match self {
+            Self::Handshaking => false,
+            Self::H2(h2) => h2.respond(stream, head, content_bytes == 0),
+            Self::H1(h1) => h1.respond_content(head, content_bytes),
+        }
+    }
+
     pub(super) fn recv_data(&mut self, stream: StreamId, bytes_max: usize) -> RecvData {
         match self {
             Self::Handshaking => RecvData::Gone,

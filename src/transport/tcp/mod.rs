@@ -297,6 +297,11 @@ impl TcpHub {
         self.draining = true;
     }
 
+    /// Accepts new connections again.
+    pub fn undrain(&mut self) {
+        self.draining = false;
+    }
+
     /// The connections that exist, in no particular order.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         self.connections.iter().map(|(slot, connection)| {

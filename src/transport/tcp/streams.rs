@@ -74,6 +74,24 @@ impl TcpHub {
         answered
     }
 
+    /// Answers a request that asked for no tunnel. `content_bytes` bytes of content follow with
+    /// [`TcpHub::send_data`], which is what Content-Length in `head` has to say on HTTP/1.1, and [`TcpHub::finish`]
+    /// behind them; without any the stream is over. Returns whether the answer went out.
+    pub fn respond_content(
+        &mut self,
+        id: ConnectionId,
+        stream: StreamId,
+        head: &ResponseHead,
+        content_bytes: usize,
+    ) -> bool {
+        let Some(connection) = open(&mut self.connections, id) else {
+            return false;
+        };
+        let answered = connection.http.respond_content(stream, head, content_bytes);
+        self.mark_dirty(id.index);
+        answered
+    }
+
     /// Reads the data stream of a request, at most `bytes_max` bytes. Every byte returned gives credit to the peer;
     /// [`Event::Readable`](super::Event::Readable) follows only after `Blocked`.
     pub fn recv_data(

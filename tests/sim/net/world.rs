@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use bauta::net::{
-    Network, Outgoing, SocketId, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, TcpClose, TcpId, TcpRead,
-    Train, TrainOutcome,
+    Network, Outgoing, SocketId, SocketOptions, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, TcpClose,
+    TcpId, TcpRead, Train, TrainOutcome,
 };
 use bauta::policy::auth::Job;
 use bauta::policy::resolve::ResolveError;
@@ -83,7 +83,7 @@ impl Network for World<'_> {
 }
 
 impl Outside for World<'_> {
-    fn connect(&mut self, target: SocketAddr, tag: Tag) -> io::Result<SocketId> {
+    fn connect(&mut self, target: SocketAddr, _: &SocketOptions, tag: Tag) -> io::Result<SocketId> {
         self.net.ports[self.node.0].log.connected.push(target);
         if self.net.unroutable.contains(&target.ip()) {
             return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
@@ -129,7 +129,12 @@ impl Outside for World<'_> {
         None
     }
 
-    fn connect_tcp(&mut self, target: SocketAddr, tag: TcpTag) -> io::Result<TcpId> {
+    fn connect_tcp(
+        &mut self,
+        target: SocketAddr,
+        _: &SocketOptions,
+        tag: TcpTag,
+    ) -> io::Result<TcpId> {
         self.net.connect_tcp(self.node, target, tag.to_bits())
     }
 

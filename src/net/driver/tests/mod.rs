@@ -1,6 +1,7 @@
 //! The driver on real loopback sockets.
 
 mod errors;
+mod options;
 mod park;
 mod tcp;
 mod trains;

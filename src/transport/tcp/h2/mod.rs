@@ -293,6 +293,9 @@ impl H2 {
         let id = u32::from(recv.stream_id());
         let mut stream = Stream::new(id, &self.notes, &self.roomy, Answer::Owed(respond));
         stream.recv = Some(recv);
+        if !head.is_connect() {
+            stream.set_plain();
+        }
         let stream_id = StreamId(id);
         let reset = stream.poll_reset();
         self.streams.insert(id, stream);

@@ -108,6 +108,8 @@ pub(super) struct Stream {
     stopped: bool,
     /// Nothing is left to be done but to wait for the peer's end.
     left: bool,
+    /// Trailers may follow the data: the request asked for no tunnel.
+    takes_trailers: bool,
 }
 
 impl Stream {
@@ -133,6 +135,7 @@ impl Stream {
             send_over: false,
             stopped: false,
             left: false,
+            takes_trailers: false,
         }
     }
 
@@ -265,8 +268,10 @@ impl Stream {
                 Poll::Ready(None) => {
                     return Poll::Ready(match recv.poll_trailers(&mut cx) {
                         // On a connected stream only DATA may come (RFC 9113 section 8.5).
-                        Poll::Ready(Ok(Some(_))) => RecvData::Reset(Code::H3_MESSAGE_ERROR),
-                        Poll::Ready(Ok(None) | Err(_)) | Poll::Pending => RecvData::Finished,
+                        Poll::Ready(Ok(Some(_))) if !self.takes_trailers => {
+                            RecvData::Reset(Code::H3_MESSAGE_ERROR)
+                        }
+                        Poll::Ready(Ok(_) | Err(_)) | Poll::Pending => RecvData::Finished,
                     });
                 }
                 Poll::Pending => return Poll::Pending,
@@ -358,6 +363,11 @@ impl Stream {
             self.give(Bytes::new(), true);
             self.send_over = true;
         }
+    }
+
+    /// The request asked for no tunnel.
+    pub(super) fn set_plain(&mut self) {
+        self.takes_trailers = true;
     }
 
     /// A response that is all there will be was sent.
