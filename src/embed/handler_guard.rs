@@ -1,6 +1,7 @@
 //! Code of users, called so that a panic of theirs stays theirs.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -11,13 +12,26 @@ use std::task::Poll;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Panicked;
 
+thread_local! {
+    /// How deep this thread is in code of users.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether this thread runs code of a user, and cannot wait for what only the thread itself can do.
+pub(super) fn is_in_user_code() -> bool {
+    DEPTH.get() > 0
+}
+
 /// Calls `code`. Whoever calls this throws away what `code` may have left half done.
 pub(super) fn guarded<T>(
     what: &'static str,
     panics: &AtomicU64,
     code: impl FnOnce() -> T,
 ) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| caught(what, panics, panic))
+    DEPTH.set(DEPTH.get() + 1);
+    let result = catch_unwind(AssertUnwindSafe(code));
+    DEPTH.set(DEPTH.get() - 1);
+    result.map_err(|panic| caught(what, panics, panic))
 }
 
 /// Awaits `future`, which is dropped under the same guard.

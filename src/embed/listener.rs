@@ -30,6 +30,9 @@ use crate::wire::carrier::Carrier;
 use crate::worker::build::{BuildError, Plan};
 use crate::worker::mailbox::Letter;
 
+/// A shutdown ends after this long, whatever it was told.
+const DRAIN_MAX: Duration = Duration::from_secs(86_400);
+
 /// What a listener will be. From [`Listener::all`] and its siblings; every option has a default but
 /// [`identity`](Self::identity) and [`handler`](Self::handler).
 ///
@@ -207,7 +210,9 @@ impl ListenerBuilder {
     /// [`ErrorKind::Configuration`] for values out of bounds, each named with its bound, and for a missing identity or
     /// handler; [`ErrorKind::Io`] when the system refuses the address or a thread.
     pub fn start(self) -> Result<Listener, Error> {
-        let checked = self.checked()?;
+        let mut checked = self.checked()?;
+        // How long a shutdown may take is said when it begins.
+        checked.timeouts.drain = DRAIN_MAX;
         let Some(handler) = self.handler else {
             return Err(misuse("no handler: call ListenerBuilder::handler"));
         };
@@ -305,7 +310,7 @@ impl fmt::Debug for ListenerBuilder {
 ///     .handler(Proxies::new())
 ///     .start()?;
 /// println!("listening on {}; trust {ca_pem}", relay.local_addr());
-/// relay.stop();
+/// relay.stop_blocking();
 /// # Ok(())
 /// # }
 /// ```
@@ -363,12 +368,33 @@ impl Listener {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Ends at once: every tunnel is closed, every thread is waited for. Dropping does the same without waiting.
-    ///
-    /// Blocks for the time that callbacks take which run now. In a callback it does not wait, as it would wait for
-    /// itself.
-    pub fn stop(self) {
+    /// Ends at once: every tunnel is closed, and every thread is waited for. Dropping does the same without waiting.
+    pub async fn stop(self) {
+        self.running.stop();
+        self.running.ended().await;
+    }
+
+    /// As [`stop`](Self::stop), on a plain thread. In a callback, whose thread would wait for itself, it does not wait.
+    pub fn stop_blocking(self) {
         self.running.stop_and_join();
+    }
+
+    /// Ends gracefully: accepts nothing new, as [`drain`](Self::drain), lets open tunnels go on for `grace` at most, and
+    /// then does as [`stop`](Self::stop). Ends earlier when the last tunnel does.
+    pub async fn shutdown(self, grace: Duration) {
+        self.begin_shutdown(grace);
+        self.running.ended().await;
+    }
+
+    /// As [`shutdown`](Self::shutdown), on a plain thread. In a callback it does not wait.
+    pub fn shutdown_blocking(self, grace: Duration) {
+        self.begin_shutdown(grace);
+        self.running.join();
+    }
+
+    fn begin_shutdown(&self, grace: Duration) {
+        tell(self.running.peers(), || Letter::Drain);
+        self.running.stop_after(grace);
     }
 }
 

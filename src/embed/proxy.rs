@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 
+use super::client::{Client, ClientBuilder, Route};
 use super::handler::{Accept, Handler, Reject, Service};
 use super::request::Request;
 use super::{Error, Protocol};
-use crate::client::Hop;
 use crate::error::{ErrorKind, Refusal, Side};
 use crate::net::SocketOptions;
 use crate::policy::Policy;
@@ -34,15 +34,16 @@ pub(super) enum Way {
     /// To a socket.
     Direct(Direct),
     /// To a next hop.
-    Chain(Arc<ChainRoute>),
+    Chain(ChainRoute),
 }
 
 /// The same, once a hook has spoken.
 pub(super) type WayLater = Later<Result<Way, Reject>>;
 
 /// A way to a next hop, prepared.
+#[derive(Clone)]
 pub(super) struct ChainRoute {
-    pub(super) hops: Vec<Hop>,
+    pub(super) route: Arc<Route>,
     pub(super) timeout: Option<Duration>,
 }
 
@@ -364,14 +365,50 @@ impl Handler for Proxies {
 #[must_use]
 pub struct Chain {
     options: Options,
-    route: Arc<ChainRoute>,
+    route: ChainRoute,
 }
 
 options!(Chain);
 
+impl Chain {
+    /// Through the relay at `relay_url`, with the defaults of [`Client::builder`], which describes the form.
+    ///
+    /// # Errors
+    /// As [`through`](Self::through).
+    pub fn new(relay_url: impl Into<String>) -> Result<Self, Error> {
+        Self::through(Client::builder(relay_url))
+    }
+
+    /// Through the relays of a client that is described in full: trust, carriers, fields, credentials, further hops.
+    /// What concerns handles does not matter here: [`ClientBuilder::worker`], [`ClientBuilder::receive_queue`] and
+    /// [`ClientBuilder::open_timeout`].
+    ///
+    /// # Errors
+    /// As [`ClientBuilder::build`].
+    pub fn through(client: ClientBuilder) -> Result<Self, Error> {
+        let mut options = Options::default();
+        // What is public for the relay that connects is not ours to know.
+        options = options.public_only(false);
+        Ok(Self {
+            options,
+            route: ChainRoute {
+                route: client.prepare()?.route,
+                timeout: None,
+            },
+        })
+    }
+
+    /// How long the other relay may take to answer, connecting included. Default:
+    /// [`ListenerBuilder::open_timeout`](super::ListenerBuilder::open_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.route.timeout = Some(timeout);
+        self
+    }
+}
+
 impl Handler for Chain {
     fn accept(&self, request: &Request) -> Result<Accept, Reject> {
-        let route = Arc::clone(&self.route);
+        let route = self.route.clone();
         self.options.accept(request, move |_| Way::Chain(route))
     }
 }

@@ -6,13 +6,19 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use event_listener::Event;
 use tokio::runtime::Handle;
 
+use super::handler_guard::is_in_user_code;
 use super::host::sessions::SessionsSetup;
 use super::host::{Command, Host, HostSender, channel};
 use super::lock::Lock;
+use super::wait;
 use crate::error::{Error, ErrorKind, Side};
 use crate::program::threads::{StartError, Workers, control_runtime, resolver};
 use crate::worker::build::Plan;
@@ -26,6 +32,14 @@ pub(super) struct Running {
     addresses: Vec<SocketAddr>,
     control: Handle,
     thread: Lock<Option<JoinHandle<()>>>,
+    ended: Arc<Ended>,
+}
+
+/// Whether all threads have ended.
+#[derive(Debug, Default)]
+struct Ended {
+    is_true: AtomicBool,
+    event: Event,
 }
 
 impl Running {
@@ -67,6 +81,8 @@ impl Running {
                 return Err(configuration(error));
             }
         };
+        let ended = Arc::new(Ended::default());
+        let told = Arc::clone(&ended);
         let serve = move || {
             runtime.block_on(async {
                 tokio::spawn(workers.answer(resolver, resolves_max));
@@ -78,6 +94,8 @@ impl Running {
             });
             // Checks of passwords that still run concern nobody any more.
             runtime.shutdown_background();
+            told.is_true.store(true, Ordering::Release);
+            told.event.notify(usize::MAX);
         };
         let spawned = thread::Builder::new()
             .name(format!("{title}-control"))
@@ -95,6 +113,7 @@ impl Running {
             addresses,
             control,
             thread: Lock::new(Some(thread)),
+            ended,
         })
     }
 
@@ -136,6 +155,30 @@ impl Running {
     /// Ends all threads and waits for it. On one of these threads itself it does not wait.
     pub(super) fn stop_and_join(&self) {
         self.stop();
+        self.join();
+    }
+
+    /// Tells every worker to end after `grace`, and does not wait.
+    pub(super) fn stop_after(&self, grace: Duration) {
+        let senders = self.senders.clone();
+        // The runtime goes with the last worker, and this with it.
+        drop(self.control.spawn(async move {
+            tokio::time::sleep(grace).await;
+            for sender in senders {
+                sender.send(Command::Stop);
+            }
+        }));
+    }
+
+    /// Waits until all threads have ended.
+    pub(super) async fn ended(&self) {
+        let ended = &*self.ended;
+        let is_true = || ended.is_true.load(Ordering::Acquire).then_some(());
+        wait::until(&ended.event, is_true).await;
+    }
+
+    /// Waits for the same on a plain thread; on one of these threads it does not wait.
+    pub(super) fn join(&self) {
         let thread = self.thread.lock().take();
         if let Some(thread) = thread
             && !self.is_own_thread()
@@ -146,7 +189,8 @@ impl Running {
     }
 
     fn is_own_thread(&self) -> bool {
-        Handle::try_current().is_ok_and(|current| current.id() == self.control.id())
+        is_in_user_code()
+            || Handle::try_current().is_ok_and(|current| current.id() == self.control.id())
     }
 }
 

@@ -49,6 +49,13 @@ pub struct ClientBuilder {
     problems: Problems,
 }
 
+/// A way through relays.
+pub(in crate::embed) struct Prepared {
+    pub(in crate::embed) route: Arc<Route>,
+    relays: Arc<[String]>,
+    templated_tcp: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Relay {
     url: String,
@@ -187,6 +194,30 @@ impl ClientBuilder {
     /// [`ErrorKind::Configuration`] names every option that is wrong, with its value and what is allowed; other kinds
     /// say what the system refuses.
     pub fn build(self) -> Result<Client, Error> {
+        let (tcp_form, open_timeout) = (self.tcp_form, self.open_timeout);
+        let (receive_queue, worker) = (self.receive_queue, self.worker.clone());
+        let Prepared {
+            route,
+            relays,
+            templated_tcp,
+        } = self.prepare()?;
+        let worker = match worker {
+            Some(worker) => worker,
+            None => Worker::start(|_| {})?,
+        };
+        Ok(Client(Arc::new(Inner {
+            running: worker.0,
+            route,
+            relays,
+            templated_tcp,
+            tcp_form,
+            open_timeout,
+            receive_queue,
+        })))
+    }
+
+    /// The way through the relays alone.
+    pub(in crate::embed) fn prepare(self) -> Result<Prepared, Error> {
         let mut problems = self.problems;
         let relays: Vec<_> = self
             .relays
@@ -218,23 +249,15 @@ impl ClientBuilder {
         let hops = hops(route).map_err(|error| {
             Error::new(ErrorKind::Configuration, Side::Local).with_source(error)
         })?;
-        let worker = match self.worker {
-            Some(worker) => worker,
-            None => Worker::start(|_| {})?,
-        };
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Ok(Client(Arc::new(Inner {
-            running: worker.0,
+        Ok(Prepared {
             route: Arc::new(Route {
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
                 hops,
             }),
             relays: names,
             templated_tcp,
-            tcp_form: self.tcp_form,
-            open_timeout: self.open_timeout,
-            receive_queue: self.receive_queue,
-        })))
+        })
     }
 }
 

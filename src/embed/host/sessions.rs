@@ -25,9 +25,10 @@ use tokio::task::AbortHandle;
 use super::sessions_live::{Engine, Live, Next};
 use super::{Command, HostSender};
 use crate::client::RouteId;
+use crate::embed::client::Route;
 use crate::embed::handler::{Handler, Reject, Service, without_reserved};
 use crate::embed::handler_guard::{Panicked, guarded, guarded_future};
-use crate::embed::proxy::{ChainRoute, Way};
+use crate::embed::proxy::Way;
 use crate::embed::request::Request;
 use crate::embed::session::{Ending, Session};
 use crate::embed::session_handle::TunnelHandle;
@@ -39,7 +40,7 @@ use crate::worker::{Closed, HandlerEvent, Incoming, LocalEvent, Machine};
 
 /// How long a client may take to end its direction after a session has closed a TCP tunnel.
 const LINGER: Duration = Duration::from_secs(5);
-/// Policies, and ways to next hops, that a worker remembers; handlers that make more make them anew each time.
+/// Policies that a worker remembers; those of handlers that make more are put together anew each time.
 const REMEMBERED_MAX: usize = 64;
 
 /// What a worker needs to know about handlers.
@@ -140,7 +141,8 @@ pub(in crate::embed) struct Sessions {
     busy: Vec<TunnelId>,
     /// Sessions that have closed, by when their client has to have done so too.
     lingering: BTreeSet<(Instant, TunnelId)>,
-    routes: Vec<(Arc<ChainRoute>, RouteId)>,
+    /// Ways to next hops, by their number.
+    routes: FxHashMap<u64, RouteId>,
     policies: Vec<(Arc<Policy>, Arc<Policy>)>,
 }
 
@@ -152,7 +154,7 @@ impl Sessions {
             tunnels: FxHashMap::default(),
             busy: Vec::new(),
             lingering: BTreeSet::new(),
-            routes: Vec::new(),
+            routes: FxHashMap::default(),
             policies: Vec::new(),
         }
     }
@@ -306,7 +308,7 @@ impl Sessions {
                 machine.proceed_direct(now, id, direct, out);
             }
             Way::Chain(chain) => {
-                let route = self.route(&chain, machine);
+                let route = self.route(&chain.route, machine);
                 machine.proceed_chain(now, id, route, chain.timeout, out);
             }
         }
@@ -336,21 +338,9 @@ impl Sessions {
     }
 
     /// The route of a chain, which the worker gets to know with its first tunnel.
-    pub(in crate::embed) fn route(
-        &mut self,
-        chain: &Arc<ChainRoute>,
-        machine: &mut Machine,
-    ) -> RouteId {
-        let known = self
-            .routes
-            .iter()
-            .find(|(known, _)| Arc::ptr_eq(known, chain));
-        if let Some((_, route)) = known {
-            return *route;
-        }
-        let route = machine.add_route(chain.hops.iter().cloned());
-        self.routes.push((Arc::clone(chain), route));
-        route
+    fn route(&mut self, route: &Route, machine: &mut Machine) -> RouteId {
+        let add = || machine.add_route(route.hops.iter().cloned());
+        *self.routes.entry(route.id).or_insert_with(add)
     }
 
     fn handle_end(

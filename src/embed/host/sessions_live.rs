@@ -7,7 +7,7 @@ use super::sessions::{Act, Serve};
 use crate::embed::handler_guard::{Panicked, guarded};
 use crate::embed::session::{self, Actions, Ending, Outgoing, SendError, Session};
 use crate::embed::session_handle::TunnelHandle;
-use crate::embed::{CloseReason, Protocol};
+use crate::embed::{CloseReason, Protocol, failure};
 use crate::error::Abort;
 use crate::http::h3::code::Code;
 use crate::transport::quic::SendOutcome;
@@ -285,7 +285,7 @@ impl Live {
             _ if self.ending => CloseReason::Local,
             Closed::Finished => CloseReason::Finished,
             Closed::Aborted { abort, .. } if abort == Abort::ClientClosed => CloseReason::Finished,
-            Closed::Aborted { abort, .. } => CloseReason::Aborted(abort.into()),
+            Closed::Aborted { abort, code } => failure::aborted(abort, code),
         }
     }
 
