@@ -99,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let greeting = tunnel.recv_timeout_blocking(Duration::from_secs(5))?;
     let greeting = greeting.ok_or("the tunnel says nothing")?;
     println!("{}", String::from_utf8_lossy(&greeting.payload));
-    relay.stop();
+    relay.stop_blocking();
     Ok(())
 }
 

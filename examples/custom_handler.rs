@@ -135,7 +135,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut page = String::new();
     (&client.tcp_blocking(start_target()?)?).read_to_string(&mut page)?;
     println!("through the proxy: {page}");
-    relay.stop();
+    relay.stop_blocking();
     Ok(())
 }
 

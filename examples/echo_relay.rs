@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         bytes(&client)?;
         println!("{carrier}: a datagram and a stream came back");
     }
-    relay.stop();
+    relay.stop_blocking();
     Ok(())
 }
 

@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
     timeout(Duration::from_secs(10), forward(&client, web)).await??;
     let counter = start_counter().await?;
     count(&client, counter).await?;
-    relay.stop();
+    relay.stop().await;
     Ok(())
 }
 

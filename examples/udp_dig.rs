@@ -49,7 +49,7 @@ fn dig_on_loopback() -> Result<()> {
         .trust(Trust::pem(authority))
         .build()?;
     dig(&client.udp_blocking(server)?, "example.org")?;
-    relay.stop();
+    relay.stop_blocking();
     Ok(())
 }
 
