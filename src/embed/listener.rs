@@ -14,12 +14,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use toml::{Table, Value};
 
 use super::handler::Handler;
-use super::host::sessions::{Counters, Serve, SessionsSetup};
+use super::host::sessions::{Counters, Fallback, Serve, SessionsSetup};
 use super::listener_identity::Identity;
 use super::listener_stats::ListenerStats;
+use super::proxy::{Hook, Later};
+use super::request::Request;
 use super::running::{Running, tell};
 use crate::config::{self, Environment};
 use crate::error::{Error, ErrorKind, Side};
@@ -45,6 +48,7 @@ pub struct ListenerBuilder {
     identities: Vec<Identity>,
     client_auth: ClientAuth,
     handler: Option<Arc<dyn Handler>>,
+    fallback: Option<Fallback>,
     udp_templates: Vec<String>,
     tcp_templates: Vec<String>,
     origins: Vec<String>,
@@ -63,6 +67,7 @@ impl ListenerBuilder {
             identities: Vec::new(),
             client_auth: ClientAuth::None,
             handler: None,
+            fallback: None,
             udp_templates: Vec::new(),
             tcp_templates: Vec::new(),
             origins: Vec::new(),
@@ -91,6 +96,35 @@ impl ListenerBuilder {
     /// Who decides what becomes of requests for tunnels.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Some(Arc::new(handler));
+        self
+    }
+
+    /// Answers requests that are no tunnels, such as a GET for a page, with ordinary responses. It runs on the worker
+    /// thread and must not block. Without a fallback they get the error that says what the path takes.
+    ///
+    /// The worker completes the response: `content-length`, no content for HEAD. Up to a megabyte of the request's
+    /// content is read and thrown away. A panic answers 500.
+    pub fn fallback(
+        mut self,
+        fallback: impl Fn(&Request) -> ::http::Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.fallback = Some(Hook::Now(Arc::new(fallback)));
+        self
+    }
+
+    /// The same with a future, which runs as that of [`Accept::init`](super::Accept::init) does. It is bounded by
+    /// [`open_timeout`](Self::open_timeout); then the client is answered with 503.
+    pub fn fallback_async<F>(
+        mut self,
+        fallback: impl Fn(Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ::http::Response<Bytes>> + Send + 'static,
+    {
+        let fallback = move |request: &Request| -> Later<::http::Response<Bytes>> {
+            Box::pin(fallback(request.clone()))
+        };
+        self.fallback = Some(Hook::Later(Arc::new(fallback)));
         self
     }
 
@@ -231,10 +265,11 @@ impl ListenerBuilder {
         let interfaces = own_interfaces().map_err(system)?;
         let own: Arc<[SocketAddr]> = own_addresses(&plan.addresses, &interfaces).into();
         let counters = Arc::new(Counters::default());
-        let counted = Arc::clone(&counters);
+        let (counted, fallback) = (Arc::clone(&counters), self.fallback);
         let running = Running::start(plan, "bauta", pin, move |sender, control| SessionsSetup {
             serve: Some(Serve {
                 handler: Arc::clone(&handler),
+                fallback: fallback.clone(),
                 control: control.clone(),
                 sender: sender.clone(),
                 own: Arc::clone(&own),
@@ -356,10 +391,16 @@ impl Listener {
     }
 
     /// Accepts nothing new: clients are told by GOAWAY (RFC 9114 §5.2, RFC 9113 §6.8), and refused after a moment. Open
-    /// tunnels go on.
+    /// tunnels go on, and [`undrain`](Self::undrain) takes it back.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        tell(self.running.peers(), || Letter::Drain);
+        tell(self.running.peers(), || Letter::StopAccepting);
+    }
+
+    /// Accepts again, on new connections: those that were told of the end stay with it.
+    pub fn undrain(&self) {
+        self.draining.store(false, Ordering::Release);
+        tell(self.running.peers(), || Letter::AcceptAgain);
     }
 
     /// Whether nothing new is accepted.

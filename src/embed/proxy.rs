@@ -47,10 +47,11 @@ pub(super) struct ChainRoute {
     pub(super) timeout: Option<Duration>,
 }
 
-type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// A future of a user's.
+pub(super) type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A question to the user, asked at once or by a future.
-enum Hook<A: ?Sized, T> {
+pub(super) enum Hook<A: ?Sized, T> {
     Now(Arc<dyn Fn(&A) -> T + Send + Sync>),
     Later(Arc<dyn Fn(&A) -> Later<T> + Send + Sync>),
 }
@@ -66,7 +67,7 @@ impl<A: ?Sized, T> Clone for Hook<A, T> {
 
 impl<A: ?Sized, T: Send + 'static> Hook<A, T> {
     /// Asks: the answer, or what will give it.
-    fn ask(&self, about: &A) -> Result<T, Later<T>> {
+    pub(super) fn ask(&self, about: &A) -> Result<T, Later<T>> {
         match self {
             Self::Now(hook) => Ok(hook(about)),
             Self::Later(hook) => Err(hook(about)),
@@ -379,9 +380,11 @@ impl Chain {
         Self::through(Client::builder(relay_url))
     }
 
-    /// Through the relays of a client that is described in full: trust, carriers, fields, credentials, further hops.
-    /// What concerns handles does not matter here: [`ClientBuilder::worker`], [`ClientBuilder::receive_queue`] and
-    /// [`ClientBuilder::open_timeout`].
+    /// Through the relays of a client that is described in full: trust, carriers, fields, credentials, further hops,
+    /// times. What concerns handles does not matter here: [`ClientBuilder::worker`] and
+    /// [`ClientBuilder::receive_queue`].
+    ///
+    /// A worker remembers the way for good, so a chain is to be made once and kept.
     ///
     /// # Errors
     /// As [`ClientBuilder::build`].
@@ -398,8 +401,7 @@ impl Chain {
         })
     }
 
-    /// How long the other relay may take to answer, connecting included. Default:
-    /// [`ListenerBuilder::open_timeout`](super::ListenerBuilder::open_timeout).
+    /// How long the other relay may take to answer, connecting included. Default: [`ClientBuilder::open_timeout`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.route.timeout = Some(timeout);
         self

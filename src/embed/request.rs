@@ -10,7 +10,7 @@ use crate::http::request::RequestHead;
 use crate::server;
 use crate::wire::carrier::Carrier;
 use crate::wire::target::Target;
-use crate::worker::Incoming;
+use crate::worker::{Incoming, PlainRequest};
 
 impl From<server::Protocol> for Protocol {
     fn from(protocol: server::Protocol) -> Self {
@@ -50,6 +50,18 @@ impl Request {
             client: incoming.client.unwrap_or(NOBODY),
             certificate: incoming.certificate,
             head: incoming.head,
+        }
+    }
+
+    /// A request that is no tunnel.
+    pub(super) fn of_nothing(plain: PlainRequest) -> Self {
+        Self {
+            head: plain.head,
+            protocol: None,
+            target: None,
+            carrier: plain.carrier,
+            client: plain.client.unwrap_or(NOBODY),
+            certificate: None,
         }
     }
 

@@ -234,3 +234,55 @@ fn templates_and_origins_are_the_users() {
         assert_eq!(client.head().status, status, "{path} {host}");
     }
 }
+
+#[test]
+fn a_drained_listener_accepts_again() {
+    let (server, _closed) = echo(Listener::h1(([127, 0, 0, 1], 0)));
+    let mut open = server.connect();
+    assert_eq!(open.ask_tcp("192.0.2.1:80", "").status, 200);
+    server.listener.drain();
+    assert!(server.listener.is_draining());
+    // Orders reach the worker one after the other.
+    assert_eq!(server.listener.stats().tunnels_opened, 1);
+    let address = server.listener.local_addr();
+    assert!(Raw::connect_to(address, &server.ca_pem, "localhost").is_err());
+    open.write("hello");
+    assert_eq!(open.read(5), b"hello");
+    server.listener.undrain();
+    assert!(!server.listener.is_draining());
+    assert_eq!(server.listener.stats().tunnels_opened, 1);
+    assert_eq!(server.connect().ask_tcp("192.0.2.1:80", "").status, 200);
+}
+
+#[test]
+fn a_fallback_answers_what_is_no_tunnel() {
+    let page = |request: &Request| -> http::Response<Bytes> {
+        assert_eq!((request.protocol(), request.target()), (None, None));
+        match request.path() {
+            Some("/panic") => panic!("as it should"),
+            path => http::Response::builder()
+                .header("content-type", "text/plain")
+                .body(format!("{} {}", request.method(), path.unwrap_or_default()).into())
+                .unwrap(),
+        }
+    };
+    let later = move |request: Request| async move {
+        tokio::task::yield_now().await;
+        page(&request)
+    };
+    let listen = || Listener::all(([127, 0, 0, 1], 0)).handler(Proxies::new());
+    for listener in [listen().fallback(page), listen().fallback_async(later)] {
+        let server = Server::build(listener);
+        let mut client = server.connect();
+        client.write("GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let head = client.head();
+        assert_eq!(
+            (head.status, head.field("content-length")),
+            (200, Some("9"))
+        );
+        assert_eq!(client.read(9), b"GET /page");
+        client.write("GET /panic HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(client.head().status, 500);
+        assert_eq!(server.listener.stats().handler_panics, 1);
+    }
+}

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use ::http::StatusCode;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
@@ -28,20 +29,24 @@ use crate::client::RouteId;
 use crate::embed::client::Route;
 use crate::embed::handler::{Handler, Reject, Service, without_reserved};
 use crate::embed::handler_guard::{Panicked, guarded, guarded_future};
-use crate::embed::proxy::Way;
+use crate::embed::proxy::{Hook, Way};
 use crate::embed::request::Request;
 use crate::embed::session::{Ending, Session};
 use crate::embed::session_handle::TunnelHandle;
 use crate::embed::{CloseReason, Protocol};
+use crate::http::request::ResponseHead;
 use crate::policy::Policy;
 use crate::tunnel::TunnelId;
 use crate::worker::run::World;
-use crate::worker::{Closed, HandlerEvent, Incoming, LocalEvent, Machine};
+use crate::worker::{Closed, HandlerEvent, Incoming, LocalEvent, Machine, PlainRequest};
 
 /// How long a client may take to end its direction after a session has closed a TCP tunnel.
 const LINGER: Duration = Duration::from_secs(5);
 /// Policies that a worker remembers; those of handlers that make more are put together anew each time.
 const REMEMBERED_MAX: usize = 64;
+
+/// Who answers requests that are no tunnels.
+pub(in crate::embed) type Fallback = Hook<Request, Page>;
 
 /// What a worker needs to know about handlers.
 #[derive(Default)]
@@ -54,6 +59,8 @@ pub(in crate::embed) struct SessionsSetup {
 pub(in crate::embed) struct Serve {
     /// Who decides.
     pub(in crate::embed) handler: Arc<dyn Handler>,
+    /// Who answers requests that are no tunnels, if anybody does.
+    pub(in crate::embed) fallback: Option<Fallback>,
     /// Where futures run.
     pub(in crate::embed) control: Handle,
     /// How others reach this worker.
@@ -81,12 +88,20 @@ pub(in crate::embed) enum SessionCommand {
         len: usize,
         act: Act,
     },
+    /// A future of the fallback is done.
+    Answered {
+        id: TunnelId,
+        outcome: Result<Page, Panicked>,
+    },
     /// A future of a handler is done.
     Decided {
         tunnel: TunnelId,
         outcome: Result<Result<Ready, Reject>, Panicked>,
     },
 }
+
+/// A response of a fallback.
+pub(in crate::embed) type Page = ::http::Response<Bytes>;
 
 /// What a [`TunnelHandle`] wants.
 pub(in crate::embed) enum Act {
@@ -108,6 +123,7 @@ impl fmt::Debug for SessionCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Act { .. } => "Act",
+            Self::Answered { .. } => "Answered",
             Self::Decided { .. } => "Decided",
         })
     }
@@ -136,6 +152,8 @@ impl Drop for Waiting {
 /// The sessions of one worker.
 pub(in crate::embed) struct Sessions {
     serve: Option<Serve>,
+    /// The machine knows whether there is a fallback.
+    started: bool,
     tunnels: FxHashMap<TunnelId, Tunnel>,
     /// Sessions that have more to read.
     busy: Vec<TunnelId>,
@@ -151,6 +169,7 @@ impl Sessions {
     pub(in crate::embed) fn new(setup: SessionsSetup) -> Self {
         Self {
             serve: setup.serve,
+            started: false,
             tunnels: FxHashMap::default(),
             busy: Vec::new(),
             lingering: BTreeSet::new(),
@@ -171,7 +190,7 @@ impl Sessions {
             HandlerEvent::Request(id, incoming) => {
                 self.handle_request(now, id, *incoming, machine, out);
             }
-            HandlerEvent::Fallback(..) => {}
+            HandlerEvent::Fallback(id, request) => self.handle_plain(now, id, *request, machine),
             HandlerEvent::End(event) => self.handle_end(now, event, machine, out),
         }
     }
@@ -205,6 +224,38 @@ impl Sessions {
                 self.wait(id, protocol, async { init.await.map(Ready::Session) })
             }
             Service::WayLater(way) => self.wait(id, protocol, async { way.await.map(Ready::Way) }),
+        }
+    }
+
+    /// Asks the fallback about a request that is no tunnel.
+    fn handle_plain(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        request: PlainRequest,
+        machine: &mut Machine,
+    ) {
+        let Some((serve, fallback)) = self
+            .serve
+            .as_ref()
+            .and_then(|serve| Some((serve, serve.fallback.as_ref()?)))
+        else {
+            return;
+        };
+        let request = Request::of_nothing(request);
+        let panics = &serve.counters.panics;
+        match guarded("fallback", panics, || fallback.ask(&request)) {
+            Ok(Ok(response)) => respond(now, id, Ok(response), machine),
+            Err(panicked) => respond(now, id, Err(panicked), machine),
+            Ok(Err(later)) => {
+                let (sender, counters) = (serve.sender.clone(), Arc::clone(&serve.counters));
+                // A client that leaves meanwhile does not end it: it is bounded by what it does itself.
+                drop(serve.control.spawn(async move {
+                    let outcome = guarded_future("fallback", &counters.panics, later).await;
+                    let answered = SessionCommand::Answered { id, outcome };
+                    sender.send(Command::Session(answered));
+                }));
+            }
         }
     }
 
@@ -441,6 +492,7 @@ impl Sessions {
             SessionCommand::Decided { tunnel, outcome } => {
                 self.decided(now, tunnel, outcome, machine, out);
             }
+            SessionCommand::Answered { id, outcome } => respond(now, id, outcome, machine),
             SessionCommand::Act {
                 tunnel,
                 handle,
@@ -462,6 +514,11 @@ impl Sessions {
         machine: &mut Machine,
         out: &mut World<'_>,
     ) -> bool {
+        if !self.started {
+            self.started = true;
+            let fallback = (self.serve.as_ref()).and_then(|serve| serve.fallback.as_ref());
+            machine.set_fallback(fallback.is_some());
+        }
         while let Some(&(until, id)) = self.lingering.first()
             && until <= now
         {
@@ -496,6 +553,23 @@ impl Drop for Sessions {
             }
         }
     }
+}
+
+/// Answers a request that is no tunnel.
+fn respond(now: Instant, id: TunnelId, outcome: Result<Page, Panicked>, machine: &mut Machine) {
+    let (parts, body) = match outcome {
+        Ok(page) => page.into_parts(),
+        Err(Panicked) => {
+            let mut page = Page::default();
+            *page.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            page.into_parts()
+        }
+    };
+    let head = ResponseHead {
+        status: parts.status,
+        headers: parts.headers,
+    };
+    machine.respond(now, id, head, body);
 }
 
 fn reject(
