@@ -9,6 +9,7 @@ use std::fs;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -266,55 +267,47 @@ fn what_was_written_outlives_its_handles() {
     assert!(bytes == sent, "{} bytes", bytes.len());
 }
 
-/// A target that reads nothing holds the writer back, and one whose reader reads nothing is held back.
+/// How far a writer may be ahead of a reader at the other end: the queues of both tunnels' ends, of the relay and of the
+/// kernels on the way.
+const AHEAD_MAX: usize = 24 * MIB;
+const MANY: usize = 96 * MIB;
+
+/// Writes `MANY` bytes and counts them.
+fn write_many(mut sink: impl Write, written: &AtomicUsize) {
+    let piece = vec![0; 256 * 1024];
+    while written.load(Ordering::SeqCst) < MANY {
+        sink.write_all(&piece).unwrap();
+        written.fetch_add(piece.len(), Ordering::SeqCst);
+    }
+}
+
+/// Reads them in small pieces, and sees how far the writer is ahead.
+#[track_caller]
+fn read_many(mut source: impl Read, written: &AtomicUsize) {
+    let (mut read, mut buffer) = (0, vec![0; 16 * 1024]);
+    while read < MANY {
+        let ahead = written.load(Ordering::SeqCst).saturating_sub(read);
+        assert!(ahead <= AHEAD_MAX, "nobody is held back");
+        read += source.read(&mut buffer).unwrap();
+    }
+}
+
 #[test]
 fn bytes_do_not_pile_up() {
     let world = World::new();
     let listener = TcpListener::bind(any_port()).unwrap();
-    let tunnel = world
-        .client()
-        .tcp_blocking(listener.local_addr().unwrap())
-        .unwrap();
-    let (mut stream, _) = listener.accept().unwrap();
-
-    let piece = vec![0; 64 * 1024];
-    let mut written = 0;
-    // Patience ends when nothing was taken for a while: the queue, the relay and the kernels are full.
-    let mut idle_since = now();
-    while now() - idle_since < Duration::from_millis(500) {
-        match tunnel.try_write(&piece) {
-            Ok(len) => {
-                written += len;
-                idle_since = now();
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-                thread::yield_now();
-            }
-        }
-        assert!(written < 64 * MIB, "nobody is held back");
-    }
-    assert!(written >= 256 * 1024);
-    let mut read = 0;
-    let mut buffer = vec![0; MIB];
-    while read < written {
-        read += stream.read(&mut buffer).unwrap();
-    }
-    assert_eq!(read, written);
-
-    stream
-        .set_write_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
-    let mut sent = 0;
-    while let Ok(len) = stream.write(&piece) {
-        sent += len;
-        assert!(sent < 64 * MIB, "the target is not held back");
-    }
-    let mut received = 0;
-    while received < sent {
-        received += (&tunnel).read(&mut buffer).unwrap();
-    }
-    assert_eq!(received, sent);
+    let client = world.client();
+    let tunnel = client.tcp_blocking(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let written = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    thread::scope(|scope| {
+        scope.spawn(|| write_many(&tunnel, &written[0]));
+        read_many(&stream, &written[0]);
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| write_many(&stream, &written[1]));
+        read_many(&tunnel, &written[1]);
+    });
 }
 
 #[test]

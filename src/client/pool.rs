@@ -8,10 +8,10 @@
 //!
 //! A *hop* is one relay on one carrier. It dials one connection at a time, however many tunnels wait for it; another
 //! one only when the peer's own stream limit says that the ready ones are full. On HTTP/1.1 a connection carries one
-//! tunnel, so as many are dialled as tunnels wait, within a bound. The addresses of a name race (RFC 8305): the next
+//! tunnel, so as many are dialled as tunnels wait, within a bound. A hop's [`Pooling`](super::Pooling) may ask for the
+//! same on any carrier, or for a few tunnels on each connection. The addresses of a name race (RFC 8305): the next
 //! starts when the one before failed, or was silent for a while. GOAWAY takes a connection out of service without
-//! touching its tunnels. What a hop's [`Pooling`](super::Pooling) says comes before all of this: tunnels may have
-//! connections of their own on any carrier, or share one by a few. After a failure the hop backs off, and tunnels that ask meanwhile are refused at once.
+//! touching its tunnels. After a failure the hop backs off, and tunnels that ask meanwhile are refused at once.
 //!
 //! A *route* is the way to the last of several relays, with the hops to choose from. Which carrier worked is remembered
 //! by network, so that a network without QUIC costs a head start only once.

@@ -132,11 +132,6 @@ impl Running {
         &self.addresses
     }
 
-    /// The runtime of the control thread, for the asynchronous functions of users.
-    pub(super) fn control(&self) -> &Handle {
-        &self.control
-    }
-
     /// What each worker that still runs did so far. Blocks for a turn of every worker.
     pub(super) fn reports(&self) -> Vec<Report> {
         let (sender, receiver) = crossbeam::channel::bounded(self.peers.len());
@@ -186,6 +181,12 @@ impl Running {
             // It ends in order even when a worker did not.
             drop(thread.join());
         }
+    }
+
+    /// The control thread, for those who want to see its end.
+    #[cfg(test)]
+    pub(super) fn take_thread(&self) -> Option<JoinHandle<()>> {
+        self.thread.lock().take()
     }
 
     fn is_own_thread(&self) -> bool {

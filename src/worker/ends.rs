@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use super::leg::{Flow, Leg, Tunnel};
 use super::machine::{Closed, End, HandlerEvent, LocalEvent, Machine, Outside};
 use super::pipe::{Direction, Stage};
+use super::rest::Rests;
 use crate::error::Abort;
 use crate::http::h3::SendData;
 use crate::http::h3::code::Code;
@@ -76,10 +77,35 @@ impl Machine {
     /// Tells those in this process who have an end of a tunnel, or were asked to take one, that it is over.
     pub(super) fn tell_closed(&mut self, id: TunnelId, tunnel: &Tunnel, closed: Closed) {
         if tunnel.has_handler() {
+            self.keep_rest(id, tunnel, End::Upstream);
             self.tell(End::Upstream, LocalEvent::Closed(id, closed));
         }
         if tunnel.local {
+            self.keep_rest(id, tunnel, End::Downstream);
             self.tell(End::Downstream, LocalEvent::Closed(id, closed));
+        }
+    }
+
+    /// Keeps what the user of an end has not read yet.
+    fn keep_rest(&mut self, id: TunnelId, tunnel: &Tunnel, end: End) {
+        let leg = match end {
+            End::Downstream => tunnel.downstream,
+            End::Upstream => tunnel.upstream,
+        };
+        if let (Leg::Local, Flow::Tcp(splice)) = (leg, &tunnel.flow) {
+            let pipe = match end {
+                End::Downstream => &splice.down,
+                End::Upstream => &splice.up,
+            };
+            self.rests(end).keep(id, &pipe.waiting);
+        }
+    }
+
+    fn rests(&mut self, end: End) -> &mut Rests {
+        let [downstream, upstream] = &mut self.rests;
+        match end {
+            End::Downstream => downstream,
+            End::Upstream => upstream,
         }
     }
 
@@ -99,12 +125,19 @@ impl Machine {
 
     /// The next thing that the user of a downstream end has to know.
     pub fn poll_local(&mut self) -> Option<LocalEvent> {
-        self.local.pop_front()
+        let event = self.local.pop_front();
+        self.rests(End::Downstream).polled(event.as_ref());
+        event
     }
 
     /// The next thing that the handler of this process has to know.
     pub fn poll_handler(&mut self) -> Option<HandlerEvent> {
-        self.handler.pop_front()
+        let event = self.handler.pop_front();
+        self.rests(End::Upstream).polled(match &event {
+            Some(HandlerEvent::End(event)) => Some(event),
+            Some(HandlerEvent::Request(..) | HandlerEvent::Fallback(..)) | None => None,
+        });
+        event
     }
 
     /// The leg of an end.
@@ -356,7 +389,8 @@ impl Machine {
     ) -> LocalRead {
         let direction = Direction::towards(end);
         let Some((_, Leg::Local, pipe)) = self.pipe(id, direction) else {
-            return LocalRead::Blocked;
+            let rest = self.rests(end).take(id, bytes_max);
+            return rest.map_or(LocalRead::Blocked, LocalRead::Data);
         };
         let Some(first) = pipe.waiting.front_mut() else {
             return match pipe.stage {

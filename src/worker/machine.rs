@@ -18,6 +18,7 @@ use super::drain::Drain;
 use super::fallback::{Fallback, PlainRequest};
 use super::leg::Tunnel;
 use super::pipe::Direction;
+use super::rest::Rests;
 use super::stats::Stats;
 use crate::client::{Hop, HopId, Pool, RouteId};
 use crate::config::HeadStarts;
@@ -185,7 +186,7 @@ pub enum LocalEvent {
     Readable(TunnelId),
     /// A TCP tunnel takes bytes again: [`Machine::write_end`].
     Writable(TunnelId),
-    /// The tunnel is over.
+    /// The tunnel is over. Until the next event is polled [`Machine::read_end`] gives the bytes that came before.
     Closed(TunnelId, Closed),
 }
 
@@ -303,6 +304,8 @@ pub struct Machine {
     pub(super) batches: Batches,
     pub(super) local: VecDeque<LocalEvent>,
     pub(super) handler: VecDeque<HandlerEvent>,
+    /// What broken tunnels left for users downstream, and for the handler.
+    pub(super) rests: [Rests; 2],
     /// Request streams with data to read.
     pub(super) readable: VecDeque<RequestStream>,
     /// Request streams whose peer reads no more.
@@ -342,6 +345,7 @@ impl Machine {
             batches: Batches::default(),
             local: VecDeque::new(),
             handler: VecDeque::new(),
+            rests: Default::default(),
             readable: VecDeque::new(),
             stopped: VecDeque::new(),
             resume: VecDeque::new(),

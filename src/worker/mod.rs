@@ -26,6 +26,7 @@ mod pipe;
 mod race;
 mod relay;
 mod residue;
+mod rest;
 mod route;
 pub mod run;
 pub mod secrets;

@@ -453,6 +453,48 @@ fn both_ends_of_a_tunnel_may_be_in_one_process() {
     assert_eq!(sim.tunnel(both, tunnel).payloads.len(), 1);
 }
 
+/// Says much, and breaks the tunnel when it hears something.
+fn last_words(
+    now: Instant,
+    event: HandlerEvent,
+    machine: &mut Machine,
+    _: Option<RouteId>,
+    out: &mut World<'_>,
+) {
+    let up = End::Upstream;
+    match event {
+        HandlerEvent::End(LocalEvent::Opened(id)) => {
+            machine.write_end(now, id, up, payload(1, 10_000), out);
+        }
+        HandlerEvent::End(LocalEvent::Readable(id)) => {
+            machine.close_end(now, id, up, Some(Code(0x4242)), out);
+        }
+        HandlerEvent::Request(..) | HandlerEvent::End(_) | HandlerEvent::Fallback(..) => {}
+    }
+}
+
+#[test]
+fn what_came_before_the_end_is_read_before_it() {
+    let mut sim = Sim::new(982);
+    let settings = |settings: &mut Settings| settings.handler = Some(last_words);
+    let both = sim.relay_with("egress.test", &[], settings);
+    let tunnel = sim.act(both, |node, net| {
+        let (now, target) = (net.now, TARGET.parse().unwrap());
+        let tunnel =
+            node.machine
+                .open_local_handler(now, target, TunnelKind::TCP, &mut net.world(both));
+        node.tunnels.entry(tunnel).or_default().paused = true;
+        tunnel
+    });
+    sim.run_for(ms(1));
+    assert_eq!(sim.tunnel(both, tunnel).received.len(), 0);
+    sim.write(both, tunnel, payload(1, 1), false);
+    sim.run_for(ms(1));
+    let local = sim.tunnel(both, tunnel);
+    assert_eq!(local.received, payload(1, 10_000));
+    assert!(matches!(local.reason, Some(Closed::Aborted { .. })));
+}
+
 #[test]
 fn a_target_is_reached_from_the_process_itself() {
     let mut sim = Sim::new(981);

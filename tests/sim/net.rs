@@ -24,7 +24,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bauta::net::{Received, SocketId, TcpId, Train};
+use bauta::net::{Received, SocketId, SocketOptions, TcpId, Train};
 use bauta::policy::auth::{Job, Verdict};
 use bauta::policy::resolve::Resolution;
 use bauta::worker::Resolve;
@@ -53,6 +53,8 @@ pub(crate) struct Log {
     pub(crate) connected: Vec<SocketAddr>,
     /// Targets of [`Outside::connect_tcp`], in order.
     pub(crate) connected_tcp: Vec<SocketAddr>,
+    /// The options of both, in order.
+    pub(crate) options: Vec<SocketOptions>,
     /// Names of [`Outside::resolve`], in order.
     pub(crate) resolved: Vec<String>,
     /// Addresses that packets came from or went to.

@@ -420,12 +420,17 @@ impl MachineNode {
             match event {
                 LocalEvent::Readable(id) => self.read(net, node, id),
                 LocalEvent::Writable(id) => self.write(net, node, id),
+                LocalEvent::Closed(id, _) => {
+                    // What came before the end is read before it, or never.
+                    self.tunnels.entry(id).or_default().paused = false;
+                    self.read(net, node, id);
+                    self.note(now, event);
+                }
                 other @ (LocalEvent::Opened(_)
                 | LocalEvent::Refused(..)
                 | LocalEvent::Payload(..)
                 | LocalEvent::Context(..)
-                | LocalEvent::Capsule(..)
-                | LocalEvent::Closed(_, _)) => self.note(now, other),
+                | LocalEvent::Capsule(..)) => self.note(now, other),
             }
         }
         while let Some(event) = self.machine.poll_handler() {

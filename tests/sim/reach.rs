@@ -1,10 +1,15 @@
 //! What a route asks for by itself: connections of one's own, times, and to be forgotten.
 
-use bauta::client::{Hop, Pooling, RouteId, TcpForm};
+use std::sync::Arc;
+
+use bauta::client::{Hop, Pooling, RouteId, TcpForm, TunnelKind};
 use bauta::config::HeadStarts;
 use bauta::error::Refusal;
+use bauta::net::SocketOptions;
+use bauta::policy::Policy;
 use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
+use bauta::worker::{Direct, Family};
 
 use crate::host::Behaviour;
 use crate::net::{Link, NodeId, UdpCut};
@@ -47,7 +52,7 @@ impl Scene {
     }
 
     fn open_on(&mut self, route: RouteId) -> TunnelId {
-        let (client, target) = (self.client, UDP.parse().unwrap());
+        let (client, target) = (self.client, UDP.parse().expect("host:port"));
         self.sim.act(client, |node, net| {
             let now = net.now;
             let world = &mut net.world(client);
@@ -346,4 +351,40 @@ fn a_route_that_is_removed_while_it_is_dialled_is_dialled_to_the_end() {
             assert_eq!((scene.routes(), scene.connections()), (1, 0), "{carrier:?}");
         }
     }
+}
+
+#[test]
+fn sockets_towards_targets_have_the_options_that_were_asked_for() {
+    let mut scene = Scene::new(611, hop_on("egress.test", &[Carrier::H3]));
+    let target = scene.sim.tcp_host("tcp.test", 80, Behaviour::Echo);
+    let options = SocketOptions {
+        ttl: Some(7),
+        nagle: true,
+        ..SocketOptions::default()
+    };
+    let policy = Arc::new(Policy {
+        public_only: false,
+        ..Policy::default()
+    });
+    let direct = Direct {
+        addresses: None,
+        policy,
+        family: Family::Any,
+        socket: options,
+        timeout: None,
+    };
+    let client = scene.client;
+    for (to, kind) in [(UDP, TunnelKind::Udp), (TCP, TunnelKind::TCP)] {
+        let to = to.parse().unwrap();
+        let direct = direct.clone();
+        scene.sim.act(client, |node, net| {
+            let now = net.now;
+            let world = &mut net.world(client);
+            let tunnel = node.machine.open_local_direct(now, to, kind, direct, world);
+            node.tunnels.entry(tunnel).or_default();
+        });
+    }
+    scene.sim.run_for(secs(1));
+    assert_eq!(scene.sim.net.log(client).options, [options, options]);
+    assert_eq!(scene.sim.tcp_target(target).conversations.len(), 1);
 }

@@ -12,12 +12,12 @@ use super::options::Problems;
 use super::trust::Trust;
 use super::worker::{OPEN_TIMEOUT_MAX, Worker};
 use super::{Client, Inner, Route};
-use crate::client::{Credentials, TcpForm};
+use crate::client::{Credentials, Pooling, TcpForm};
 use crate::config::HeadStarts;
 use crate::error::{Error, ErrorKind, Side};
 use crate::wire::carrier::Carrier;
 use crate::wire::template::{RelayTemplates, Template};
-use crate::worker::build::{RouteOptions, hops};
+use crate::worker::build::{RelayOptions, RouteOptions, hops};
 
 /// Relays in a row at most: each costs a round trip and some forty bytes of every packet, and behind four of them the
 /// default MTU leaves less than the 1200 bytes that a further QUIC connection needs.
@@ -28,6 +28,10 @@ pub(super) const OPEN_TIMEOUT: RangeInclusive<Duration> =
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(60);
+/// How long a connection without tunnels is kept.
+const POOL_IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
+/// Tunnels at once on one connection.
+const STREAMS_PER_CONNECTION: RangeInclusive<usize> = 1..=65_536;
 /// Datagrams that wait for the user.
 const RECEIVE_QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 
@@ -41,9 +45,9 @@ pub struct ClientBuilder {
     handshake_timeout: Duration,
     open_timeout: Duration,
     trust: Trust,
-    headers: HeaderMap,
-    credentials: Option<Credentials>,
     tcp_form: TcpForm,
+    require_capsule_protocol: bool,
+    pooling: Pooling,
     receive_queue: usize,
     worker: Option<Worker>,
     problems: Problems,
@@ -56,58 +60,64 @@ pub(in crate::embed) struct Prepared {
     templated_tcp: bool,
 }
 
+/// One relay, as it was described.
 #[derive(Clone, Debug)]
 struct Relay {
     url: String,
     udp: Option<String>,
     tcp: Option<String>,
+    headers: HeaderMap,
+    credentials: Option<Credentials>,
 }
 
 impl ClientBuilder {
     pub(super) fn new(relay_url: String) -> Self {
         Self {
-            relays: Vec::new(),
+            relays: vec![Relay::new(relay_url)],
             carriers: Carrier::ALL.to_vec(),
             head_starts: HeadStarts::default(),
             handshake_timeout: Duration::from_secs(5),
             open_timeout: Duration::from_secs(30),
             trust: Trust::system(),
-            headers: HeaderMap::new(),
-            credentials: None,
             tcp_form: TcpForm::default(),
+            require_capsule_protocol: false,
+            pooling: Pooling {
+                idle: Duration::from_secs(30),
+                ..Pooling::SHARED
+            },
             receive_queue: 1_000,
             worker: None,
             problems: Problems::default(),
         }
-        .hop(relay_url)
     }
 
     /// Adds a relay behind the ones named so far, reached through them: no relay knows both ends. Four at most, the
     /// first one included. The form is that of [`Client::builder`].
+    ///
+    /// Templates, fields and credentials are for the relay that was named last; everything else is for all.
     pub fn hop(mut self, relay_url: impl Into<String>) -> Self {
-        self.relays.push(Relay {
-            url: relay_url.into(),
-            udp: None,
-            tcp: None,
-        });
+        self.relays.push(Relay::new(relay_url.into()));
         self
+    }
+
+    /// The relay that was named last.
+    fn last(&mut self) -> &mut Relay {
+        self.relays
+            .last_mut()
+            .expect("the first one comes with the builder")
     }
 
     /// The URI template of UDP tunnels at the relay that was named last, in place of the one that its URL stands for
     /// (RFC 9298 §2).
     pub fn udp_template(mut self, template: impl Into<String>) -> Self {
-        if let Some(relay) = self.relays.last_mut() {
-            relay.udp = Some(template.into());
-        }
+        self.last().udp = Some(template.into());
         self
     }
 
     /// The URI template of TCP tunnels at the relay that was named last (draft-ietf-httpbis-connect-tcp §5). Where the
     /// relay's URL is a template of UDP and there is none of TCP, TCP tunnels are asked for by classic CONNECT.
     pub fn tcp_template(mut self, template: impl Into<String>) -> Self {
-        if let Some(relay) = self.relays.last_mut() {
-            relay.tcp = Some(template.into());
-        }
+        self.last().tcp = Some(template.into());
         self
     }
 
@@ -151,24 +161,61 @@ impl ClientBuilder {
         self
     }
 
-    /// Adds a field to every request to the first relay; it is sent as sensitive, never indexed.
+    /// Adds a field to every request to the relay that was named last; it is sent as sensitive, never indexed.
     ///
     /// Reserved, and refused by [`build`](Self::build): pseudo-header fields, `host`, fields of the connection, `via`,
     /// `capsule-protocol`, `content-*` and others that frame or route a message. So are values with CR, LF or NUL.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.problems.header(&mut self.headers, name, value);
+        let mut headers = std::mem::take(&mut self.last().headers);
+        self.problems.header(&mut headers, name, value);
+        self.last().headers = headers;
         self
     }
 
-    /// What the first relay is shown, with the first request and in the field that the form of the request asks for.
+    /// What the relay that was named last is shown, with the first request and in the field that the form of the
+    /// request asks for.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
-        self.credentials = Some(credentials);
+        self.last().credentials = Some(credentials);
         self
     }
 
     /// How TCP tunnels are asked for: templated and in capsules by default.
     pub const fn tcp_form(mut self, form: TcpForm) -> Self {
         self.tcp_form = form;
+        self
+    }
+
+    /// Whether a relay that answers a request with `Capsule-Protocol: ?1` without that field is refused. Not by default:
+    /// RFC 9298 §3.5 does not ask it of relays, and some leave it out.
+    pub const fn require_capsule_protocol(mut self, required: bool) -> Self {
+        self.require_capsule_protocol = required;
+        self
+    }
+
+    /// Whether tunnels share connections, as they do by default. Separate ones cost a handshake each, and nobody can
+    /// tell from a connection which tunnels belong together. On HTTP/1.1 tunnels never share.
+    pub const fn pooled(mut self, pooled: bool) -> Self {
+        self.pooling.separate = !pooled;
+        self
+    }
+
+    /// How long a connection without tunnels is kept, at most an hour: 30 s by default.
+    pub fn pool_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.problems
+            .duration("pool_idle_timeout", timeout, POOL_IDLE_TIMEOUT);
+        self.pooling.idle = timeout;
+        self
+    }
+
+    /// How many tunnels share one connection at most, 1 to 65,536: as many as the relay allows by default. Further
+    /// tunnels get further connections.
+    pub fn streams_per_connection(mut self, streams_max: usize) -> Self {
+        self.problems.number(
+            "streams_per_connection",
+            streams_max,
+            STREAMS_PER_CONNECTION,
+        );
+        self.pooling.streams_max = u32::try_from(streams_max).ok();
         self
     }
 
@@ -203,7 +250,7 @@ impl ClientBuilder {
         } = self.prepare()?;
         let worker = match worker {
             Some(worker) => worker,
-            None => Worker::start(|_| {})?,
+            None => Worker::new()?,
         };
         Ok(Client(Arc::new(Inner {
             running: worker.0,
@@ -236,17 +283,25 @@ impl ClientBuilder {
         };
         let (templated_tcp, names) = (last.tcp.is_some(), relays.iter());
         let names: Arc<[_]> = names.map(|relay| relay.udp.to_string()).collect();
-        let route = RouteOptions {
+        let mut told = self.relays.into_iter().map(|relay| RelayOptions {
+            headers: flatten(relay.headers),
+            credentials: relay.credentials,
+            ..RelayOptions::default()
+        });
+        let first = told.next().unwrap_or_default();
+        let hops = hops(RouteOptions {
             carriers: self.carriers,
             tcp_form: self.tcp_form,
-            headers: flatten(self.headers),
-            credentials: self.credentials,
+            headers: first.headers,
+            credentials: first.credentials,
+            further: told.collect(),
+            pooling: self.pooling,
             handshake_timeout: Some(self.handshake_timeout),
             head_starts: Some(self.head_starts),
-            open_timeout: Some(self.open_timeout),
+            strict_capsule_protocol: self.require_capsule_protocol,
             ..RouteOptions::new(relays, trust)
-        };
-        let hops = hops(route).map_err(|error| {
+        });
+        let hops = hops.map_err(|error| {
             Error::new(ErrorKind::Configuration, Side::Local).with_source(error)
         })?;
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -262,6 +317,16 @@ impl ClientBuilder {
 }
 
 impl Relay {
+    fn new(url: String) -> Self {
+        Self {
+            url,
+            udp: None,
+            tcp: None,
+            headers: HeaderMap::new(),
+            credentials: None,
+        }
+    }
+
     fn templates(&self, problems: &mut Problems) -> Option<RelayTemplates> {
         let url = RelayTemplates::from_relay_url(&self.url);
         let mut templates = problems.text("relay", &self.url, url)?;

@@ -24,6 +24,7 @@ pub use self::connect::Connect;
 pub use self::trust::Trust;
 pub use self::worker::Worker;
 
+use super::host::Command;
 use super::running::Running;
 use super::tunnel::{TcpTunnel, UdpTunnel};
 use crate::client::Hop;
@@ -57,6 +58,14 @@ struct Inner {
     tcp_form: crate::client::TcpForm,
     open_timeout: Duration,
     receive_queue: usize,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for worker in self.running.senders() {
+            worker.send(Command::Forget(self.route.id));
+        }
+    }
 }
 
 /// The relays of a client, prepared.

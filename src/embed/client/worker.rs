@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Checked, Environment};
+use crate::config::{self, Environment};
 use crate::embed::host::sessions::SessionsSetup;
 use crate::embed::running::Running;
 use crate::error::{Error, ErrorKind, Side};
@@ -28,11 +28,6 @@ impl Worker {
     /// # Errors
     /// What the system refuses: threads, sockets, its list of name servers.
     pub fn new() -> Result<Self, Error> {
-        Self::start(|_| {})
-    }
-
-    /// Starts the threads with the defaults and what `change` makes of them.
-    pub(super) fn start(change: impl FnOnce(&mut Checked)) -> Result<Self, Error> {
         let mut environment = Environment::new("", NonZeroUsize::MIN, "bauta");
         // A configuration has a listener; this one is not kept.
         environment.dev_listen = Some((Ipv4Addr::LOCALHOST, 0).into());
@@ -40,7 +35,6 @@ impl Worker {
         checked.listen.clear();
         // The deadline of each tunnel is kept beside its queues.
         checked.timeouts.open = OPEN_TIMEOUT_MAX + Duration::from_secs(1);
-        change(&mut checked);
         let plan = Plan::new(checked, None).map_err(internal)?;
         let make = |_: &_, _: &_| SessionsSetup::default();
         Running::start(plan, "bauta", None, make).map(|running| Self(Arc::new(running)))

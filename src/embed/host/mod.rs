@@ -37,6 +37,8 @@ pub(super) enum Command {
     Open(Box<Open>),
     /// A handle was used.
     Attend(Arc<Shared>),
+    /// The client of a route is gone.
+    Forget(u64),
     /// Notify an event at a time.
     Timer {
         /// When.
@@ -106,6 +108,7 @@ impl Host {
         match command {
             Command::Open(open) => self.users.open(now, *open, machine, out),
             Command::Attend(shared) => self.users.attend(now, &shared, machine, out),
+            Command::Forget(route) => self.users.forget(now, route, machine),
             Command::Timer { at, event } => self.timers.insert(at, &event),
             Command::Session(command) => self.sessions.command(now, command, machine, out),
             Command::Stop => {

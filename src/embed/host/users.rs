@@ -113,7 +113,7 @@ impl Users {
                 };
                 let route = self.route(&route, machine);
                 let request = Request {
-                    asked: headers,
+                    headers,
                     ..Request::new(terms.target.clone(), kind)
                 };
                 machine.open_local_request(now, route, request, out)
@@ -133,6 +133,13 @@ impl Users {
     fn route(&mut self, route: &Route, machine: &mut Machine) -> RouteId {
         let add = || machine.add_route(route.hops.iter().cloned());
         *self.routes.entry(route.id).or_insert_with(add)
+    }
+
+    /// No tunnel will be opened on a route any more; those that are there stay.
+    pub(in crate::embed) fn forget(&mut self, now: Instant, route: u64, machine: &mut Machine) {
+        if let Some(route) = self.routes.remove(&route) {
+            machine.remove_route(now, route);
+        }
     }
 
     /// The user of a tunnel has done something.
@@ -282,7 +289,13 @@ impl Users {
             }
             LocalEvent::Readable(_) => self.read(now, id, machine, out),
             LocalEvent::Writable(_) => self.attend(now, &shared, machine, out),
-            LocalEvent::Closed(_, closed) => self.remove(id, close_reason(closed)),
+            LocalEvent::Closed(_, closed) => {
+                // What came before the end, over any bound: there will be no other time to read it.
+                while let LocalRead::Data(bytes) = machine.read_local(now, id, usize::MAX, out) {
+                    shared.handle_bytes(bytes);
+                }
+                self.remove(id, close_reason(closed));
+            }
         }
     }
 
@@ -376,6 +389,7 @@ fn send_capsules(
     while let Some(Capsule { kind, value }) = capsules.front() {
         match machine.send_capsule(now, id, End::Downstream, CapsuleType(*kind), value) {
             CapsuleSent::Blocked => return shared.return_capsules(capsules),
+            // What cannot be sent was refused by the handle, unless the tunnel has ended meanwhile.
             CapsuleSent::Sent
             | CapsuleSent::Unsupported
             | CapsuleSent::Reserved(_)

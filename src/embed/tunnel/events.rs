@@ -125,7 +125,6 @@ impl Events {
     }
 
     /// The events as a stream without an end.
-    #[must_use]
     pub fn stream(&self) -> impl Stream<Item = (TunnelId, Event)> + Send + Sync + Unpin + use<> {
         EventStream {
             events: self.clone(),

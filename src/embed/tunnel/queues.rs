@@ -137,12 +137,6 @@ impl Inbound {
     pub(super) fn wants_more(&self) -> bool {
         self.paused && self.room() >= RECEIVE_BYTES_MAX / 2
     }
-
-    /// Forgets everything that waits.
-    pub(super) fn clear_bytes(&mut self) {
-        self.bytes.clear();
-        self.bytes_len = 0;
-    }
 }
 
 /// What the user sent and the worker has not taken yet.

@@ -241,12 +241,12 @@ impl Shared {
             return Err(Error::new(ErrorKind::Unsupported, Side::Local)
                 .with_source("the stream of this tunnel is not made of capsules"));
         }
-        if capsule.kind > varint::MAX {
-            return Err(too_large("capsule type", capsule.kind, varint::MAX));
-        }
-        if self.is_own_type(CapsuleType(capsule.kind)) {
-            return Err(Error::new(ErrorKind::Unsupported, Side::Local)
-                .with_source("capsules of this type are made by the tunnel itself"));
+        let revision = match self.terms.protocol {
+            Protocol::Udp => None,
+            Protocol::Tcp => Some(Revision::newest()),
+        };
+        if let Err(error) = CapsuleType::of_user(capsule.kind, revision) {
+            return Err(Error::new(ErrorKind::Unsupported, Side::Local).with_source(error));
         }
         let len = capsule.value.len();
         if len > CAPSULE_BYTES_MAX {
@@ -267,15 +267,6 @@ impl Shared {
         drop(inner);
         self.ask();
         Ok(())
-    }
-
-    /// Whether the tunnel itself makes capsules of a type.
-    fn is_own_type(&self, kind: CapsuleType) -> bool {
-        let own = Revision::newest();
-        match self.terms.protocol {
-            Protocol::Udp => kind == CapsuleType::DATAGRAM,
-            Protocol::Tcp => kind == own.data || kind == own.final_data,
-        }
     }
 
     /// The next datagram; an error when none will come.
@@ -346,6 +337,7 @@ impl Shared {
         match inner.phase {
             Phase::Opening => return Err(ShutdownError::NotReady),
             Phase::Open => {}
+            Phase::Closed(CloseReason::Finished) => return Err(ShutdownError::AlreadyShut),
             Phase::Closing | Phase::Closed(_) => return Err(ShutdownError::Closing),
         }
         if self.terms.protocol != Protocol::Tcp {

@@ -1,1 +1,220 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::queues::{CAPSULES_MAX, RECEIVE_BYTES_MAX, SEND_BYTES_MAX, SEND_DATAGRAMS_MAX};
+use super::*;
+use crate::embed::host;
+use crate::error::{Abort, Error, ErrorKind};
+use crate::worker::mailbox::mailbox;
+
+/// A tunnel whose worker only counts how often it is called.
+struct World {
+    shared: Arc<Shared>,
+    commands: crossbeam::channel::Receiver<host::Command>,
+}
+
+impl World {
+    fn new(protocol: Protocol) -> Self {
+        let (address, _) = mailbox(1);
+        let (worker, commands) = host::channel(address);
+        let terms = Terms {
+            protocol,
+            target: "192.0.2.1:9".parse().unwrap(),
+            relays: Arc::new([]),
+            capsules: true,
+            receive_queue: 2,
+        };
+        let shared = Arc::new(Shared::new(terms, worker));
+        Self { shared, commands }
+    }
+
+    fn open(protocol: Protocol) -> Self {
+        let world = Self::new(protocol);
+        world.shared.handle_opened(Opened::default());
+        world
+    }
+
+    fn commands(&self) -> usize {
+        self.commands.try_iter().count()
+    }
+}
+
+#[test]
+fn the_worker_is_asked_once_until_it_looks() {
+    let world = World::open(Protocol::Udp);
+    for _ in 0..3 {
+        world.shared.send(Datagram::new(0, "x")).unwrap();
+    }
+    assert_eq!(world.commands(), 1);
+    let mut datagrams = VecDeque::new();
+    world.shared.take_work(&mut datagrams, 0);
+    assert_eq!(datagrams.len(), 3);
+    world.shared.send(Datagram::new(0, "x")).unwrap();
+    assert_eq!(world.commands(), 1);
+}
+
+#[test]
+fn every_queue_has_its_bound() {
+    let world = World::open(Protocol::Udp);
+    for _ in 0..SEND_DATAGRAMS_MAX + 1 {
+        world.shared.send(Datagram::new(0, "x")).unwrap();
+    }
+    for _ in 0..3 {
+        world.shared.handle_datagram(Datagram::new(0, "x"));
+    }
+    for _ in 0..CAPSULES_MAX {
+        world.shared.send_capsule(Capsule::new(0x17, "x")).unwrap();
+        world.shared.handle_capsule(Capsule::new(0x17, "x"));
+    }
+    world.shared.handle_capsule(Capsule::new(0x17, "x"));
+    let error = world.shared.send_capsule(Capsule::new(0x17, "x"));
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Limit);
+    let info = world.shared.info();
+    assert_eq!(
+        (
+            info.send_dropped,
+            info.receive_dropped,
+            info.capsules_dropped
+        ),
+        (1, 1, 1)
+    );
+
+    let world = World::open(Protocol::Tcp);
+    let bytes = vec![0; SEND_BYTES_MAX + 1];
+    let written = world.shared.write(&bytes).unwrap().unwrap();
+    assert_eq!(written, SEND_BYTES_MAX);
+    assert!(world.shared.write(&bytes).is_none());
+    let work = world.shared.take_work(&mut VecDeque::new(), 1);
+    assert!(work.is_partial && work.bytes.len() == 1);
+    assert_eq!(world.shared.write(&bytes).unwrap().unwrap(), 1);
+
+    world
+        .shared
+        .handle_bytes(Bytes::from(vec![0; RECEIVE_BYTES_MAX]));
+    assert_eq!(world.shared.read_room(), None);
+    world.commands();
+    // The worker reads on when half of it was taken, and not before.
+    let mut buffer = vec![0; RECEIVE_BYTES_MAX / 2 - 1];
+    world.shared.read(&mut buffer).unwrap().unwrap();
+    world.shared.read(&mut [0]).unwrap().unwrap();
+    assert_eq!(world.commands(), 0);
+    world.shared.take_work(&mut VecDeque::new(), 0);
+    world.shared.read(&mut [0]).unwrap().unwrap();
+    assert_eq!(world.commands(), 1);
+}
+
+#[test]
+fn bytes_before_an_abort_come_before_the_error() {
+    let world = World::open(Protocol::Tcp);
+    world.shared.handle_bytes(Bytes::from_static(b"last words"));
+    let reason = CloseReason::Aborted(Error::from(Abort::UpstreamReset).with_code(Some(0x10f)));
+    world.shared.handle_closed(reason);
+    let mut buffer = [0; 64];
+    assert_eq!(world.shared.read(&mut buffer).unwrap().unwrap(), 10);
+    let error = world.shared.read(&mut buffer).unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let error: Error = error.downcast().unwrap();
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Aborted, Some(0x10f))
+    );
+    assert!(world.shared.write(b"x").unwrap().is_err());
+    assert_eq!(world.shared.shut(), Err(ShutdownError::Closing));
+}
+
+#[test]
+fn half_closes_have_their_errors() {
+    let world = World::new(Protocol::Tcp);
+    assert_eq!(world.shared.shut(), Err(ShutdownError::NotReady));
+    world.shared.handle_opened(Opened::default());
+    assert_eq!(world.shared.shut(), Ok(()));
+    assert_eq!(world.shared.shut(), Err(ShutdownError::AlreadyShut));
+    world.shared.begin_close();
+    assert_eq!(world.shared.shut(), Err(ShutdownError::Closing));
+    let udp = World::open(Protocol::Udp);
+    assert_eq!(udp.shared.shut(), Err(ShutdownError::Unsupported));
+}
+
+#[test]
+fn own_capsules_are_not_for_users() {
+    for (protocol, kinds) in [
+        (Protocol::Udp, &[0][..]),
+        (Protocol::Tcp, &[0x2028_d7f2, 0x2028_d7f3]),
+    ] {
+        let world = World::open(protocol);
+        for kind in kinds {
+            let error = world.shared.send_capsule(Capsule::new(*kind, "x"));
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::Unsupported);
+        }
+        let error = world
+            .shared
+            .send_capsule(Capsule::new(0x17, vec![0; 1 << 20]));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Limit);
+        let error = world.shared.send_capsule(Capsule::new(u64::MAX, "x"));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+}
+
+#[test]
+fn events_come_in_order_and_in_turns() {
+    let (events, elsewhere) = (Events::new(), Events::new());
+    let (first, second) = (World::new(Protocol::Udp), World::new(Protocol::Tcp));
+    for world in [&first, &second] {
+        world.shared.set_mode(&Mode::Events(events.clone()));
+        world.shared.handle_opened(Opened::default());
+    }
+    first.shared.handle_datagram(Datagram::new(7, "x"));
+    second.shared.handle_bytes(Bytes::from_static(b"x"));
+    second.shared.handle_end();
+    second.shared.handle_closed(CloseReason::Finished);
+    let [one, two] = [first.shared.id(), second.shared.id()];
+    let mut seen = Vec::new();
+    while let Some((id, event)) = events.try_recv() {
+        seen.push((id, event.to_string_for_test()));
+    }
+    let expected = [
+        (one, "opened"),
+        (two, "opened"),
+        (one, "datagram"),
+        (two, "data"),
+        (two, "eof"),
+        (two, "closed"),
+    ];
+    assert_eq!(seen, expected);
+
+    // What waits goes where the mode leads, once.
+    first.shared.handle_datagram(Datagram::new(0, "y"));
+    first.shared.set_mode(&Mode::Events(elsewhere.clone()));
+    assert!(events.try_recv().is_none());
+    assert!(matches!(
+        elsewhere.try_recv(),
+        Some((_, Event::Datagram(_)))
+    ));
+    first.shared.handle_datagram(Datagram::new(0, "z"));
+    first.shared.set_mode(&Mode::Pull);
+    assert!(elsewhere.try_recv().is_none());
+    assert_eq!(first.shared.recv().unwrap().unwrap().payload, "z");
+}
+
+#[test]
+fn a_worker_that_is_gone_closes_its_tunnels() {
+    let world = World::open(Protocol::Udp);
+    drop(Held(Arc::clone(&world.shared)));
+    let reason = world.shared.close_reason().unwrap();
+    assert_eq!(reason.error().unwrap().kind(), ErrorKind::Aborted);
+}
+
+impl Event {
+    fn to_string_for_test(&self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Datagram(_) => "datagram",
+            Self::Data(_) => "data",
+            Self::Capsule(_) => "capsule",
+            Self::Eof => "eof",
+            Self::Closed(_) => "closed",
+        }
+    }
+}

@@ -83,8 +83,15 @@ impl Network for World<'_> {
 }
 
 impl Outside for World<'_> {
-    fn connect(&mut self, target: SocketAddr, _: &SocketOptions, tag: Tag) -> io::Result<SocketId> {
-        self.net.ports[self.node.0].log.connected.push(target);
+    fn connect(
+        &mut self,
+        target: SocketAddr,
+        options: &SocketOptions,
+        tag: Tag,
+    ) -> io::Result<SocketId> {
+        let log = &mut self.net.ports[self.node.0].log;
+        log.connected.push(target);
+        log.options.push(*options);
         if self.net.unroutable.contains(&target.ip()) {
             return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
         }
@@ -132,9 +139,10 @@ impl Outside for World<'_> {
     fn connect_tcp(
         &mut self,
         target: SocketAddr,
-        _: &SocketOptions,
+        options: &SocketOptions,
         tag: TcpTag,
     ) -> io::Result<TcpId> {
+        self.net.ports[self.node.0].log.options.push(*options);
         self.net.connect_tcp(self.node, target, tag.to_bits())
     }
 
