@@ -67,9 +67,10 @@ pub mod worker;
 
 pub use self::embed::{
     Accept, Actions, Attempt, Capsule, Carrier, Chain, Client, ClientAuth, ClientBuilder,
-    CloseReason, Connect, Credentials, CredentialsError, Datagram, Error, ErrorKind, Event, Events,
-    Family, Handler, Host, Identity, Info, Listener, ListenerBuilder, ListenerStats, Mode,
-    Protocol, Proxies, Reject, Request, SESSION_WAITING_BYTES_MAX, SendError, Session,
-    ShutdownError, Side, State, Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel,
-    TcpWriteHalf, Trust, TunnelHandle, TunnelId, UdpProxy, UdpTunnel, VERSION, Worker, version,
+    CloseReason, Connect, Credentials, CredentialsError, Datagram, EmbeddedTunnel, Embedding,
+    Error, ErrorKind, Event, Events, Family, Handler, Host, Identity, Info, Listener,
+    ListenerBuilder, ListenerStats, Mode, Protocol, Proxies, Reject, Request,
+    SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, State, Target, TargetError,
+    TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust, TunnelHandle, TunnelId,
+    UdpProxy, UdpTunnel, VERSION, Worker, version,
 };

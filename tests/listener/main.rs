@@ -1,5 +1,6 @@
 //! Listeners, handlers and sessions, through the public interface alone.
 
+mod embedding;
 mod life;
 mod proxies;
 mod raw;

@@ -106,7 +106,9 @@ impl Host {
         out: &mut World<'_>,
     ) {
         match command {
-            Command::Open(open) => self.users.open(now, *open, machine, out),
+            Command::Open(open) => {
+                (self.users).open(now, *open, &mut self.sessions, machine, out);
+            }
             Command::Attend(shared) => self.users.attend(now, &shared, machine, out),
             Command::Forget(route) => self.users.forget(now, route, machine),
             Command::Timer { at, event } => self.timers.insert(at, &event),

@@ -171,7 +171,7 @@ impl Shared {
         self.id
     }
 
-    pub(super) const fn readable(&self) -> &Notice {
+    pub(in crate::embed) const fn readable(&self) -> &Notice {
         &self.readable
     }
 
