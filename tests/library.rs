@@ -223,6 +223,8 @@ fn tcp_on_tokio() {
         assert_eq!(&buffer, b"hello");
         AsyncWriteExt::shutdown(&mut tunnel).await.unwrap();
         assert_eq!(tunnel.read(&mut buffer).await.unwrap(), 0);
+        assert_eq!(tunnel.shutdown_write(), Err(ShutdownError::AlreadyShut));
+        let tunnel = world.client().tcp(target.address).await.unwrap();
         tunnel.close().await;
         assert_eq!(tunnel.shutdown_write(), Err(ShutdownError::Closing));
     });

@@ -176,7 +176,8 @@ impl fmt::Debug for Accept {
 pub struct Reject {
     status: StatusCode,
     reason: Option<String>,
-    headers: HeaderMap,
+    /// Boxed, so that a result with a rejection in it stays small.
+    headers: Box<HeaderMap>,
 }
 
 impl Reject {
@@ -189,7 +190,7 @@ impl Reject {
                 false => StatusCode::INTERNAL_SERVER_ERROR,
             },
             reason: None,
-            headers: HeaderMap::new(),
+            headers: Box::default(),
         }
     }
 
@@ -279,7 +280,7 @@ impl Reject {
     pub(super) fn into_rejection(self) -> Rejection {
         Rejection {
             status: self.status,
-            headers: without_reserved(self.headers),
+            headers: without_reserved(*self.headers),
             details: self.reason.map(Into::into),
         }
     }

@@ -133,7 +133,7 @@ impl Running {
     }
 
     /// The runtime of the control thread, for the asynchronous functions of users.
-    pub(super) fn control(&self) -> &Handle {
+    pub(super) const fn control(&self) -> &Handle {
         &self.control
     }
 
