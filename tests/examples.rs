@@ -379,6 +379,30 @@ fn tokio_client_reads_writes_and_selects() {
     assert_eq!(lines[3..], ["tunnel: closed by this side"]);
 }
 
+#[test]
+fn embed_hyper_has_pages_and_tunnels() {
+    let mut lines = vec!["GET: a page of hyper's".to_owned()];
+    for carrier in ["h2", "h1"] {
+        lines.push(format!("{carrier}: UDP says ping"));
+        for form in ["Capsules", "Raw", "Classic"] {
+            lines.push(format!("{carrier}: TCP, {form}, says ping"));
+        }
+    }
+    assert_eq!(says("embed_hyper").lines().collect::<Vec<_>>(), lines);
+}
+
+#[test]
+fn embed_h3_has_what_h3_allows() {
+    assert_eq!(
+        says("embed_h3").lines().collect::<Vec<_>>(),
+        [
+            "UDP in capsules says ping",
+            "TCP by classic CONNECT says ping",
+            "TCP by connect-tcp: protocol error, as h3 does not know it",
+        ]
+    );
+}
+
 /// A program that nobody runs here would rot.
 #[test]
 fn every_program_has_a_test() {
