@@ -367,6 +367,7 @@ fn auth_challenge_gets_in_with_a_token() {
 }
 
 #[test]
+#[cfg(feature = "tokio")]
 fn tokio_client_reads_writes_and_selects() {
     let text = says("tokio_client");
     let lines: Vec<_> = text.lines().collect();
@@ -380,6 +381,7 @@ fn tokio_client_reads_writes_and_selects() {
 }
 
 #[test]
+#[cfg(feature = "tokio")]
 fn embed_hyper_has_pages_and_tunnels() {
     let mut lines = vec!["GET: a page of hyper's".to_owned()];
     for carrier in ["h2", "h1"] {
@@ -392,6 +394,7 @@ fn embed_hyper_has_pages_and_tunnels() {
 }
 
 #[test]
+#[cfg(feature = "tokio")]
 fn embed_h3_has_what_h3_allows() {
     assert_eq!(
         says("embed_h3").lines().collect::<Vec<_>>(),
