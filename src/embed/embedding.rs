@@ -273,9 +273,8 @@ impl Embedding {
             status: rejection.status,
             headers: rejection.headers,
         };
-        if let Some(details) = rejection.details {
-            self.0.server.add_details(&mut head, &details);
-        }
+        let details = rejection.details.as_deref();
+        (self.0.server).add_proxy_status(&mut head, rejection.error, details);
         response(head)
     }
 

@@ -1,0 +1,1 @@
+//! Chapter 6: tunnels in a server that is yours already.
