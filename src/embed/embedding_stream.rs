@@ -25,7 +25,7 @@ use super::wait;
 use crate::error::{Error, ErrorKind};
 use crate::http::request::ResponseHead;
 use crate::server;
-use crate::tunnel::tcp::{self, Outbound, Piece, Progress};
+use crate::tunnel::tcp::{self, Outbound, Piece};
 use crate::wire::capsule::{
     CapsuleEvent, CapsuleReader, CapsuleType, UNKNOWN_VALUE_MAX, encode_datagram_head, encode_head,
 };
@@ -213,8 +213,10 @@ impl EmbeddedTunnel {
                     Piece::Capsule { kind, value } => drop(tunnel.send_capsule(kind, value)),
                 };
                 let read = reader.handle_data(data, &mut deliver);
-                // Where the bytes end the capsules tell once more, at the end of the stream.
-                let _: Progress = read.map_err(|error| self.broken(error))?;
+                // Where the bytes end the reader tells once more, at the end of the stream.
+                if let Err(error) = read {
+                    return Poll::Ready(Err(self.broken(error)));
+                }
             }
         }
         Poll::Ready(Ok(bytes.len()))

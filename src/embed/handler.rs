@@ -178,7 +178,8 @@ pub struct Reject {
     status: StatusCode,
     error: ProxyError,
     reason: Option<String>,
-    headers: HeaderMap,
+    /// Boxed, so that a result with a rejection in it stays small.
+    headers: Box<HeaderMap>,
 }
 
 impl Reject {
@@ -192,7 +193,7 @@ impl Reject {
             },
             error: ProxyError::HttpRequestDenied,
             reason: None,
-            headers: HeaderMap::new(),
+            headers: Box::default(),
         }
     }
 
@@ -282,7 +283,7 @@ impl Reject {
     pub(super) fn into_rejection(self) -> Rejection {
         Rejection {
             status: self.status,
-            headers: without_reserved(self.headers),
+            headers: without_reserved(*self.headers),
             error: self.error,
             details: self.reason.map(Into::into),
         }

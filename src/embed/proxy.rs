@@ -50,10 +50,13 @@ pub(super) struct ChainRoute {
 /// A future of a user's.
 pub(super) type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// A function of a user's.
+type Ask<A, T> = Arc<dyn Fn(&A) -> T + Send + Sync>;
+
 /// A question to the user, asked at once or by a future.
 pub(super) enum Hook<A: ?Sized, T> {
-    Now(Arc<dyn Fn(&A) -> T + Send + Sync>),
-    Later(Arc<dyn Fn(&A) -> Later<T> + Send + Sync>),
+    Now(Ask<A, T>),
+    Later(Ask<A, Later<T>>),
 }
 
 impl<A: ?Sized, T> Clone for Hook<A, T> {

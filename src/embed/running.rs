@@ -132,6 +132,11 @@ impl Running {
         &self.addresses
     }
 
+    /// The runtime of the control thread, for the asynchronous functions of users.
+    pub(super) const fn control(&self) -> &Handle {
+        &self.control
+    }
+
     /// What each worker that still runs did so far. Blocks for a turn of every worker.
     pub(super) fn reports(&self) -> Vec<Report> {
         let (sender, receiver) = crossbeam::channel::bounded(self.peers.len());

@@ -63,6 +63,8 @@ pub(in crate::embed) struct Serve {
     pub(in crate::embed) fallback: Option<Fallback>,
     /// Where futures run.
     pub(in crate::embed) control: Handle,
+    /// How long a request may wait for an answer.
+    pub(in crate::embed) open_timeout: Duration,
     /// How others reach this worker.
     pub(in crate::embed) sender: HostSender,
     /// Addresses that are ours, which no tunnel may lead to.
@@ -249,9 +251,14 @@ impl Sessions {
             Err(panicked) => respond(now, id, Err(panicked), machine),
             Ok(Err(later)) => {
                 let (sender, counters) = (serve.sender.clone(), Arc::clone(&serve.counters));
-                // A client that leaves meanwhile does not end it: it is bounded by what it does itself.
+                // A client that leaves meanwhile does not end it.
+                let until = serve.open_timeout;
                 drop(serve.control.spawn(async move {
-                    let outcome = guarded_future("fallback", &counters.panics, later).await;
+                    let later = guarded_future("fallback", &counters.panics, later);
+                    let Ok(outcome) = tokio::time::timeout(until, later).await else {
+                        // The machine has answered.
+                        return;
+                    };
                     let answered = SessionCommand::Answered { id, outcome };
                     sender.send(Command::Session(answered));
                 }));

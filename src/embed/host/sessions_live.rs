@@ -256,7 +256,7 @@ impl Live {
         }
         match self.settle(engine) {
             Next::Nothing if was_full => self.read(engine),
-            next => Ok(next),
+            next @ (Next::Nothing | Next::ReadOn | Next::Linger) => Ok(next),
         }
     }
 
@@ -284,7 +284,10 @@ impl Live {
         match closed {
             _ if self.ending => CloseReason::Local,
             Closed::Finished => CloseReason::Finished,
-            Closed::Aborted { abort, .. } if abort == Abort::ClientClosed => CloseReason::Finished,
+            Closed::Aborted {
+                abort: Abort::ClientClosed,
+                ..
+            } => CloseReason::Finished,
             Closed::Aborted { abort, code } => failure::aborted(abort, code),
         }
     }

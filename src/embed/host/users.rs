@@ -78,6 +78,8 @@ struct User {
     stage: Stage,
     /// The target's end was passed on.
     ended: bool,
+    /// It is among the unread ones.
+    unread: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +154,7 @@ impl Users {
             deadline: None,
             stage: Stage::Opening,
             ended: false,
+            unread: false,
         };
         self.tunnels.insert(id, user);
         self.set_deadline(id, Some(until));
@@ -255,7 +258,9 @@ impl Users {
                 }
             }
         }
-        self.unread.push_back(id);
+        if !std::mem::replace(&mut user.unread, true) {
+            self.unread.push_back(id);
+        }
     }
 
     /// Ends the tunnels of all users, as if they had closed them.
@@ -337,9 +342,13 @@ impl Users {
         out: &mut World<'_>,
     ) -> bool {
         for _ in 0..self.unread.len() {
-            if let Some(id) = self.unread.pop_front() {
-                self.read(now, id, machine, out);
+            let Some(id) = self.unread.pop_front() else {
+                break;
+            };
+            if let Some(user) = self.tunnels.get_mut(&id) {
+                user.unread = false;
             }
+            self.read(now, id, machine, out);
         }
         while let Some(&(at, id)) = self.deadlines.first()
             && at <= now

@@ -189,6 +189,7 @@ pub struct Info {
     pub receive_dropped: u64,
     /// Capsules that arrived and found the queue for them full.
     pub capsules_dropped: u64,
-    /// The largest UDP payload that the tunnel takes now, in bytes; `None` while it is not known, and for TCP.
+    /// The largest UDP payload that the tunnel takes now, in bytes: what fits the path on HTTP/3, 65,527 on the others.
+    /// `None` while it is not open, and for TCP.
     pub datagram_size_max: Option<usize>,
 }

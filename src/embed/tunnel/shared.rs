@@ -418,7 +418,7 @@ impl Shared {
             receive_dropped: inner.inbound.datagrams.dropped,
             capsules_dropped: inner.inbound.capsules_dropped,
             datagram_size_max: match self.terms.protocol {
-                Protocol::Udp => inner.opened.size_max,
+                Protocol::Udp => inner.opened.carrier.map(|_| inner.payload_max()),
                 Protocol::Tcp => None,
             },
         }
