@@ -130,7 +130,7 @@ pub use self::embed::{
     CloseReason, Connect, Credentials, CredentialsError, Datagram, EmbeddedTunnel, Embedding,
     Error, ErrorKind, Event, Events, Family, Handler, Host, Identity, Info, Listener,
     ListenerBuilder, ListenerStats, Mode, Protocol, Proxies, Reject, Request,
-    SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, State, Target, TargetError,
-    TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust, TunnelHandle, TunnelId,
-    UdpProxy, UdpTunnel, VERSION, Worker, version,
+    SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, SocketOptions, State,
+    Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust,
+    TunnelHandle, TunnelId, UdpProxy, UdpTunnel, VERSION, Worker, version,
 };

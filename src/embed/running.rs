@@ -188,11 +188,6 @@ impl Running {
         }
     }
 
-    /// The runtime of the control thread, for the asynchronous functions of users.
-    pub(super) const fn control(&self) -> &Handle {
-        &self.control
-    }
-
     /// The control thread, for those who want to see its end.
     #[cfg(test)]
     pub(super) fn take_thread(&self) -> Option<JoinHandle<()>> {
