@@ -1,8 +1,8 @@
 //! Chapter 6: tunnels in a server that is yours already.
 //!
 //! Where a server of your own has the port, the certificate and the connections, bauta can still have the tunnels.
-//! [`Embedding`](crate::Embedding) is the part of a relay behind HTTP: you hand it a request, and it judges it, asks the
-//! [`Handler`](crate::Handler), opens the tunnel and gives you the head of the answer, with an
+//! [`Embedding`](crate::Embedding) is the part of a relay behind HTTP: you hand it a request, and it judges it, asks
+//! the [`Handler`](crate::Handler), opens the tunnel and gives you the head of the answer, with an
 //! [`EmbeddedTunnel`](crate::EmbeddedTunnel) that reads and writes the bytes of the request's stream. You copy them:
 //!
 //! ```text
