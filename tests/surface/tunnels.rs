@@ -179,13 +179,13 @@ fn set_mode_switches_and_loses_nothing() {
         });
         // What was queued for pulling is told, and what was queued for telling is pulled.
         assert_eq!(payload(&tunnel), "one");
-        tunnel.set_mode(&Mode::Events(events.clone()));
+        tunnel.set_mode(Mode::Events(events.clone()));
         assert!(matches!(next(&events), (id, Event::Opened) if id == tunnel.id()));
         assert!(matches!(next(&events), (_, Event::Datagram(it)) if it.payload == "two"));
-        tunnel.set_mode(&Mode::Pull);
+        tunnel.set_mode(Mode::Pull);
         assert!(events.try_recv().is_none());
         assert_eq!(payload(&tunnel), "three");
-        tunnel.set_mode(&Mode::Events(events.clone()));
+        tunnel.set_mode(Mode::Events(events.clone()));
         assert!(matches!(next(&events), (_, Event::Datagram(it)) if it.payload == "four"));
         // Without anybody to tell, a tunnel is pulled again.
         drop(events);
@@ -210,13 +210,13 @@ fn set_mode_in_the_middle_of_a_stream() {
             });
             let mut buffer = vec![0; 10_000];
             while received.len() < sent.len() {
-                tunnel.set_mode(&Mode::Events(events.clone()));
+                tunnel.set_mode(Mode::Events(events.clone()));
                 for _ in 0..2 {
                     if let (_, Event::Data(data)) = next(&events) {
                         received.extend_from_slice(&data);
                     }
                 }
-                tunnel.set_mode(&Mode::Pull);
+                tunnel.set_mode(Mode::Pull);
                 let read = (&tunnel).read(&mut buffer).unwrap();
                 received.extend_from_slice(&buffer[..read]);
             }
@@ -233,7 +233,7 @@ fn send_capsule_travels_both_ways() {
         udp.send_capsule(0x29, "there").unwrap();
         assert_eq!(stage.told(), Told::Capsule(0x29, "there".into()));
         handle.send_capsule(0x2029, "back").unwrap();
-        let capsule = smol::block_on(udp.recv_capsule()).unwrap();
+        let capsule = udp.recv_capsule_blocking().unwrap();
         assert_eq!((capsule.kind, &*capsule.value), (0x2029, &b"back"[..]));
         assert_eq!(udp.try_recv_capsule().unwrap(), None);
         // The datagrams' own type, and what is too long for one.
@@ -258,7 +258,7 @@ fn send_capsule_travels_both_ways() {
         (&tcp).write_all(b"behind").unwrap();
         assert_eq!(stage.told(), Told::Data("behind".into()));
         handle.send_capsule(0x2029, "back").unwrap();
-        let capsule = smol::block_on(tcp.recv_capsule()).unwrap();
+        let capsule = tcp.recv_capsule_blocking().unwrap();
         assert_eq!(capsule.value, "back");
         handle.close();
         drop(tcp);
