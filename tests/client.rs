@@ -157,13 +157,13 @@ fn contexts_and_capsules_go_both_ways() {
         tunnel.send_with_context(42, "extended").unwrap();
         assert_eq!(recv(&tunnel), Datagram::new(42, "extended"), "{carrier}");
         tunnel.send_capsule(0x3f2a, "value").unwrap();
-        let capsule = smol::block_on(tunnel.recv_capsule()).unwrap();
+        let capsule = tunnel.recv_capsule_blocking().unwrap();
         assert_eq!((capsule.kind, &*capsule.value), (0x3f2a, &b"value"[..]));
         assert_eq!(tunnel.try_recv_capsule().unwrap(), None);
 
         let tunnel = client.tcp_blocking(TARGET).unwrap();
         tunnel.send_capsule(0x3f2a, "value").unwrap();
-        let capsule = smol::block_on(tunnel.recv_capsule()).unwrap();
+        let capsule = tunnel.recv_capsule_blocking().unwrap();
         assert_eq!((capsule.kind, &*capsule.value), (0x3f2a, &b"value"[..]));
         for form in [TcpForm::Raw, TcpForm::Classic] {
             let tunnel = client

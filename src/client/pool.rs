@@ -82,7 +82,7 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(30);
 /// How many handshakes a hop has under way at once where each tunnel has a connection of its own.
 const OWN_DIALS_MAX: usize = 16;
 
-/// How long a connection outlives the one UDP tunnel that it was for: the last datagrams still go out.
+/// How long a connection that nobody needs any more outlives its last UDP tunnel: the last datagrams still go out.
 const LINGER_UDP: Duration = Duration::from_millis(100);
 
 /// The same for a TCP tunnel: its last bytes may get lost and be sent again, and the relay has to pass them on.
@@ -151,6 +151,8 @@ struct Pooled {
     idle_since: Instant,
     /// How long it is kept without tunnels.
     idle: Duration,
+    /// How long it has to be kept behind the tunnels that it had.
+    linger: Duration,
     /// Takes no more requests.
     going_away: bool,
 }
@@ -423,15 +425,14 @@ impl Pool {
             return;
         };
         let entry = &mut self.entries[hop.0];
-        // On HTTP/1.1 the connection ends with its tunnel, in the way in which that ended. Otherwise what is on its way
-        // in one that was for this tunnel alone shall arrive.
-        let lingers = entry.is_own();
         let mut pooled = entry.ready.iter_mut();
         if let Some(pooled) = pooled.find(|pooled| pooled.id == connection) {
             pooled.streams = pooled.streams.saturating_sub(1);
             pooled.idle_since = now;
-            if pooled.going_away && pooled.streams == 0 && !lingers {
-                carriers.close(now, connection, Code::H3_NO_ERROR);
+            // On HTTP/1.1 the connection ends with its tunnel, in the way in which that ended. Otherwise what is on its
+            // way in a connection that takes no further tunnels shall arrive.
+            if pooled.going_away && pooled.streams == 0 {
+                pooled.idle = pooled.linger.min(pooled.idle);
             }
             let idle = pooled.idle;
             self.wake_at(now + idle);
@@ -470,6 +471,7 @@ impl Pool {
                 streams: 0,
                 idle_since: now,
                 idle,
+                linger: Duration::ZERO,
                 going_away: false,
             });
             for loser in dial.others(connection) {
@@ -637,7 +639,7 @@ impl Entry {
     }
 
     /// Sends a request on the first connection with room for it; `None` if there is none. `linger` is how long the
-    /// connection shall outlive the tunnel if it is for that alone.
+    /// connection shall outlive the tunnel if it takes no further ones.
     ///
     /// # Errors
     /// No connection to this hop will ever take the request.
@@ -658,10 +660,8 @@ impl Entry {
             match carriers.request(pooled.id, head) {
                 Ok(stream) => {
                     pooled.streams += 1;
-                    if is_own {
-                        pooled.going_away = true;
-                        pooled.idle = linger.min(pooled.idle);
-                    }
+                    pooled.linger = linger.max(pooled.linger);
+                    pooled.going_away |= is_own;
                     return Ok(Some(stream));
                 }
                 Err(h3::RequestError::GoingAway) => pooled.going_away = true,

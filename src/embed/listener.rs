@@ -420,8 +420,8 @@ impl Listener {
         self.running.stop_and_join();
     }
 
-    /// Ends gracefully: accepts nothing new, as [`drain`](Self::drain), lets open tunnels go on for `grace` at most, and
-    /// then does as [`stop`](Self::stop). Ends earlier when the last tunnel does.
+    /// Ends gracefully: accepts nothing new, as [`drain`](Self::drain), lets open tunnels go on for `grace` at most,
+    /// and then does as [`stop`](Self::stop). Ends earlier when the last tunnel does.
     pub async fn shutdown(self, grace: Duration) {
         self.begin_shutdown(grace);
         self.running.ended().await;

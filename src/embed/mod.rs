@@ -11,6 +11,8 @@
 //! waits for a user. Handles that wait are told by an event, with deadlines kept by the worker.
 
 mod client;
+mod embedding;
+mod embedding_stream;
 mod failure;
 mod handler;
 mod handler_guard;
@@ -29,6 +31,8 @@ mod tunnel;
 mod wait;
 
 pub use self::client::{Client, ClientBuilder, Connect, Trust, Worker};
+pub use self::embedding::Embedding;
+pub use self::embedding_stream::EmbeddedTunnel;
 pub use self::handler::{Accept, Handler, Reject};
 pub use self::listener::{Listener, ListenerBuilder};
 pub use self::listener_identity::Identity;
@@ -43,6 +47,7 @@ pub use self::tunnel::{
 };
 pub use crate::client::{Credentials, CredentialsError, TcpForm};
 pub use crate::error::{Attempt, Error, ErrorKind, Side};
+pub use crate::net::SocketOptions;
 pub use crate::transport::tls::ClientAuth;
 pub use crate::wire::carrier::Carrier;
 pub use crate::wire::target::{Host, Target, TargetError};

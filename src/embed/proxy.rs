@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Without hooks the worker does everything itself and the tunnel costs what it costs in `bauta relay`; its datagrams
-//! and bytes never come near code of users. A hook decides before the tunnel opens, and is not heard of again. Rules are
-//! judged on the very addresses that are connected to, also on those of a user's resolver.
+//! and bytes never come near code of users. A hook decides before the tunnel opens, and is not heard of again. Rules
+//! are judged on the very addresses that are connected to, also on those of a user's resolver.
 
 use std::fmt;
 use std::future::Future;
@@ -50,10 +50,13 @@ pub(super) struct ChainRoute {
 /// A future of a user's.
 pub(super) type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// A function of a user's.
+type Ask<A, T> = Arc<dyn Fn(&A) -> T + Send + Sync>;
+
 /// A question to the user, asked at once or by a future.
 pub(super) enum Hook<A: ?Sized, T> {
-    Now(Arc<dyn Fn(&A) -> T + Send + Sync>),
-    Later(Arc<dyn Fn(&A) -> Later<T> + Send + Sync>),
+    Now(Ask<A, T>),
+    Later(Ask<A, Later<T>>),
 }
 
 impl<A: ?Sized, T> Clone for Hook<A, T> {
@@ -82,6 +85,7 @@ struct Options {
     allow: Option<Hook<Target, bool>>,
     resolver: Option<Hook<str, io::Result<Vec<IpAddr>>>>,
     family: Family,
+    socket: SocketOptions,
     timeout: Option<Duration>,
 }
 
@@ -146,7 +150,7 @@ impl Options {
             addresses: None,
             policy: Arc::clone(&self.policy),
             family: self.family,
-            socket: SocketOptions::default(),
+            socket: self.socket,
             timeout: self.timeout,
         };
         self.accept(request, move |addresses| {
@@ -190,6 +194,7 @@ impl fmt::Debug for Options {
             .field("has_allow", &self.allow.is_some())
             .field("has_resolver", &self.resolver.is_some())
             .field("family", &self.family)
+            .field("socket", &self.socket)
             .field("timeout", &self.timeout)
             .finish()
     }
@@ -294,6 +299,14 @@ macro_rules! connect_options {
             /// Which addresses are tried. Default: both families.
             pub fn family(mut self, family: Family) -> Self {
                 self.options.family = family;
+                self
+            }
+
+            /// What sockets towards targets have beyond the defaults: the address that targets see, buffers, TTL, mark.
+            ///
+            /// What the system refuses, such as a mark without the capability for it, refuses the tunnel.
+            pub fn socket_options(mut self, options: SocketOptions) -> Self {
+                self.options.socket = options;
                 self
             }
 

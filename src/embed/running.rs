@@ -136,6 +136,11 @@ impl Running {
         &self.addresses
     }
 
+    /// The runtime of the control thread, for the asynchronous functions of users.
+    pub(super) const fn control(&self) -> &Handle {
+        &self.control
+    }
+
     /// What each worker that still runs did so far. Blocks for a turn of every worker, and not for longer than
     /// [`REPORTS_WITHIN`]: one of them may be the very thread that asks.
     pub(super) fn reports(&self) -> Vec<Report> {

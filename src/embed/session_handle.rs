@@ -138,10 +138,11 @@ impl TunnelHandle {
         Ok(())
     }
 
-    /// An end is never refused: it needs no room, and none is needed after it.
+    /// An end needs no room, and none is needed after it; those beyond the bound say nothing new.
     fn end(&self, ending: Ending) {
-        if !self.is_closed() {
-            self.0.orders.fetch_add(1, Ordering::Relaxed);
+        let orders = &self.0.orders;
+        if !self.is_closed() && orders.load(Ordering::Relaxed) < 2 * ORDERS_MAX {
+            orders.fetch_add(1, Ordering::Relaxed);
             self.post(0, Act::Close(ending));
         }
     }

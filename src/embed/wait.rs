@@ -45,27 +45,33 @@ pub(super) async fn until_time<T>(
     .await
 }
 
-/// As [`until`], for a thread; `None` when `deadline` came first.
-pub(super) fn until_blocking<T>(
+/// As [`until`], for a thread.
+pub(super) fn until_blocking<T>(event: &Event, mut attempt: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        let listener = event.listen();
+        if let Some(value) = attempt() {
+            return value;
+        }
+        listener.wait();
+    }
+}
+
+/// As [`until_time`], for a thread, which keeps the time itself.
+pub(super) fn until_time_blocking<T>(
     event: &Event,
-    deadline: Option<Instant>,
+    at: Instant,
     mut attempt: impl FnMut() -> Option<T>,
 ) -> Option<T> {
     loop {
-        if let Some(value) = attempt() {
-            return Some(value);
-        }
         let listener = event.listen();
         if let Some(value) = attempt() {
             return Some(value);
         }
-        match deadline {
-            None => listener.wait(),
-            Some(deadline) => {
-                if listener.wait_deadline(deadline).is_none() {
-                    return attempt();
-                }
-            }
+        if listener.wait_deadline(at).is_none() {
+            return attempt();
         }
     }
 }

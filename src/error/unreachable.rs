@@ -1,4 +1,5 @@
-//! Why no relay answered, in words for its client: the table of refusals speaks of targets, and here a relay is missing.
+//! Why no relay answered, in words for its client: the table of refusals speaks of targets, and here it is a relay that
+//! is missing.
 
 use std::{error, fmt};
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   remove_route ─► nobody counts on the route ─► its hops take leave: idle connections close,
-//!                                                 those with tunnels stay until these have ended
+//!                                                 those with tunnels a moment after these have ended
 //! ```
 //!
 //! A route stays as long as another one leads through it, and a hop as long as a route has it.
@@ -77,18 +77,25 @@ impl Pool {
         let Some(entry) = self.entries.get_mut(hop.0) else {
             return true;
         };
-        let busy = !entry.dials.is_empty()
-            || !entry.waiting.is_empty()
-            || entry.ready.iter().any(|pooled| pooled.streams > 0);
-        entry.ready.retain(|pooled| {
-            let idle = pooled.streams == 0;
-            if idle {
+        // What the last tunnel said may still be on its way.
+        let mut leaves = None;
+        entry.ready.retain_mut(|pooled| {
+            pooled.idle = pooled.linger.min(pooled.idle);
+            let due = pooled.idle_since + pooled.idle;
+            let over = pooled.streams == 0 && due <= now;
+            if over {
                 carriers.close(now, pooled.id, Code::H3_NO_ERROR);
+            } else if pooled.streams == 0 {
+                leaves = leaves.min(Some(due)).or(Some(due));
             }
-            !idle
+            !over
         });
+        let busy = !entry.dials.is_empty() || !entry.waiting.is_empty() || !entry.ready.is_empty();
         if !busy {
             self.entries.remove(hop.0);
+        }
+        if let Some(due) = leaves {
+            self.wake_at(due);
         }
         !busy
     }

@@ -14,9 +14,10 @@ use super::worker::{OPEN_TIMEOUT_MAX, Worker};
 use super::{Client, Inner, Route};
 use crate::client::{Credentials, Pooling, TcpForm};
 use crate::config::HeadStarts;
+use crate::embed::Identity;
 use crate::error::{Error, ErrorKind, Side};
 use crate::wire::carrier::Carrier;
-use crate::wire::template::{RelayTemplates, Template};
+use crate::wire::template::{RelayTemplates, Template, TemplateError};
 use crate::worker::build::{RelayOptions, RouteOptions, hops};
 
 /// Relays in a row at most: each costs a round trip and some forty bytes of every packet, and behind four of them the
@@ -36,6 +37,20 @@ const STREAMS_PER_CONNECTION: RangeInclusive<usize> = 1..=65_536;
 const RECEIVE_QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 
 /// The options of a [`Client`]. What is wrong with them is told by [`build`](Self::build), all of it at once.
+///
+/// ```no_run
+/// use bauta::{Carrier, Client, Credentials};
+///
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder("https://first.example")
+///     .credentials(Credentials::bearer("of the first")?)
+///     .hop("https://second.example:4433/udp{?target_host,target_port}")
+///     .header("x-account", "of the second")
+///     .carriers([Carrier::H3, Carrier::H2])
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use = "it makes a client when it is built"]
 pub struct ClientBuilder {
@@ -68,6 +83,7 @@ struct Relay {
     tcp: Option<String>,
     headers: HeaderMap,
     credentials: Option<Credentials>,
+    identity: Option<Identity>,
 }
 
 impl ClientBuilder {
@@ -94,7 +110,7 @@ impl ClientBuilder {
     /// Adds a relay behind the ones named so far, reached through them: no relay knows both ends. Four at most, the
     /// first one included. The form is that of [`Client::builder`].
     ///
-    /// Templates, fields and credentials are for the relay that was named last; everything else is for all.
+    /// Templates, fields, credentials and identities are for the relay that was named last; everything else is for all.
     pub fn hop(mut self, relay_url: impl Into<String>) -> Self {
         self.relays.push(Relay::new(relay_url.into()));
         self
@@ -179,14 +195,20 @@ impl ClientBuilder {
         self
     }
 
+    /// The certificate to show to the relay that was named last, if it asks for one in TLS.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.last().identity = Some(identity);
+        self
+    }
+
     /// How TCP tunnels are asked for: templated and in capsules by default.
     pub const fn tcp_form(mut self, form: TcpForm) -> Self {
         self.tcp_form = form;
         self
     }
 
-    /// Whether a relay that answers a request with `Capsule-Protocol: ?1` without that field is refused. Not by default:
-    /// RFC 9298 §3.5 does not ask it of relays, and some leave it out.
+    /// Whether it is an error when a relay answers a request with `Capsule-Protocol: ?1` without that field. It is none
+    /// by default: RFC 9298 §3.5 does not ask it of relays, and some leave it out.
     pub const fn require_capsule_protocol(mut self, required: bool) -> Self {
         self.require_capsule_protocol = required;
         self
@@ -282,11 +304,14 @@ impl ClientBuilder {
             return Err(Error::new(ErrorKind::Internal, Side::Local));
         };
         let (templated_tcp, names) = (last.tcp.is_some(), relays.iter());
-        let names: Arc<[_]> = names.map(|relay| relay.udp.to_string()).collect();
+        let names: Arc<[_]> = names
+            .map(|relay| format!("https://{}", relay.udp.authority()))
+            .collect();
         let mut told = self.relays.into_iter().map(|relay| RelayOptions {
             headers: flatten(relay.headers),
             credentials: relay.credentials,
-            ..RelayOptions::default()
+            identity: relay.identity.map(|identity| identity.0),
+            trust: None,
         });
         let first = told.next().unwrap_or_default();
         let hops = hops(RouteOptions {
@@ -294,6 +319,7 @@ impl ClientBuilder {
             tcp_form: self.tcp_form,
             headers: first.headers,
             credentials: first.credentials,
+            identity: first.identity,
             further: told.collect(),
             pooling: self.pooling,
             handshake_timeout: Some(self.handshake_timeout),
@@ -324,11 +350,19 @@ impl Relay {
             tcp: None,
             headers: HeaderMap::new(),
             credentials: None,
+            identity: None,
         }
     }
 
     fn templates(&self, problems: &mut Problems) -> Option<RelayTemplates> {
         let url = RelayTemplates::from_relay_url(&self.url);
+        // Who forgets the scheme has not thought of templates.
+        let url = url.map_err(|error| match error {
+            TemplateError::NotAbsolute | TemplateError::Scheme => {
+                "must be https://HOST[:PORT], or a URI template that begins so".to_owned()
+            }
+            other => other.to_string(),
+        });
         let mut templates = problems.text("relay", &self.url, url)?;
         if let Some(text) = &self.udp {
             templates.udp = problems.text("udp_template", text, Template::parse(text))?;

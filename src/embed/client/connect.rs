@@ -152,7 +152,7 @@ impl Connect {
             return Err(Error::new(ErrorKind::Internal, Side::Local));
         };
         let shared = Arc::new(Shared::new(terms, worker.clone()));
-        shared.set_mode(&self.mode);
+        shared.set_mode(self.mode);
         let open = Open {
             held: Held(Arc::clone(&shared)),
             way: Way::Route {

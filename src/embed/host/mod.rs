@@ -108,7 +108,9 @@ impl Host {
         match command {
             // Whoever waits for it hears of the end when it is dropped.
             Command::Open(open) if self.stopping => drop(open),
-            Command::Open(open) => self.users.open(now, *open, machine, out),
+            Command::Open(open) => {
+                (self.users).open(now, *open, &mut self.sessions, machine, out);
+            }
             Command::Attend(shared) => self.users.attend(now, &shared, machine, out),
             Command::Forget(route) => self.users.forget(now, route, machine),
             Command::Timer { at, event } => self.timers.insert(at, &event),

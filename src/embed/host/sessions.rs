@@ -251,6 +251,7 @@ impl Sessions {
             Err(panicked) => self.respond(now, id, Err(panicked), machine),
             Ok(Err(later)) => {
                 let (sender, counters) = (serve.sender.clone(), Arc::clone(&serve.counters));
+                // It ends with its request, which the machine answers when it takes too long.
                 let task = serve.control.spawn(async move {
                     let outcome = guarded_future("fallback", &counters.panics, later).await;
                     let answered = SessionCommand::Answered { id, outcome };

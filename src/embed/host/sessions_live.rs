@@ -298,7 +298,10 @@ impl Live {
         match closed {
             _ if self.ending => CloseReason::Local,
             Closed::Finished => CloseReason::Finished,
-            Closed::Aborted { abort, .. } if abort == Abort::ClientClosed => CloseReason::Finished,
+            Closed::Aborted {
+                abort: Abort::ClientClosed,
+                ..
+            } => CloseReason::Finished,
             Closed::Aborted { abort, code } => failure::aborted(abort, code),
         }
     }

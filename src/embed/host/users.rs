@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +17,8 @@ use rustc_hash::FxHashMap;
 use crate::client::{Request, RouteId, TcpForm, TunnelKind};
 use crate::embed::client::Route;
 use crate::embed::failure;
+use crate::embed::host::sessions::Sessions;
+use crate::embed::session::Session;
 use crate::embed::tunnel::{
     CLOSE_TIMEOUT, Capsule, CloseReason, Datagram, Held, Opened, Protocol, Shared,
 };
@@ -23,7 +26,7 @@ use crate::tunnel::TunnelId;
 use crate::wire::capsule::CapsuleType;
 use crate::wire::datagram::ContextId;
 use crate::worker::run::World;
-use crate::worker::{CapsuleSent, Closed, End, LocalEvent, LocalRead, Machine};
+use crate::worker::{CapsuleSent, Closed, Direct, End, LocalEvent, LocalRead, Machine};
 
 /// Reads per turn and tunnel, so that one tunnel does not keep the others waiting.
 const READS_PER_TURN: usize = 16;
@@ -51,6 +54,19 @@ pub(in crate::embed) enum Way {
         /// Fields of this request alone.
         headers: HeaderMap,
     },
+    /// Through a socket of this process.
+    Direct(Box<Direct>),
+    /// To a session of this process.
+    Session(Attached),
+}
+
+/// A session for the other end of a tunnel.
+pub(in crate::embed) struct Attached(pub(in crate::embed) Box<dyn Session>);
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").finish_non_exhaustive()
+    }
 }
 
 /// One tunnel.
@@ -62,6 +78,8 @@ struct User {
     stage: Stage,
     /// The target's end was passed on.
     ended: bool,
+    /// It is among the unread ones.
+    unread: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +110,7 @@ impl Users {
         &mut self,
         now: Instant,
         open: Open,
+        sessions: &mut Sessions,
         machine: &mut Machine,
         out: &mut World<'_>,
     ) {
@@ -101,22 +120,32 @@ impl Users {
         }
         let shared = Arc::clone(&held.0);
         let terms = shared.terms();
+        let kind = |form| match terms.protocol {
+            Protocol::Udp => TunnelKind::Udp,
+            Protocol::Tcp => TunnelKind::Tcp(form),
+        };
+        let target = terms.target.clone();
+        let mut attached = None;
         let id = match way {
             Way::Route {
                 route,
                 form,
                 headers,
             } => {
-                let kind = match terms.protocol {
-                    Protocol::Udp => TunnelKind::Udp,
-                    Protocol::Tcp => TunnelKind::Tcp(form),
-                };
                 let route = self.route(&route, machine);
                 let request = Request {
                     headers,
-                    ..Request::new(terms.target.clone(), kind)
+                    ..Request::new(target, kind(form))
                 };
                 machine.open_local_request(now, route, request, out)
+            }
+            Way::Direct(mut direct) => {
+                direct.policy = sessions.policy(&direct.policy);
+                machine.open_local_direct(now, target, kind(None), *direct, out)
+            }
+            Way::Session(Attached(session)) => {
+                attached = Some(session);
+                machine.open_local_handler(now, target, kind(None), out)
             }
         };
         shared.set_machine_id(id);
@@ -125,9 +154,13 @@ impl Users {
             deadline: None,
             stage: Stage::Opening,
             ended: false,
+            unread: false,
         };
         self.tunnels.insert(id, user);
         self.set_deadline(id, Some(until));
+        if let Some(session) = attached {
+            sessions.attach(now, id, terms.protocol, session, machine, out);
+        }
     }
 
     fn route(&mut self, route: &Route, machine: &mut Machine) -> RouteId {
@@ -225,7 +258,9 @@ impl Users {
                 }
             }
         }
-        self.unread.push_back(id);
+        if !std::mem::replace(&mut user.unread, true) {
+            self.unread.push_back(id);
+        }
     }
 
     /// Ends the tunnels of all users, as if they had closed them.
@@ -307,9 +342,13 @@ impl Users {
         out: &mut World<'_>,
     ) -> bool {
         for _ in 0..self.unread.len() {
-            if let Some(id) = self.unread.pop_front() {
-                self.read(now, id, machine, out);
+            let Some(id) = self.unread.pop_front() else {
+                break;
+            };
+            if let Some(user) = self.tunnels.get_mut(&id) {
+                user.unread = false;
             }
+            self.read(now, id, machine, out);
         }
         while let Some(&(at, id)) = self.deadlines.first()
             && at <= now

@@ -59,6 +59,23 @@ pub enum Mode {
 ///
 /// It has no bound of its own: what waits is in the tunnels, inside their bounds. When the last clone is dropped its
 /// tunnels are back in [`Mode::Pull`].
+///
+/// ```no_run
+/// use bauta::{Client, Event, Events, Mode};
+///
+/// # fn example(client: Client) -> Result<(), bauta::Error> {
+/// let events = Events::new();
+/// let open = |target| client.connect(target).mode(Mode::Events(events.clone())).start_udp();
+/// let tunnels = [open("192.0.2.1:53")?, open("192.0.2.2:53")?];
+/// loop {
+///     match events.recv_blocking() {
+///         (tunnel, Event::Datagram(datagram)) => println!("{tunnel}: {:?}", datagram.payload),
+///         (tunnel, Event::Closed(reason)) => println!("{tunnel}: {reason}"),
+///         (_, _) => {}
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Events(Arc<Inner>);
 
@@ -110,18 +127,15 @@ impl Events {
 
     /// As [`Events::recv`], on a plain thread.
     pub fn recv_blocking(&self) -> (TunnelId, Event) {
-        loop {
-            let event = wait::until_blocking(&self.0.notice, None, || self.try_recv());
-            if let Some(event) = event {
-                return event;
-            }
-        }
+        wait::until_blocking(&self.0.notice, || self.try_recv())
     }
 
     /// As [`Events::recv_blocking`], at most for `timeout`.
     pub fn recv_timeout_blocking(&self, timeout: Duration) -> Option<(TunnelId, Event)> {
-        let deadline = clock::now().checked_add(timeout);
-        wait::until_blocking(&self.0.notice, deadline, || self.try_recv())
+        match clock::now().checked_add(timeout) {
+            Some(at) => wait::until_time_blocking(&self.0.notice, at, || self.try_recv()),
+            None => Some(self.recv_blocking()),
+        }
     }
 
     /// The events as a stream without an end.

@@ -142,7 +142,7 @@ impl fmt::Display for CloseReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShutdownError {
-    /// What the tunnel carries has no half-close.
+    /// What the tunnel carries has no half-close. TCP has, on every carrier and in every form.
     #[error("the tunnel has no half-close")]
     Unsupported,
     /// The tunnel is not open yet.
@@ -168,7 +168,7 @@ pub struct Info {
     pub protocol: Protocol,
     /// The HTTP version towards the last relay, once it is open.
     pub carrier: Option<Carrier>,
-    /// The relays in the order of travel, each as the URI template of the request.
+    /// The relays in the order of travel, each as `https://HOST[:PORT]`.
     pub relays: Vec<String>,
     /// What it reaches.
     pub target: Target,
@@ -189,6 +189,7 @@ pub struct Info {
     pub receive_dropped: u64,
     /// Capsules that arrived and found the queue for them full.
     pub capsules_dropped: u64,
-    /// The largest UDP payload that the tunnel takes now, in bytes; `None` while it is not known, and for TCP.
+    /// The largest UDP payload that the tunnel takes now, in bytes: what fits the path on HTTP/3, 65,527 on the others.
+    /// `None` while it is not open, and for TCP.
     pub datagram_size_max: Option<usize>,
 }

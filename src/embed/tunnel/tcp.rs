@@ -24,6 +24,19 @@ use crate::error::Error;
 /// read no further. When the tunnel breaks, the bytes that came before can still be read, and then the error.
 ///
 /// Dropping it closes the tunnel in the background: what was written still goes out.
+///
+/// ```no_run
+/// use std::io::{Read, Write};
+///
+/// # fn example(client: bauta::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let tunnel = client.tcp_blocking("www.example:80")?;
+/// (&tunnel).write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+/// tunnel.shutdown_write()?;
+/// let mut page = Vec::new();
+/// (&tunnel).read_to_end(&mut page)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct TcpTunnel {
     handle: Arc<Handle>,
@@ -85,7 +98,7 @@ impl TcpTunnel {
     }
 
     /// Has the tunnel report to [`Events`](crate::Events), or be read; what is queued stays and is received either way.
-    pub fn set_mode(&self, mode: &Mode) {
+    pub fn set_mode(&self, mode: Mode) {
         self.handle.shared.set_mode(mode);
     }
 
@@ -125,6 +138,15 @@ impl TcpTunnel {
     pub async fn recv_capsule(&self) -> Result<Capsule, Error> {
         let shared = &self.handle.shared;
         wait::until(shared.readable(), || shared.recv_capsule()).await
+    }
+
+    /// As [`recv_capsule`](Self::recv_capsule), on a plain thread.
+    ///
+    /// # Errors
+    /// Why the tunnel is over.
+    pub fn recv_capsule_blocking(&self) -> Result<Capsule, Error> {
+        let shared = &self.handle.shared;
+        wait::until_blocking(shared.readable(), || shared.recv_capsule())
     }
 
     /// The next capsule, if it is there already.
@@ -241,21 +263,11 @@ fn shut(shared: &Arc<Shared>) -> io::Result<()> {
 }
 
 fn read_blocking(shared: &Arc<Shared>, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        let read = wait::until_blocking(shared.readable(), None, || shared.read(buffer));
-        if let Some(read) = read {
-            return read;
-        }
-    }
+    wait::until_blocking(shared.readable(), || shared.read(buffer))
 }
 
 fn write_blocking(shared: &Arc<Shared>, bytes: &[u8]) -> io::Result<usize> {
-    loop {
-        let written = wait::until_blocking(shared.writable(), None, || shared.write(bytes));
-        if let Some(written) = written {
-            return written;
-        }
-    }
+    wait::until_blocking(shared.writable(), || shared.write(bytes))
 }
 
 /// The traits of both asynchronous worlds and of the blocking one, for a type with the given fields.

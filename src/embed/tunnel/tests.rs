@@ -162,7 +162,7 @@ fn events_come_in_order_and_in_turns() {
     let (events, elsewhere) = (Events::new(), Events::new());
     let (first, second) = (World::new(Protocol::Udp), World::new(Protocol::Tcp));
     for world in [&first, &second] {
-        world.shared.set_mode(&Mode::Events(events.clone()));
+        world.shared.set_mode(Mode::Events(events.clone()));
         world.shared.handle_opened(Opened::default());
     }
     first.shared.handle_datagram(Datagram::new(7, "x"));
@@ -186,14 +186,14 @@ fn events_come_in_order_and_in_turns() {
 
     // What waits goes where the mode leads, once.
     first.shared.handle_datagram(Datagram::new(0, "y"));
-    first.shared.set_mode(&Mode::Events(elsewhere.clone()));
+    first.shared.set_mode(Mode::Events(elsewhere.clone()));
     assert!(events.try_recv().is_none());
     assert!(matches!(
         elsewhere.try_recv(),
         Some((_, Event::Datagram(_)))
     ));
     first.shared.handle_datagram(Datagram::new(0, "z"));
-    first.shared.set_mode(&Mode::Pull);
+    first.shared.set_mode(Mode::Pull);
     assert!(elsewhere.try_recv().is_none());
     assert_eq!(first.shared.recv().unwrap().unwrap().payload, "z");
 }

@@ -21,6 +21,21 @@ use crate::net::clock;
 /// Every method takes `&self` and may be called from any thread and any executor. As a
 /// [`Stream`] it gives what [`recv`](Self::recv) gives and ends when the tunnel does; as a [`Sink`] it takes payloads.
 /// Dropping it closes the tunnel.
+///
+/// ```no_run
+/// # async fn example(client: bauta::Client) -> Result<(), bauta::Error> {
+/// use std::time::Duration;
+///
+/// let tunnel = client.udp(("dns.example", 53)).await?;
+/// tunnel.send(vec![0; 12])?;
+/// match tunnel.recv_timeout(Duration::from_secs(1)).await? {
+///     Some(datagram) => println!("{} bytes", datagram.payload.len()),
+///     None => println!("no answer"),
+/// }
+/// tunnel.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct UdpTunnel {
     handle: Handle,
@@ -118,13 +133,8 @@ impl UdpTunnel {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn recv_blocking(&self) -> Result<Datagram, Error> {
-        loop {
-            let shared = &self.handle.shared;
-            if let Some(received) = wait::until_blocking(shared.readable(), None, || shared.recv())
-            {
-                return received;
-            }
-        }
+        let shared = &self.handle.shared;
+        wait::until_blocking(shared.readable(), || shared.recv())
     }
 
     /// As [`recv_timeout`](Self::recv_timeout), on a plain thread.
@@ -133,13 +143,15 @@ impl UdpTunnel {
     /// As [`recv`](Self::recv).
     pub fn recv_timeout_blocking(&self, timeout: Duration) -> Result<Option<Datagram>, Error> {
         let shared = &self.handle.shared;
-        let deadline = clock::now().checked_add(timeout);
-        wait::until_blocking(shared.readable(), deadline, || shared.recv()).transpose()
+        let Some(at) = clock::now().checked_add(timeout) else {
+            return self.recv_blocking().map(Some);
+        };
+        wait::until_time_blocking(shared.readable(), at, || shared.recv()).transpose()
     }
 
-    /// Turns the handle into one that is not in a message loop, or back; what is queued stays and is received either
+    /// Has the tunnel report to [`Events`](crate::Events), or be asked; what is queued stays and is received either
     /// way.
-    pub fn set_mode(&self, mode: &Mode) {
+    pub fn set_mode(&self, mode: Mode) {
         self.handle.shared.set_mode(mode);
     }
 
@@ -160,6 +172,15 @@ impl UdpTunnel {
     pub async fn recv_capsule(&self) -> Result<Capsule, Error> {
         let shared = &self.handle.shared;
         wait::until(shared.readable(), || shared.recv_capsule()).await
+    }
+
+    /// As [`recv_capsule`](Self::recv_capsule), on a plain thread.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_capsule_blocking(&self) -> Result<Capsule, Error> {
+        let shared = &self.handle.shared;
+        wait::until_blocking(shared.readable(), || shared.recv_capsule())
     }
 
     /// The next capsule, if it is there already.

@@ -1,0 +1,378 @@
+//! Tunnels of a server that is the user's own.
+//!
+//! ```text
+//!   the user's hyper, h2, h3 ─ head ─► Embedding::accept ─► Handler ─► EmbeddedTunnel ─┬─ head of the answer
+//!                            ◄────────────── bytes of the request stream ◄─────────────┘  AsyncRead + AsyncWrite
+//! ```
+//!
+//! The same judgement of requests and the same handlers as in a [`Listener`](super::Listener), on workers without
+//! listeners. Connections, TLS and streams stay with the user's server, which copies bytes.
+
+use std::fmt;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ::http::header::{CONNECTION, HOST, UPGRADE};
+use ::http::{HeaderValue, Method, Response, StatusCode, Version};
+use tokio::task::JoinHandle;
+
+use super::embedding_stream::EmbeddedTunnel;
+use super::handler::{Handler, Reject, Service, without_reserved};
+use super::handler_guard::{Panicked, guarded, guarded_future};
+use super::host::Command;
+use super::host::sessions::{Counters, Ready, Serve, SessionsSetup};
+use super::host::users::{self, Attached, Open};
+use super::listener::{not_built, pseudonym};
+use super::proxy::Way;
+use super::request::Request;
+use super::running::Running;
+use super::tunnel::{Handle, Held, Protocol, Shared, Terms};
+use crate::config::{self, Environment};
+use crate::error::{Error, ErrorKind, Refusal, Side, Unreachable};
+use crate::handler;
+use crate::http::request::{RequestHead, ResponseHead};
+use crate::net::clock;
+use crate::server::{Server, Services};
+use crate::wire::carrier::Carrier;
+use crate::worker::Incoming;
+use crate::worker::build::Plan;
+
+/// How long opening a tunnel may take, futures of the handler included.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Datagrams of a tunnel that wait for the user's server to take them; the oldest give way.
+const QUEUE_DATAGRAMS: usize = 1_000;
+
+/// Runs the tunnels of an HTTP server that is the user's own: on hyper, h2, h3, with any executor.
+///
+/// Cheap to clone. Its threads end with the last clone and the last tunnel.
+///
+/// ```no_run
+/// # async fn example(
+/// #     embedding: bauta::Embedding,
+/// #     mut request: hyper::Request<hyper::body::Incoming>,
+/// #     client: std::net::SocketAddr,
+/// # ) -> hyper::Response<()> {
+/// // In a service of hyper, over HTTP/1.1:
+/// let mut tunnel = match embedding.accept(&request, client).await {
+///     Ok(tunnel) => tunnel,
+///     Err(response) => return response,
+/// };
+/// let response = tunnel.response();
+/// tokio::spawn(async move {
+///     if let Ok(upgraded) = hyper::upgrade::on(&mut request).await {
+///         let mut upgraded = hyper_util::rt::TokioIo::new(upgraded);
+///         tokio::io::copy_bidirectional(&mut upgraded, &mut tunnel).await.ok();
+///     }
+/// });
+/// response
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Embedding(Arc<Inner>);
+
+struct Inner {
+    running: Arc<Running>,
+    handler: Arc<dyn Handler>,
+    server: Server,
+    counters: Arc<Counters>,
+    next: AtomicUsize,
+}
+
+impl Embedding {
+    /// Starts a worker for the tunnels that `handler` accepts, under the well-known templates and by classic CONNECT.
+    ///
+    /// # Errors
+    /// What the system refuses: threads, sockets, its list of name servers.
+    pub fn new(handler: impl Handler) -> Result<Self, Error> {
+        let handler: Arc<dyn Handler> = Arc::new(handler);
+        let mut environment = Environment::new("", std::num::NonZeroUsize::MIN, pseudonym());
+        // A configuration has a listener; this one is not kept.
+        environment.dev_listen = Some((Ipv4Addr::LOCALHOST, 0).into());
+        let mut checked = config::parse("", &environment)
+            .map_err(|error| Error::new(ErrorKind::Internal, Side::Local).with_source(error))?;
+        checked.listen.clear();
+        checked.timeouts.open = OPEN_TIMEOUT;
+        let handling = handler::Handler::Embedded;
+        let server = Server::new(&checked.name, Services::default(), Vec::new(), handling);
+        let mut plan = Plan::new(checked, None).map_err(not_built)?;
+        plan.set_embedded();
+        let counters = Arc::new(Counters::default());
+        let (served, counted) = (Arc::clone(&handler), Arc::clone(&counters));
+        let running = Running::start(plan, "bauta", None, move |sender, control| SessionsSetup {
+            serve: Some(Serve {
+                handler: Arc::clone(&served),
+                fallback: None,
+                control: control.clone(),
+                sender: sender.clone(),
+                own: Arc::from([]),
+                counters: Arc::clone(&counted),
+            }),
+        })?;
+        Ok(Self(Arc::new(Inner {
+            running: Arc::new(running),
+            handler,
+            server,
+            counters,
+            next: AtomicUsize::new(0),
+        })))
+    }
+
+    /// Judges a request, asks the handler, and opens the tunnel.
+    ///
+    /// Understands classic CONNECT of every version, upgrades of HTTP/1.1, and extended CONNECT where the `h2` package
+    /// left its `h2::ext::Protocol` in the request; for others there is [`accept_extended`](Self::accept_extended).
+    ///
+    /// # Errors
+    /// The response to give instead, without content.
+    pub async fn accept<B>(
+        &self,
+        request: &::http::Request<B>,
+        client: SocketAddr,
+    ) -> Result<EmbeddedTunnel, Response<()>> {
+        let protocol = request.extensions().get::<h2::ext::Protocol>();
+        let (head, carrier) = head_of(request, protocol.map(h2::ext::Protocol::as_str));
+        self.open(head, carrier, client).await
+    }
+
+    /// The same for an extended CONNECT (RFC 8441 §4, RFC 9220 §3) whose `:protocol` the user's server knows: hyper has
+    /// it in `hyper::ext::Protocol`, h3 in `h3::ext::Protocol`, both among the extensions of the request.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn accept_extended<B>(
+        &self,
+        request: &::http::Request<B>,
+        protocol: &str,
+        client: SocketAddr,
+    ) -> Result<EmbeddedTunnel, Response<()>> {
+        let (head, carrier) = head_of(request, Some(protocol));
+        self.open(head, carrier, client).await
+    }
+
+    /// Calls into code of the user that panicked.
+    #[must_use]
+    pub fn handler_panics(&self) -> u64 {
+        self.0.counters.panics.load(Ordering::Relaxed)
+    }
+
+    /// Closes all tunnels, ends the threads and waits for it.
+    pub async fn stop(&self) {
+        self.0.running.stop();
+        self.0.running.ended().await;
+    }
+
+    /// As [`stop`](Self::stop), on a plain thread.
+    pub fn stop_blocking(&self) {
+        self.0.running.stop_and_join();
+    }
+
+    async fn open(
+        &self,
+        head: RequestHead,
+        carrier: Carrier,
+        client: SocketAddr,
+    ) -> Result<EmbeddedTunnel, Response<()>> {
+        let Inner {
+            running, server, ..
+        } = &*self.0;
+        let refuse = |refusal| response(server.refusal(refusal, None, carrier));
+        // What was an upgrade is answered as one.
+        let upgrade = match (carrier, &head.path) {
+            (Carrier::H1, Some(_)) => head.protocol.clone(),
+            _ => None,
+        };
+        let plan = server.plan(&head, carrier).map_err(refuse)?;
+        let incoming = Incoming {
+            head,
+            protocol: plan.protocol,
+            target: plan.target.clone(),
+            carrier,
+            client: Some(client),
+            certificate: None,
+        };
+        let decided = self.decide(Request::of_tunnel(incoming)).await;
+        let (ready, fields) = decided.map_err(|reject| self.rejection(reject))?;
+        let terms = Terms {
+            protocol: Protocol::from(plan.protocol),
+            target: plan.target,
+            relays: Arc::from([]),
+            capsules: true,
+            receive_queue: QUEUE_DATAGRAMS,
+        };
+        let workers = running.senders();
+        let next = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let Some(worker) = workers.get(next % workers.len().max(1)) else {
+            return Err(refuse(Refusal::Internal));
+        };
+        let shared = Arc::new(Shared::new(terms, worker.clone()));
+        worker.send(Command::Open(Box::new(Open {
+            held: Held(Arc::clone(&shared)),
+            way: way_of(ready),
+            until: clock::now() + OPEN_TIMEOUT,
+        })));
+        let handle = Handle::new(Arc::clone(&shared), Arc::clone(running));
+        let mut answer = server.accepted(plan.protocol, carrier);
+        answer.headers.extend(fields);
+        if let Some(token) = upgrade.and_then(|token| HeaderValue::try_from(&*token).ok()) {
+            answer.status = StatusCode::SWITCHING_PROTOCOLS;
+            answer
+                .headers
+                .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            answer.headers.insert(UPGRADE, token);
+        }
+        let tunnel = EmbeddedTunnel::new(handle, shared, plan.protocol, answer);
+        match tunnel.opened().await {
+            Ok(()) => Ok(tunnel),
+            Err(error) => Err(self.failure(&error, carrier)),
+        }
+    }
+
+    /// Asks the handler, and waits for its future if it has one.
+    async fn decide(&self, request: Request) -> Result<(Ready, ::http::HeaderMap), Reject> {
+        let Inner {
+            handler, counters, ..
+        } = &*self.0;
+        let accepted = guarded("accept", &counters.panics, || handler.accept(&request));
+        let accept = accepted.map_err(|Panicked| Reject::panicked())??;
+        let fields = without_reserved(accept.headers);
+        let ready = match accept.service {
+            Service::Session(session) => Ready::Session(session),
+            Service::Way(way) => Ready::Way(way),
+            Service::Init(init) => self.wait(async { init.await.map(Ready::Session) }).await?,
+            Service::WayLater(way) => self.wait(async { way.await.map(Ready::Way) }).await?,
+        };
+        Ok((ready, fields))
+    }
+
+    /// Runs a future of the handler where its kind runs.
+    async fn wait(
+        &self,
+        future: impl Future<Output = Result<Ready, Reject>> + Send + 'static,
+    ) -> Result<Ready, Reject> {
+        let counters = Arc::clone(&self.0.counters);
+        let mut task = AbortOnDrop(self.0.running.control().spawn(async move {
+            let guarded = guarded_future("init", &counters.panics, future);
+            tokio::time::timeout(OPEN_TIMEOUT, guarded).await
+        }));
+        match (&mut task.0).await {
+            Ok(Ok(Ok(outcome))) => outcome,
+            Ok(Ok(Err(Panicked))) => Err(Reject::panicked()),
+            Ok(Err(_)) => Err(Reject::new(StatusCode::GATEWAY_TIMEOUT)),
+            // The threads end.
+            Err(_) => Err(Reject::unavailable()),
+        }
+    }
+
+    fn rejection(&self, reject: Reject) -> Response<()> {
+        let rejection = reject.into_rejection();
+        let mut head = ResponseHead {
+            status: rejection.status,
+            headers: rejection.headers,
+        };
+        let details = rejection.details.as_deref();
+        (self.0.server).add_proxy_status(&mut head, rejection.error, details);
+        response(head)
+    }
+
+    /// The answer to a request whose tunnel did not open.
+    fn failure(&self, error: &Error, carrier: Carrier) -> Response<()> {
+        use std::error::Error as _;
+        let server = &self.0.server;
+        let source = error.source().and_then(|source| source.downcast_ref());
+        let refusal = match (error.status(), source) {
+            (Some(status), _) => Refusal::NextHopStatus { status },
+            (None, Some(Unreachable(refusal))) => *refusal,
+            (None, None) if error.kind() == ErrorKind::Timeout => Refusal::ConnectTimeout,
+            (None, None) => Refusal::Internal,
+        };
+        response(server.refusal(refusal, error.headers(), carrier))
+    }
+}
+
+impl fmt::Debug for Embedding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedding")
+            .field("running", &self.0.running)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A future of a handler, which goes with whoever waits for it.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn way_of(ready: Ready) -> users::Way {
+    match ready {
+        Ready::Session(session) => users::Way::Session(Attached(session)),
+        Ready::Way(Way::Direct(direct)) => users::Way::Direct(Box::new(direct)),
+        Ready::Way(Way::Chain(chain)) => users::Way::Route {
+            route: chain.route,
+            form: None,
+            headers: ::http::HeaderMap::new(),
+        },
+    }
+}
+
+/// The request in our own words, in the form that all HTTP versions share.
+fn head_of<B>(request: &::http::Request<B>, protocol: Option<&str>) -> (RequestHead, Carrier) {
+    let uri = request.uri();
+    let is_h1 = request.version() <= Version::HTTP_11;
+    let headers = request.headers();
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let upgrades = is_h1 && request.method() != Method::CONNECT;
+    let protocol = match upgrades {
+        true => text(UPGRADE).filter(|_| asks_for_upgrade(headers)),
+        false => protocol,
+    };
+    let authority = uri.authority().map(|authority| authority.as_str());
+    let is_classic = request.method() == Method::CONNECT && protocol.is_none();
+    let path = match is_classic {
+        true => None,
+        false => Some(uri.path_and_query().map_or("/", |path| path.as_str())),
+    };
+    let head = RequestHead {
+        method: match (upgrades, protocol) {
+            (true, Some(_)) => Method::CONNECT,
+            _ => request.method().clone(),
+        },
+        protocol: protocol.map(Box::from),
+        scheme: path.map(|_| Box::from("https")),
+        authority: authority.or_else(|| text(HOST)).map(Box::from),
+        path: path.map(Box::from),
+        headers: headers.clone(),
+    };
+    let carrier = match request.version() {
+        Version::HTTP_3 => Carrier::H3,
+        Version::HTTP_2 => Carrier::H2,
+        _ => Carrier::H1,
+    };
+    (head, carrier)
+}
+
+/// Whether `Connection` names `Upgrade` (RFC 9110 §7.8).
+fn asks_for_upgrade(headers: &::http::HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter();
+    let mut options = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|it| it.split(','));
+    options.any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+fn response(head: ResponseHead) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response
+}
