@@ -369,6 +369,8 @@ impl Machine {
         let Some(tunnel) = self.tunnels.get(id) else {
             return;
         };
+        // Bytes that have not come to their end broke off, whatever the code says.
+        let orderly = orderly && matches!(tunnel.flow, Flow::Udp(_));
         if tunnel.downstream == Leg::Stream(stream) {
             // An orderly end asks us to stop sending, and the FIN may be right behind.
             let abort = if orderly {
