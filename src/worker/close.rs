@@ -256,8 +256,10 @@ impl Machine {
                 | State::Connecting(_)
                 | State::Open => false,
             });
+        // What was said to the end cannot be cut short, and what the peer still has to say may be on its way.
+        let told = owner.is_some_and(|id| self.has_been_told(id, Leg::Stream(stream)));
         // A refusal asks us to stop sending, and the response may be right behind (RFC 9114 §4.1).
-        if !asked {
+        if !asked && !told {
             self.handle_reset(now, stream, code, out);
         }
     }
