@@ -7,6 +7,7 @@
 
 mod builtin;
 mod connect;
+mod runtimes;
 mod server;
 mod sessions;
 mod tunnels;
