@@ -7,6 +7,7 @@
 
 mod builtin;
 mod connect;
+mod embedding;
 mod runtimes;
 mod server;
 mod sessions;
