@@ -1,50 +1,109 @@
-//! A MASQUE relay, client and library: UDP (CONNECT-UDP, RFC 9298) and TCP (CONNECT, connect-tcp) over HTTP/3, HTTP/2
-//! and HTTP/1.1, a thread per core.
+//! A MASQUE relay, client and server to embed: UDP (CONNECT-UDP, RFC 9298) and TCP (CONNECT, connect-tcp) over HTTP/3,
+//! HTTP/2 and HTTP/1.1, through one relay or several.
 //!
 //! ```text
-//!            h3, h2 or h1            h3, h2 or h1           UDP, TCP
-//!   client ───────────────► ingress ───────────────► egress ─────────► target
-//!      ╰──── a tunnel: one request, with datagrams or a stream of bytes ────╯
-//!
-//!   ingress, egress   the same relay: with next hops it chains, without it connects
-//!   nesting           the client opens the second tunnel itself, inside the first
+//!   your program                    h3, h2 or h1                    UDP, TCP
+//!   Client ─► UdpTunnel, TcpTunnel ──────────────► relay ─► … ─────────────► target
+//!                                                  Listener: UdpProxy, TcpProxy, Chain,
+//!                                                            or a Handler of yours
 //! ```
 //!
-//! A worker thread owns everything that its tunnels need, and what arrives is handled from receive call to send call in
-//! one turn of one worker:
+//! A client:
 //!
-//! ```text
-//!   net ───────┬► transport::quic ─► http::h3 ────┬► tunnel ────► worker: relay, splice ─► net, or transport again
-//!   sockets,   └► transport::tcp ──► h2, http::h1 ┘  what a       where a datagram goes,   one flush per turn,
-//!   trains        TLS over TCP       streams         request is   where bytes go           by trains
+//! ```no_run
+//! use bauta::{Client, Error};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Error> {
+//!     let client = Client::builder("https://relay.example").build()?;
+//!     let tunnel = client.udp("192.0.2.53:53").await?;
+//!     // Who is example.org? An A record, please.
+//!     let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03org\0\0\x01\0\x01";
+//!     tunnel.send(&question[..])?;
+//!     let answer = tunnel.recv().await?;
+//!     println!("{} bytes over {:?}", answer.payload.len(), tunnel.info().carrier);
+//!     tunnel.close().await;
+//!     Ok(())
+//! }
 //! ```
 //!
-//! Below these lie [`wire`] (codecs) and [`config`]; [`policy`], [`handler`] and [`server`] decide who may open what;
-//! [`client`] keeps connections to next hops; [`program`] is what the binary runs.
+//! And the relay:
 //!
-//! # Stability
+//! ```no_run
+//! use bauta::{Error, Identity, Listener, Proxies};
 //!
-//! This crate has no public interface yet: every module is internal, public only for the tests, the fuzz targets and
-//! the load generator of this repository, and may change with any version. What is stable is the program.
+//! fn main() -> Result<(), Error> {
+//!     let relay = Listener::all(([0, 0, 0, 0], 443))
+//!         .identity(Identity::load("chain.pem", "key.pem")?)
+//!         .handler(Proxies::new())
+//!         .start()?;
+//!     println!("listening on {}", relay.local_addr());
+//!     loop {
+//!         std::thread::park();
+//!     }
+//! }
+//! ```
 //!
-//! # Where to start reading
+//! Nothing here needs an executor of a certain kind: the work is done by threads of the library, futures can be awaited
+//! on tokio, smol or any other, and what waits has a blocking twin.
 //!
-//! `ARCHITECTURE.md` follows a datagram with the function to open at each step. In the code, [`worker`] has the picture
-//! of a worker and [`worker::Machine`] is the heart; [`http::h3`], [`http::h1`], [`transport::quic`],
-//! [`transport::tcp`] and [`tunnel`] open with what they do and what they deliberately do not. `tests/sim` shows all of
-//! it at work in virtual time.
+//! # Where to go next
+//!
+//! The [`guide`] has a chapter for each thing that one wants to do: [a first tunnel](guide::first_tunnel),
+//! [a relay](guide::relay), [two hops](guide::two_hops), [handlers](guide::handlers),
+//! [authentication](guide::authentication), [embedding](guide::embedding), [errors](guide::errors) and
+//! [performance](guide::performance). The `examples` folder of the repository has programs.
+//!
+//! # What is public
+//!
+//! | for | items |
+//! |---|---|
+//! | clients | [`Client`], [`ClientBuilder`], [`Connect`], [`Worker`], [`Trust`], [`Credentials`], [`TcpForm`] |
+//! | their tunnels | [`UdpTunnel`], [`TcpTunnel`], [`TcpReadHalf`], [`TcpWriteHalf`], [`Datagram`], [`Capsule`], [`Info`], [`State`], [`CloseReason`], [`ShutdownError`] |
+//! | messages | [`Mode`], [`Events`], [`Event`], [`TunnelId`] |
+//! | servers | [`Listener`], [`ListenerBuilder`], [`ListenerStats`], [`Identity`], [`ClientAuth`], [`Embedding`], [`EmbeddedTunnel`] |
+//! | what becomes of requests | [`Handler`], [`Request`], [`Protocol`], [`Accept`], [`Reject`], [`Proxies`], [`UdpProxy`], [`TcpProxy`], [`Chain`], [`Family`] |
+//! | tunnels that end in code | [`Session`], [`Actions`], [`TunnelHandle`], [`SendError`], [`SESSION_WAITING_BYTES_MAX`] |
+//! | all | [`Target`], [`Host`], [`Carrier`], [`Error`], [`ErrorKind`], [`Side`], [`Attempt`], [`TargetError`], [`CredentialsError`], [`VERSION`], [`version`] |
+//!
+//! That is all of it, and `PUBLIC-API.txt` lists it in full. Every other module is `#[doc(hidden)]`: it is reachable
+//! for the tests, the fuzz targets and the load generator of this repository, and may change with any version.
+//!
+//! Types of other packages that occur in the interface are those of `bytes` 1, `http` 1, `futures-core` 0.3,
+//! `futures-io` 0.3, `futures-sink` 0.3, `rustls-pki-types` 1 (by `rustls` 0.23) and, with the feature, `tokio` 1.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `tokio` | yes | `tokio::io::AsyncRead` and `AsyncWrite` for TCP tunnels, beside those of the `futures` package |
+//!
+//! # Requirements
+//!
+//! Linux, Rust 1.95 (which may rise with a minor version), and a C compiler for aws-lc. TLS 1.3 only; io_uring where
+//! the kernel allows it, otherwise epoll.
+//!
+//! # Safety
+//!
+//! Unsafe code is denied in the whole crate but for one file, `src/net/sys.rs`, which calls the kernel; each block
+//! there says who guarantees what. Bytes of peers never panic and never allocate past a named limit; parsers are
+//! fuzzed. What this library does not do: hide that a tunnel exists, pad, or delay packets. Whoever watches both ends
+//! of a relay can tell by times and sizes what belongs together.
 
+#![deny(missing_docs)]
+
+// The layers, in the way of a packet and below; ARCHITECTURE.md is the map.
 #[doc(hidden)]
 pub mod client;
 #[doc(hidden)]
 pub mod config;
 mod counters;
 mod embed;
-
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod guide;
 #[doc(hidden)]
 pub mod handler;
 #[doc(hidden)]
@@ -53,6 +112,7 @@ pub mod http;
 pub mod net;
 #[doc(hidden)]
 pub mod policy;
+#[doc(hidden)]
 pub mod program;
 #[doc(hidden)]
 pub mod server;
@@ -70,7 +130,7 @@ pub use self::embed::{
     CloseReason, Connect, Credentials, CredentialsError, Datagram, EmbeddedTunnel, Embedding,
     Error, ErrorKind, Event, Events, Family, Handler, Host, Identity, Info, Listener,
     ListenerBuilder, ListenerStats, Mode, Protocol, Proxies, Reject, Request,
-    SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, State, Target, TargetError,
-    TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust, TunnelHandle, TunnelId,
-    UdpProxy, UdpTunnel, VERSION, Worker, version,
+    SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, SocketOptions, State,
+    Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust,
+    TunnelHandle, TunnelId, UdpProxy, UdpTunnel, VERSION, Worker, version,
 };

@@ -36,7 +36,10 @@ fn accepted(driver: &mut Driver, now: Instant) -> Option<TcpId> {
     let (_, _, event) = driver.poll_tcp(now)?;
     match event {
         TcpEvent::Accepted { socket, .. } => Some(socket),
-        TcpEvent::Connected | TcpEvent::Ready { .. } | TcpEvent::Failed(_) => panic!("{event:?}"),
+        TcpEvent::Connected
+        | TcpEvent::Ready { .. }
+        | TcpEvent::Failed(_)
+        | TcpEvent::Broken(_) => panic!("{event:?}"),
     }
 }
 

@@ -105,7 +105,6 @@ impl Embedding {
             serve: Some(Serve {
                 handler: Arc::clone(&served),
                 fallback: None,
-                open_timeout: OPEN_TIMEOUT,
                 control: control.clone(),
                 sender: sender.clone(),
                 own: Arc::from([]),
@@ -273,9 +272,8 @@ impl Embedding {
             status: rejection.status,
             headers: rejection.headers,
         };
-        if let Some(details) = rejection.details {
-            self.0.server.add_details(&mut head, &details);
-        }
+        let details = rejection.details.as_deref();
+        (self.0.server).add_proxy_status(&mut head, rejection.error, details);
         response(head)
     }
 

@@ -13,8 +13,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use ::http::header::{
-    CONNECTION, CONTENT_LENGTH, IntoHeaderName, PROXY_AUTHENTICATE, RETRY_AFTER, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, IntoHeaderName, InvalidHeaderValue, PROXY_AUTHENTICATE,
+    RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -23,10 +23,11 @@ use super::request::Request;
 use super::session::Session;
 use crate::error::Refusal;
 use crate::wire::field::CAPSULE_PROTOCOL;
+use crate::wire::proxy_status::ProxyError;
 use crate::worker::Rejection;
 
 /// Fields that belong to the framing of a response, or to the protocol of the tunnel.
-const RESERVED: [HeaderName; 8] = [
+const RESERVED: [HeaderName; 9] = [
     CONNECTION,
     CONTENT_LENGTH,
     TE,
@@ -34,6 +35,7 @@ const RESERVED: [HeaderName; 8] = [
     TRANSFER_ENCODING,
     UPGRADE,
     CAPSULE_PROTOCOL,
+    HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
 
@@ -175,6 +177,7 @@ impl fmt::Debug for Accept {
 #[must_use]
 pub struct Reject {
     status: StatusCode,
+    error: ProxyError,
     reason: Option<String>,
     /// Boxed, so that a result with a rejection in it stays small.
     headers: Box<HeaderMap>,
@@ -189,6 +192,7 @@ impl Reject {
                 true => status,
                 false => StatusCode::INTERNAL_SERVER_ERROR,
             },
+            error: ProxyError::HttpRequestDenied,
             reason: None,
             headers: Box::default(),
         }
@@ -281,15 +285,25 @@ impl Reject {
         Rejection {
             status: self.status,
             headers: without_reserved(*self.headers),
+            error: self.error,
             details: self.reason.map(Into::into),
         }
+    }
+}
+
+impl From<InvalidHeaderValue> for Reject {
+    /// A handler has made a field that is none: 500.
+    fn from(_: InvalidHeaderValue) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR).reason("internal fault")
     }
 }
 
 impl From<Refusal> for Reject {
     fn from(refusal: Refusal) -> Self {
         let row = refusal.row();
-        Self::new(row.status).reason(row.details)
+        let mut reject = Self::new(row.status).reason(row.details);
+        reject.error = row.error.unwrap_or(reject.error);
+        reject
     }
 }
 
@@ -320,6 +334,15 @@ mod tests {
         assert_eq!(rejection.headers["x-more"], "1");
         assert!(!rejection.headers.contains_key(CONTENT_LENGTH));
         assert_eq!(rejection.details.as_deref(), Some("no  token"));
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_error_type() {
+        let rejection = Reject::from(Refusal::Draining).into_rejection();
+        let row = Refusal::Draining.row();
+        assert_eq!(Some(rejection.error), row.error);
+        let rejection = Reject::forbidden().into_rejection();
+        assert_eq!(rejection.error, ProxyError::HttpRequestDenied);
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub use self::tunnel::{
 };
 pub use crate::client::{Credentials, CredentialsError, TcpForm};
 pub use crate::error::{Attempt, Error, ErrorKind, Side};
+pub use crate::net::SocketOptions;
 pub use crate::transport::tls::ClientAuth;
 pub use crate::wire::carrier::Carrier;
 pub use crate::wire::target::{Host, Target, TargetError};

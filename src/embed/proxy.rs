@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Without hooks the worker does everything itself and the tunnel costs what it costs in `bauta relay`; its datagrams
-//! and bytes never come near code of users. A hook decides before the tunnel opens, and is not heard of again. Rules are
-//! judged on the very addresses that are connected to, also on those of a user's resolver.
+//! and bytes never come near code of users. A hook decides before the tunnel opens, and is not heard of again. Rules
+//! are judged on the very addresses that are connected to, also on those of a user's resolver.
 
 use std::fmt;
 use std::future::Future;
@@ -85,6 +85,7 @@ struct Options {
     allow: Option<Hook<Target, bool>>,
     resolver: Option<Hook<str, io::Result<Vec<IpAddr>>>>,
     family: Family,
+    socket: SocketOptions,
     timeout: Option<Duration>,
 }
 
@@ -153,7 +154,7 @@ impl Options {
             addresses: None,
             policy: Arc::clone(&self.policy),
             family: self.family,
-            socket: SocketOptions::default(),
+            socket: self.socket,
             timeout: self.timeout,
         };
         self.accept(request, move |addresses| {
@@ -211,6 +212,7 @@ impl fmt::Debug for Options {
             .field("has_allow", &self.allow.is_some())
             .field("has_resolver", &self.resolver.is_some())
             .field("family", &self.family)
+            .field("socket", &self.socket)
             .field("timeout", &self.timeout)
             .finish()
     }
@@ -315,6 +317,14 @@ macro_rules! connect_options {
             /// Which addresses are tried. Default: both families.
             pub fn family(mut self, family: Family) -> Self {
                 self.options.family = family;
+                self
+            }
+
+            /// What sockets towards targets have beyond the defaults: the address that targets see, buffers, TTL, mark.
+            ///
+            /// What the system refuses, such as a mark without the capability for it, refuses the tunnel.
+            pub fn socket_options(mut self, options: SocketOptions) -> Self {
+                self.options.socket = options;
                 self
             }
 

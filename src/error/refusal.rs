@@ -427,15 +427,20 @@ impl Refusal {
 
 /// Our member of `Proxy-Status` for a request that a handler refused, with its own words for it; characters that the
 /// field cannot hold are left out.
-pub fn proxy_status(pseudonym: &str, details: &str) -> Option<HeaderValue> {
-    let printable = |text: &str| text.chars().filter(|c| matches!(c, ' '..='~')).collect();
-    let (name, details): (String, String) = (printable(pseudonym), printable(details));
-    let error = ProxyError::HttpRequestDenied.as_str();
+pub fn proxy_status(
+    pseudonym: &str,
+    error: ProxyError,
+    details: Option<&str>,
+) -> Option<HeaderValue> {
+    let printable = |text: &str| -> String { text.replace(|c| !matches!(c, ' '..='~'), "") };
+    let name = printable(pseudonym);
     let mut list = ListSerializer::new();
     let member = list
         .bare_item(token_or_string(&name)?)
-        .parameter(key_ref("error"), token_ref(error));
-    member.parameter(key_ref("details"), StringRef::from_str(&details).ok()?);
+        .parameter(key_ref("error"), token_ref(error.as_str()));
+    if let Some(details) = details.map(printable) {
+        member.parameter(key_ref("details"), StringRef::from_str(&details).ok()?);
+    }
     HeaderValue::try_from(list.finish()?).ok()
 }
 

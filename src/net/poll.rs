@@ -82,6 +82,8 @@ pub(super) struct Readiness {
     pub(super) writable: bool,
     /// The peer has ended its direction, or the connection is over.
     pub(super) closed: bool,
+    /// The connection is over, or has an error to tell.
+    pub(super) over: bool,
     /// The peer has sent urgent data (RFC 9293 section 3.8.5).
     pub(super) urgent: bool,
 }
@@ -95,6 +97,7 @@ impl Readiness {
             readable: any(libc::EPOLLIN) || closed,
             writable: any(libc::EPOLLOUT | over),
             closed,
+            over: any(over),
             urgent: any(libc::EPOLLPRI),
         }
     }

@@ -56,6 +56,8 @@ pub enum TcpEvent {
     },
     /// A connection that we asked for cannot be had. The socket is closed, its name stale.
     Failed(io::Error),
+    /// A connection whose peer had ended its direction is over: no read would tell.
+    Broken(io::Error),
 }
 
 /// What a read found.

@@ -148,7 +148,8 @@ impl App for Forwarder {
                 self.connections.insert(tunnel, Connection::Waiting(socket));
             }
             // A connection that waits is left alone, and one that is spliced has another tag.
-            TcpEvent::Ready { .. } | TcpEvent::Connected | TcpEvent::Failed(_) => {}
+            TcpEvent::Ready { .. } | TcpEvent::Connected => {}
+            TcpEvent::Failed(_) | TcpEvent::Broken(_) => {}
         }
     }
 

@@ -22,6 +22,7 @@ use crate::tunnel::Framing;
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::Revision;
 use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE, capsule_protocol};
+use crate::wire::proxy_status::ProxyError;
 use crate::wire::target::Target;
 use crate::wire::template::{Match, PathTemplate};
 use crate::wire::via;
@@ -214,9 +215,14 @@ impl Server {
         head
     }
 
-    /// Adds our member of `Proxy-Status` with these details to a refusal of the handler of this process.
-    pub fn add_details(&self, head: &mut ResponseHead, details: &str) {
-        if let Some(member) = proxy_status(&self.pseudonym, details) {
+    /// Adds our member of `Proxy-Status` to a refusal of the handler of this process.
+    pub fn add_proxy_status(
+        &self,
+        head: &mut ResponseHead,
+        error: ProxyError,
+        details: Option<&str>,
+    ) {
+        if let Some(member) = proxy_status(&self.pseudonym, error, details) {
             head.headers.append(PROXY_STATUS, member);
         }
     }

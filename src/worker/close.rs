@@ -12,7 +12,7 @@ use crate::error::{Abort, Ending, Refusal};
 use crate::http::h3;
 use crate::http::h3::code::Code;
 use crate::http::request::ResponseHead;
-use crate::net::TcpClose;
+use crate::net::{TcpClose, TcpId};
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::TunnelId;
 use crate::wire::carrier::Carrier;
@@ -273,6 +273,27 @@ impl Machine {
             return;
         };
         self.stream_failed(now, id, stream, Some(code), out);
+    }
+
+    /// A TCP socket of a tunnel broke behind its end. What it has not taken yet is lost.
+    pub(super) fn handle_target_broken(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        socket: TcpId,
+        error: &std::io::Error,
+        out: &mut impl Outside,
+    ) {
+        tracing::debug!(%error, "a TCP connection broke behind its end");
+        if self.is_done(id) {
+            return self.complete(now, id, out);
+        }
+        let upstream = self.tunnels.get(id).map(|tunnel| tunnel.upstream);
+        let abort = match upstream == Some(Leg::Tcp(socket)) {
+            true => Abort::UpstreamReset,
+            false => Abort::ClientCancelled,
+        };
+        self.abort(now, id, abort, out);
     }
 
     /// HTTP/3 ended a request stream by itself.

@@ -28,6 +28,7 @@ use crate::server::Protocol;
 use crate::transport::carriers::RequestStream;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
+use crate::wire::proxy_status::ProxyError;
 use crate::wire::target::{Host, Target};
 
 /// A request as a handler sees it.
@@ -91,7 +92,9 @@ pub struct Rejection {
     pub status: StatusCode,
     /// All fields of the response but `Proxy-Status`.
     pub headers: HeaderMap,
-    /// The `details` of our `Proxy-Status` member: printable ASCII; none without.
+    /// The `error` of our `Proxy-Status` member.
+    pub error: ProxyError,
+    /// Its `details`: printable ASCII.
     pub details: Option<Box<str>>,
 }
 
@@ -216,12 +219,11 @@ impl Machine {
             let Rejection {
                 status,
                 headers,
+                error,
                 details,
             } = rejection;
             let mut head = ResponseHead { status, headers };
-            if let Some(details) = details {
-                self.server.add_details(&mut head, &details);
-            }
+            (self.server).add_proxy_status(&mut head, error, details.as_deref());
             self.carriers.respond(stream, &head, true);
         }
     }

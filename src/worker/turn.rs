@@ -361,7 +361,7 @@ impl Machine {
             (TcpTag::Listener(number), TcpEvent::Accepted { socket, peer }) => {
                 self.accept(now, number, socket, peer, out);
             }
-            (TcpTag::Carrier(id), TcpEvent::Failed(error)) => {
+            (TcpTag::Carrier(id), TcpEvent::Failed(error) | TcpEvent::Broken(error)) => {
                 self.carriers.tcp.handle_failed(id, &error);
             }
             (TcpTag::Carrier(id), TcpEvent::Connected | TcpEvent::Ready { .. }) => {
@@ -372,6 +372,9 @@ impl Machine {
             }
             (TcpTag::Target(id), TcpEvent::Failed(error)) => {
                 self.handle_target_failed(now, id, socket, &error, out);
+            }
+            (TcpTag::Target(id), TcpEvent::Broken(error)) => {
+                self.handle_target_broken(now, id, socket, &error, out);
             }
             (TcpTag::Target(id), TcpEvent::Ready { .. }) => {
                 // Either direction may go on: the socket is the source of one and the sink of the other.

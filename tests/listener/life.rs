@@ -5,8 +5,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use bauta::{
-    Accept, Actions, Carrier, Chain, Client, CloseReason, ErrorKind, Identity, Listener, Proxies,
-    Reject, Request, Session, Trust,
+    Accept, Actions, Carrier, Chain, Client, ClientAuth, CloseReason, ErrorKind, Identity,
+    Listener, Proxies, Reject, Request, Session, Trust,
 };
 use bytes::Bytes;
 
@@ -40,7 +40,7 @@ fn client(server: &Server, carrier: Carrier) -> Client {
     client_of(server, carrier).build().unwrap()
 }
 
-fn client_of(server: &Server, carrier: Carrier) -> bauta::ClientBuilder {
+pub(crate) fn client_of(server: &Server, carrier: Carrier) -> bauta::ClientBuilder {
     Client::builder(format!("https://{}", server.listener.local_addr()))
         .trust(Trust::pem(&server.ca_pem))
         .carriers([carrier])
@@ -285,4 +285,25 @@ fn a_fallback_answers_what_is_no_tunnel() {
         assert_eq!(client.head().status, 500);
         assert_eq!(server.listener.stats().handler_panics, 1);
     }
+}
+
+#[test]
+fn clients_show_certificates_where_they_have_to() {
+    let (_, ca) = Identity::development(&[]).unwrap();
+    let echo = |_: &Request| -> Result<Accept, Reject> { Err(Reject::forbidden()) };
+    let listen = |auth| {
+        Server::build(
+            Listener::h1(([127, 0, 0, 1], 0))
+                .client_auth(auth)
+                .handler(echo),
+        )
+    };
+    let server = listen(ClientAuth::Required(ca.clone()));
+    // In TLS 1.3 the client is through before the server has looked; the first answer tells.
+    if let Ok(mut raw) = Raw::connect_to(server.listener.local_addr(), &server.ca_pem, "localhost")
+    {
+        assert!(!raw.rest().1);
+    }
+    let server = listen(ClientAuth::Optional(ca));
+    assert_eq!(server.connect().ask_tcp("192.0.2.1:80", "").status, 403);
 }

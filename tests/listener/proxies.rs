@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use bauta::{
-    Accept, Family, Handler, Listener, Protocol, Proxies, Reject, Request, Target, TcpProxy,
-    UdpProxy,
+    Accept, Family, Handler, Listener, Protocol, Proxies, Reject, Request, SocketOptions, Target,
+    TcpProxy, UdpProxy,
 };
 use http::{HeaderValue, StatusCode};
 
@@ -244,4 +244,19 @@ fn a_request_shows_what_was_asked() {
     assert_eq!(request.carrier().as_str(), "h1");
     assert_eq!(request.client(), from);
     assert!(request.certificate().is_none());
+}
+
+#[test]
+fn targets_see_the_address_that_the_options_name() {
+    let target = TcpListener::bind((HERE, 0)).unwrap();
+    let address = target.local_addr().unwrap();
+    let from: IpAddr = "127.0.0.9".parse().unwrap();
+    let options = SocketOptions {
+        local_address: Some(from),
+        ..SocketOptions::default()
+    };
+    let server = Server::start(loopback().socket_options(options));
+    let head = server.connect().ask_tcp(&address.to_string(), "");
+    assert_eq!(head.status, 200);
+    assert_eq!(target.accept().unwrap().1.ip(), from);
 }

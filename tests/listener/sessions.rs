@@ -77,7 +77,7 @@ impl Session for Echo {
             "panic" => panic!("as it should"),
             _ => match actions.protocol() {
                 Protocol::Udp => actions.send(message).unwrap(),
-                _ => actions.send_data(message).unwrap(),
+                Protocol::Tcp | _ => actions.send_data(message).unwrap(),
             },
         }
         self.tell(Told::Message(message));
@@ -88,7 +88,7 @@ impl Session for Echo {
             CloseReason::Local => "local",
             CloseReason::Finished => "finished",
             CloseReason::Aborted(_) => "aborted",
-            _ => "other",
+            CloseReason::Refused(_) | _ => "other",
         }));
     }
 }
@@ -196,13 +196,16 @@ fn handles_act_from_other_threads() {
     assert_eq!(echoes.told(), Told::Open);
     handle.message("from afar").unwrap();
     assert_eq!(echoes.told(), Told::Message("from afar"));
-    handle.clone().send_data(", and more").unwrap();
+    handle.send_data(", and more").unwrap();
     assert_eq!(client.read(19), b"from afar, and more");
-    handle.finish("!").unwrap();
+    let other = handle.clone();
+    std::thread::spawn(move || other.finish("!").unwrap());
     assert_eq!(client.read(1), b"!");
     client.finish();
     assert_eq!(client.rest(), (Vec::new(), true));
     assert_eq!(echoes.told(), Told::Eof);
+    assert_eq!(echoes.told(), Told::Close("finished"));
+    assert!(handle.is_closed());
 }
 
 #[test]
@@ -238,7 +241,7 @@ fn sessions_close_with_and_without_a_code() {
         let mut client = echoes.server.connect();
         match protocol {
             Protocol::Udp => client.ask_udp("192.0.2.1:53", ""),
-            _ => client.ask_tcp("192.0.2.1:80", ""),
+            Protocol::Tcp | _ => client.ask_tcp("192.0.2.1:80", ""),
         };
         assert_eq!(echoes.told(), Told::Open);
         echoes.handle().message(word).unwrap();

@@ -158,7 +158,9 @@ impl Browser {
         while let Some((_, tag, event)) = net.poll_tcp(node) {
             if let (TcpTag::Carrier(id), event) = (TcpTag::from_bits(tag), event) {
                 match event {
-                    TcpEvent::Failed(error) => self.carriers.tcp.handle_failed(id, &error),
+                    TcpEvent::Failed(error) | TcpEvent::Broken(error) => {
+                        self.carriers.tcp.handle_failed(id, &error)
+                    }
                     TcpEvent::Connected | TcpEvent::Ready { .. } | TcpEvent::Accepted { .. } => {
                         self.carriers.tcp.handle_ready(id);
                     }

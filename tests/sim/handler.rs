@@ -12,6 +12,7 @@ use bauta::tunnel::TunnelId;
 use bauta::wire::capsule::CapsuleType;
 use bauta::wire::carrier::Carrier;
 use bauta::wire::datagram::ContextId;
+use bauta::wire::proxy_status::ProxyError;
 use bauta::worker::{
     CapsuleSent, Closed, Direct, End, Family, HandlerEvent, LocalEvent, LocalRead, Machine,
     Rejection,
@@ -106,6 +107,7 @@ fn refuses(
         let rejection = Rejection {
             status: StatusCode::UNAUTHORIZED,
             headers: HeaderMap::from_iter([(header::WWW_AUTHENTICATE, challenge)]),
+            error: ProxyError::HttpRequestDenied,
             details: Some("no token".into()),
         };
         machine.reject(now, id, rejection, out);

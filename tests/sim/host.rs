@@ -145,6 +145,8 @@ impl TcpHost {
                     self.conversations.push(conversation);
                 }
                 TcpEvent::Connected => self.find(socket).opened = Some(net.now),
+                // It has seen the end, and goes on to what it still has to do.
+                TcpEvent::Broken(_) => {}
                 TcpEvent::Failed(error) => {
                     self.find(socket).end = Some((net.now, End::Broken(error.kind())));
                 }

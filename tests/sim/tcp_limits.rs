@@ -3,16 +3,17 @@
 use std::net::IpAddr;
 
 use bauta::client::TcpForm;
+use bauta::net::TcpClose;
 use bauta::policy::resolve::ResolveError;
 use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
-use bauta::worker::{MachineLimits, Residue};
+use bauta::worker::{Closed, MachineLimits, Residue};
 use bytes::Bytes;
 
 use crate::host::{Behaviour, End, stream_bytes};
 use crate::net::{NodeId, Rng};
 use crate::node::hop_on;
-use crate::sim::{Sim, ms, secs};
+use crate::sim::{Sim, ms, payload, secs};
 
 const FORMS: [TcpForm; 3] = [TcpForm::Classic, TcpForm::Raw, TcpForm::Capsules];
 
@@ -339,5 +340,46 @@ fn a_reader_that_stops_costs_bounded_memory() {
             assert!(ended, "{what}: {} bytes", received.len());
             assert!(*received == stream_bytes(bytes), "{what}: damaged");
         }
+    }
+}
+
+/// A target that has ended its direction and then resets the connection has no use for the other one.
+#[test]
+fn a_reset_behind_the_targets_end_breaks_the_tunnel() {
+    for (seed, carrier) in (760..).zip(Carrier::ALL) {
+        let mut sim = Sim::new(seed);
+        sim.relay("egress.test", &[]);
+        let client = sim.client_with_hops(vec![hop_on("egress.test", &[carrier])], |_| {});
+        let target = sim.tcp_host("target.test", 80, Behaviour::HALF_CLOSED);
+        let tunnel = sim.open_tcp_now(client, "target.test:80", None);
+        let ended = sim.run_until(secs(5), |sim| sim.tunnel(client, tunnel).ended);
+        assert!(ended, "{carrier:?}");
+        sim.act_on_tcp(target, |host, net| {
+            host.close(net, target, 0, TcpClose::Abort)
+        });
+        let closed = sim.run_until(secs(5), |sim| sim.tunnel(client, tunnel).closed.is_some());
+        assert!(closed, "{carrier:?}");
+        let reason = sim.tunnel(client, tunnel).reason;
+        assert!(
+            matches!(reason, Some(Closed::Aborted { .. })),
+            "{carrier:?} {reason:?}"
+        );
+    }
+}
+
+/// The same with the client of a handler: over HTTP/1.1 its connection is the tunnel.
+#[test]
+fn a_reset_behind_the_clients_end_breaks_the_tunnel() {
+    for (seed, carrier) in (770..).zip(Carrier::ALL) {
+        let mut sim = Sim::new(seed);
+        let relay = sim.relay("egress.test", &[]);
+        let client = sim.client_with_hops(vec![hop_on("egress.test", &[carrier])], |_| {});
+        sim.tcp_host("target.test", 80, Behaviour::Sink { bytes_max: 0 });
+        let tunnel = sim.open_tcp_now(client, "target.test:80", None);
+        sim.write(client, tunnel, payload(1, 10), true);
+        sim.run_for(secs(1));
+        sim.reset(client, tunnel);
+        let gone = sim.run_until(secs(5), |sim| sim.node(relay).machine.tunnel_count() == 0);
+        assert!(gone, "{carrier:?}");
     }
 }

@@ -8,7 +8,7 @@ use bauta::{
     Carrier, Chain, ErrorKind, Family, Handler, Proxies, Target, TcpProxy, Trust, UdpProxy,
 };
 
-use crate::world::{Server, echo, exchange, now, tcp_echo, udp_echo, PATIENCE};
+use crate::world::{PATIENCE, Server, echo, exchange, now, tcp_echo, udp_echo};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -85,7 +85,10 @@ fn built_in_allow_now_and_later() {
             let (status, reason) = refused(&server, carrier, "127.0.0.1:9");
             assert_eq!(status, 403);
             assert!(reason.contains("not allowed"), "{reason}");
-            echo(&server.client(carrier).udp_blocking(target).unwrap(), "hello");
+            echo(
+                &server.client(carrier).udp_blocking(target).unwrap(),
+                "hello",
+            );
         }
     }
 }
@@ -109,10 +112,7 @@ fn built_in_resolver_now_and_later() {
         tokio::task::yield_now().await;
         resolve(&name)
     };
-    for proxies in [
-        proxies().resolver(resolve),
-        proxies().resolver_async(later),
-    ] {
+    for proxies in [proxies().resolver(resolve), proxies().resolver_async(later)] {
         let server = Server::new(proxies);
         for carrier in Carrier::ALL {
             let client = server.client(carrier);
@@ -164,7 +164,11 @@ fn built_in_connect_timeout() {
 fn chain_handler_upstream_uri_and_options() {
     let (udp_target, tcp_target) = (udp_echo(), tcp_echo());
     let guarded = move |request: &bauta::Request| {
-        if request.headers().get("x-key").is_none_or(|key| key != "sesame") {
+        if request
+            .headers()
+            .get("x-key")
+            .is_none_or(|key| key != "sesame")
+        {
             return Err(bauta::Reject::forbidden());
         }
         Proxies::new().public_only(false).accept(request)

@@ -50,7 +50,15 @@ fn connect_2_with_nothing_but_a_url_and_trust() {
     exchange(&client.tcp_blocking(tcp_target).unwrap(), b"hello");
     let tunnel = smol::block_on(client.tcp(tcp_target)).unwrap();
     exchange(&tunnel, b"hello");
-    for wrong in ["", "a", "a:0", "a:65536", "a b:1", "a\r\nvia: x:1", "[::1:1"] {
+    for wrong in [
+        "",
+        "a",
+        "a:0",
+        "a:65536",
+        "a b:1",
+        "a\r\nvia: x:1",
+        "[::1:1",
+    ] {
         let error = client.udp_blocking(wrong).unwrap_err();
         let told = (error.kind(), error.side());
         assert_eq!(told, (ErrorKind::Configuration, Side::Local), "{wrong:?}");
@@ -97,10 +105,17 @@ fn connect_3_trust() {
     };
     for carrier in Carrier::ALL {
         for trust in [Trust::pem(&relay.ca_pem), Trust::dangerous_anybody()] {
-            echo(&build(trust, carrier).udp_blocking(target).unwrap(), "hello");
+            echo(
+                &build(trust, carrier).udp_blocking(target).unwrap(),
+                "hello",
+            );
         }
         let (_, stranger) = Identity::development(&[]).unwrap();
-        for trust in [Trust::pem(stranger), Trust::pinned([[7; 32]]), Trust::system()] {
+        for trust in [
+            Trust::pem(stranger),
+            Trust::pinned([[7; 32]]),
+            Trust::system(),
+        ] {
             let error = build(trust, carrier).udp_blocking(target).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Tls, "{carrier} {error:?}");
             assert!(!error.is_retryable());
@@ -110,7 +125,10 @@ fn connect_3_trust() {
         (Trust::pem("no PEM"), "certificate authority"),
         (Trust::pinned([]), "no key is pinned"),
     ] {
-        let error = Client::builder(relay.url()).trust(nothing).build().unwrap_err();
+        let error = Client::builder(relay.url())
+            .trust(nothing)
+            .build()
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         assert!(in_full(&error).contains(what), "{}", in_full(&error));
     }
@@ -219,8 +237,18 @@ fn connect_3_extra_headers() {
 fn connect_3_reserved_headers_are_named() {
     let (server, requests) = inquisitive();
     let reserved = [
-        ":authority", "host", "connection", "upgrade", "te", "transfer-encoding", "keep-alive",
-        "proxy-connection", "content-length", "content-type", "capsule-protocol", "via",
+        ":authority",
+        "host",
+        "connection",
+        "upgrade",
+        "te",
+        "transfer-encoding",
+        "keep-alive",
+        "proxy-connection",
+        "content-length",
+        "content-type",
+        "capsule-protocol",
+        "via",
     ];
     for name in reserved {
         let error = server.builder().header(name, "x").build().unwrap_err();
@@ -252,9 +280,15 @@ fn connect_3_credentials() {
     for carrier in Carrier::ALL {
         for (credentials, value) in [
             (Credentials::bearer("t0ken").unwrap(), "Bearer t0ken"),
-            (Credentials::basic("ann", "secret").unwrap(), "Basic YW5uOnNlY3JldA=="),
+            (
+                Credentials::basic("ann", "secret").unwrap(),
+                "Basic YW5uOnNlY3JldA==",
+            ),
         ] {
-            let client = server.builder().carriers([carrier]).credentials(credentials);
+            let client = server
+                .builder()
+                .carriers([carrier])
+                .credentials(credentials);
             let client = client.build().unwrap();
             let templated = client.udp_blocking("dns.example:53").unwrap_err();
             assert!(!format!("{templated:?}").contains("YW5u"));
@@ -431,7 +465,10 @@ fn connect_3_further_hops() {
         exchange(&client.tcp_blocking(tcp_target).unwrap(), b"hello");
     }
     let stats = (near.listener.stats(), far.listener.stats());
-    assert!(stats.0.tunnels_opened > 0 && stats.1.tunnels_opened == 6, "{stats:?}");
+    assert!(
+        stats.0.tunnels_opened > 0 && stats.1.tunnels_opened == 6,
+        "{stats:?}"
+    );
     let builder = (0..4).fold(near.builder(), |it, _| it.hop(far.url()));
     let text = in_full(&builder.build().unwrap_err());
     assert!(text.contains("hop: 5: must be from 1 to 4"), "{text}");
@@ -457,7 +494,10 @@ fn connect_3_mode_and_worker() {
     let client = relay.builder().worker(&worker).build().unwrap();
     let tunnel = client.udp_blocking(target).unwrap();
     worker.stop_blocking();
-    assert!(matches!(tunnel.closed_blocking(), bauta::CloseReason::Local));
+    assert!(matches!(
+        tunnel.closed_blocking(),
+        bauta::CloseReason::Local
+    ));
     let error = client.udp_blocking(target).unwrap_err();
     assert_eq!(error.side(), Side::Local);
 }
@@ -479,8 +519,15 @@ fn connect_3_every_wrong_option_is_named() {
     assert_eq!(error.kind(), ErrorKind::Configuration);
     let text = in_full(&error);
     for key in [
-        "http://relay.example", "carriers", "head_starts.first", "handshake_timeout",
-        "open_timeout", "pool_idle_timeout", "streams_per_connection", "receive_queue", "host",
+        "http://relay.example",
+        "carriers",
+        "head_starts.first",
+        "handshake_timeout",
+        "open_timeout",
+        "pool_idle_timeout",
+        "streams_per_connection",
+        "receive_queue",
+        "host",
         "trust",
     ] {
         assert!(text.contains(key), "{key}: {text}");
@@ -496,13 +543,19 @@ fn connect_3_a_clients_own_certificate_is_asked_for() {
     };
     let asked = Listener::all(any_port()).handler(handler);
     let optional = Server::start(asked.client_auth(ClientAuth::Optional(ca_pem.clone())));
-    let error = optional.client(Carrier::H3).udp_blocking("a.example:1").unwrap_err();
+    let error = optional
+        .client(Carrier::H3)
+        .udp_blocking("a.example:1")
+        .unwrap_err();
     assert_eq!(error.status().unwrap(), 418);
     assert_eq!(error.headers().unwrap()["x-seen"], "yes");
     let asked = Listener::all(any_port()).handler(handler);
     let required = Server::start(asked.client_auth(ClientAuth::Required(ca_pem)));
     for carrier in Carrier::ALL {
-        let error = required.client(carrier).udp_blocking("a.example:1").unwrap_err();
+        let error = required
+            .client(carrier)
+            .udp_blocking("a.example:1")
+            .unwrap_err();
         assert_eq!(error.status(), None, "{carrier}");
     }
 }

@@ -64,7 +64,10 @@ fn start_and_stop(carrier: Carrier) {
     let again = until("a tunnel", || fresh.udp_blocking(udp_target).ok());
     echo(&again, "hello");
     let stats = relay.listener.stats();
-    assert!(stats.tunnels_opened >= 3 && stats.handler_panics == 0, "{stats:?}");
+    assert!(
+        stats.tunnels_opened >= 3 && stats.handler_panics == 0,
+        "{stats:?}"
+    );
     assert!(stats.connections_opened >= 1);
     // The end closes what is open, and gives the address back.
     let Server { listener, ca_pem } = relay;
@@ -115,8 +118,14 @@ fn a_listener_that_cannot_start_says_why() {
     let (kind, text) = refused(Listener::all(any_port()).handler(loopback()));
     assert_eq!(kind, ErrorKind::Configuration);
     assert!(text.contains("identity"), "{text}");
-    let wrong = Listener::h3(any_port()).identity(identity()).handler(loopback());
-    let (kind, text) = refused(wrong.udp_template("/{target_host").max_tunnels_per_connection(0));
+    let wrong = Listener::h3(any_port())
+        .identity(identity())
+        .handler(loopback());
+    let (kind, text) = refused(
+        wrong
+            .udp_template("/{target_host")
+            .max_tunnels_per_connection(0),
+    );
     assert_eq!(kind, ErrorKind::Configuration);
     assert!(text.contains("tunnels_per_connection"), "{text}");
     let taken = TcpListener::bind(any_port()).unwrap();
@@ -229,19 +238,34 @@ fn handler_actions_on_a_udp_tunnel() {
         assert_eq!(tunnel.recv_capsule_blocking().unwrap().value, "capsule");
         // What does not belong here.
         let unsupported = Err(SendError::Unsupported);
-        assert_eq!(did(&stage, &handle, Order::SendData("x".into())), unsupported);
+        assert_eq!(
+            did(&stage, &handle, Order::SendData("x".into())),
+            unsupported
+        );
         assert_eq!(did(&stage, &handle, Order::Finish("x".into())), unsupported);
-        assert_eq!(did(&stage, &handle, Order::Capsule(0, "x".into())), unsupported);
+        assert_eq!(
+            did(&stage, &handle, Order::Capsule(0, "x".into())),
+            unsupported
+        );
         let error = did(&stage, &handle, Order::Send(vec![0; 65_528].into())).unwrap_err();
-        assert!(matches!(error, SendError::TooLong { max } if max <= 65_527), "{error}");
+        assert!(
+            matches!(error, SendError::TooLong { max } if max <= 65_527),
+            "{error}"
+        );
         handle.message(Order::Close).unwrap();
-        assert!(matches!(tunnel.closed_blocking(), CloseReason::Finished), "{carrier}");
+        assert!(
+            matches!(tunnel.closed_blocking(), CloseReason::Finished),
+            "{carrier}"
+        );
         assert_eq!(stage.told(), Told::Close("local"));
 
         let (tunnel, handle) = stage.udp(carrier);
         handle.message(Order::CloseWith(0x10f)).unwrap();
         let reason = tunnel.closed_blocking();
-        assert!(matches!(reason, CloseReason::Aborted(_)), "{carrier} {reason:?}");
+        assert!(
+            matches!(reason, CloseReason::Aborted(_)),
+            "{carrier} {reason:?}"
+        );
         assert_eq!(stage.told(), Told::Close("local"));
     }
 }
@@ -260,7 +284,10 @@ fn handler_actions_on_a_tcp_tunnel() {
         assert_eq!(tunnel.recv_capsule_blocking().unwrap().value, "capsule");
         let unsupported = Err(SendError::Unsupported);
         assert_eq!(did(&stage, &handle, Order::Send("x".into())), unsupported);
-        assert_eq!(did(&stage, &handle, Order::SendOn(2, "x".into())), unsupported);
+        assert_eq!(
+            did(&stage, &handle, Order::SendOn(2, "x".into())),
+            unsupported
+        );
         assert_eq!(did(&stage, &handle, Order::Finish("last".into())), Ok(()));
         let mut rest = Vec::new();
         (&tunnel).read_to_end(&mut rest).unwrap();
@@ -273,13 +300,20 @@ fn handler_actions_on_a_tcp_tunnel() {
         assert_eq!(stage.told(), Told::Data("more".into()));
         handle.message(Order::Close).unwrap();
         tunnel.shutdown_write().unwrap();
-        assert!(matches!(tunnel.closed_blocking(), CloseReason::Finished), "{carrier}");
+        assert!(
+            matches!(tunnel.closed_blocking(), CloseReason::Finished),
+            "{carrier}"
+        );
         assert_eq!(stage.told(), Told::Close("local"));
 
         let (tunnel, handle) = stage.tcp(carrier);
         handle.message(Order::CloseWith(0x10f)).unwrap();
         let error = (&tunnel).read(&mut buffer).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{carrier}");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset,
+            "{carrier}"
+        );
         assert_eq!(stage.told(), Told::Close("local"));
     }
 }
@@ -370,10 +404,16 @@ fn handler_callbacks_pace_a_session_that_talks() {
                 writable,
             }))
         });
-        let tunnel = server.client(carrier).tcp_blocking("web.example:80").unwrap();
+        let tunnel = server
+            .client(carrier)
+            .tcp_blocking("web.example:80")
+            .unwrap();
         let mut bytes = Vec::new();
         (&tunnel).read_to_end(&mut bytes).unwrap();
-        assert!(bytes.len() == TOTAL && bytes.iter().all(|byte| *byte == 7), "{carrier}");
+        assert!(
+            bytes.len() == TOTAL && bytes.iter().all(|byte| *byte == 7),
+            "{carrier}"
+        );
         assert!(writable.load(Ordering::Relaxed) > 0, "{carrier}");
     }
 }
@@ -386,7 +426,10 @@ fn handler_callbacks_that_panic_hurt_nobody_else() {
         let (other, _) = stage.udp(carrier);
         handle.message(Order::Panic).unwrap();
         let reason = broken.closed_blocking();
-        assert!(matches!(reason, CloseReason::Aborted(_)), "{carrier} {reason:?}");
+        assert!(
+            matches!(reason, CloseReason::Aborted(_)),
+            "{carrier} {reason:?}"
+        );
         assert!(handle.is_closed());
         other.send("still here").unwrap();
         assert_eq!(stage.told(), Told::Packet(0, "still here".into()));
@@ -396,17 +439,19 @@ fn handler_callbacks_that_panic_hurt_nobody_else() {
         assert!(matches!(stage.told(), Told::Close(_)));
     }
     // Before there is a tunnel, a panic is an answer.
-    let server = Server::new(|request: &Request| match request.target().map(|it| it.port) {
-        Some(1) => panic!("as it should"),
-        Some(2) => Ok(Accept::init(async {
-            tokio::task::yield_now().await;
-            if true {
-                panic!("as it should");
-            }
-            Ok(Silent)
-        })),
-        _ => Ok(Accept::session(Silent)),
-    });
+    let server = Server::new(
+        |request: &Request| match request.target().map(|it| it.port) {
+            Some(1) => panic!("as it should"),
+            Some(2) => Ok(Accept::init(async {
+                tokio::task::yield_now().await;
+                if true {
+                    panic!("as it should");
+                }
+                Ok(Silent)
+            })),
+            _ => Ok(Accept::session(Silent)),
+        },
+    );
     for carrier in Carrier::ALL {
         let client = server.client(carrier);
         for target in ["a.example:1", "a.example:2"] {
@@ -444,11 +489,20 @@ fn handler_init_is_asynchronous_and_may_fail() {
         let client = server.client(carrier);
         let error = client.tcp_blocking("a.example:1").unwrap_err();
         assert_eq!(error.status().unwrap(), 503, "{carrier}");
-        assert!(error.proxy_status().unwrap().contains("the database is away"));
+        assert!(
+            error
+                .proxy_status()
+                .unwrap()
+                .contains("the database is away")
+        );
         client.tcp_blocking("a.example:2").unwrap();
         client.udp_blocking("a.example:2").unwrap();
     }
-    let never = |_: &Request| Ok(Accept::init(std::future::pending::<Result<Silent, Reject>>()));
+    let never = |_: &Request| {
+        Ok(Accept::init(
+            std::future::pending::<Result<Silent, Reject>>(),
+        ))
+    };
     let bounded = Listener::all(any_port()).open_timeout(Duration::from_secs(1));
     let bounded = Server::start(bounded.handler(never));
     let error = bounded.client(Carrier::H3).udp_blocking("a.example:1");
@@ -489,14 +543,25 @@ fn request_map_shows_what_was_asked() {
         tcp.tcp_blocking().unwrap_err();
         let request = requests.recv_timeout(PATIENCE).unwrap();
         assert_eq!(request.protocol(), Some(Protocol::Tcp));
-        assert!(request.token().is_some_and(|token| token.starts_with("connect-tcp")));
+        assert!(
+            request
+                .token()
+                .is_some_and(|token| token.starts_with("connect-tcp"))
+        );
         assert_eq!(request.target().unwrap().to_string(), "[2001:db8::42]:443");
-        assert!(request.path().is_some_and(|path| path.contains("tcp/2001%3Adb8%3A%3A42/443")));
+        assert!(
+            request
+                .path()
+                .is_some_and(|path| path.contains("tcp/2001%3Adb8%3A%3A42/443"))
+        );
 
         let classic = client.connect("web.example:80").tcp_form(TcpForm::Classic);
         classic.tcp_blocking().unwrap_err();
         let request = requests.recv_timeout(PATIENCE).unwrap();
-        assert_eq!((request.token(), request.path(), request.scheme()), (None, None, None));
+        assert_eq!(
+            (request.token(), request.path(), request.scheme()),
+            (None, None, None)
+        );
         assert_eq!(request.authority(), Some("web.example:80"), "{carrier}");
     }
 }
@@ -582,7 +647,10 @@ fn reject_has_a_word_for_each_occasion() {
             let told = (error.status().unwrap().as_u16(), error.is_retryable());
             assert_eq!(told, (status, retryable), "{carrier}");
             let delay = error.headers().unwrap().get("retry-after");
-            assert_eq!(delay.map(HeaderValue::as_bytes), (status == 429).then_some(&b"7"[..]));
+            assert_eq!(
+                delay.map(HeaderValue::as_bytes),
+                (status == 429).then_some(&b"7"[..])
+            );
         }
     }
 }
@@ -597,7 +665,10 @@ fn accept_adds_headers_to_the_answer() {
         Ok(accept.header("x-let-in", HeaderValue::from_static("yes")))
     });
     for carrier in Carrier::ALL {
-        echo(&server.client(carrier).udp_blocking(target).unwrap(), "hello");
+        echo(
+            &server.client(carrier).udp_blocking(target).unwrap(),
+            "hello",
+        );
     }
 }
 
@@ -609,7 +680,9 @@ fn fallback_answers_what_is_no_tunnel() {
         let text = format!("{} {}", request.method(), request.path().unwrap());
         http::Response::new(Bytes::from(text))
     };
-    let server = Listener::all(any_port()).handler(loopback()).fallback(plain);
+    let server = Listener::all(any_port())
+        .handler(loopback())
+        .fallback(plain);
     let server = Server::start(server);
     let mut roots = rustls::RootCertStore::empty();
     use rustls::pki_types::pem::PemObject;
@@ -635,5 +708,8 @@ fn fallback_answers_what_is_no_tunnel() {
     assert!(answer.ends_with("GET /page?a=b"), "{answer}");
     // Tunnels are none of the fallback's business.
     let target = udp_echo();
-    echo(&server.client(Carrier::H1).udp_blocking(target).unwrap(), "hello");
+    echo(
+        &server.client(Carrier::H1).udp_blocking(target).unwrap(),
+        "hello",
+    );
 }

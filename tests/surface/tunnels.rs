@@ -63,7 +63,11 @@ fn send_2_tcp_bytes_arrive_in_every_form() {
     for carrier in Carrier::ALL {
         let client = relay.client(carrier);
         for form in FORMS {
-            let tunnel = client.connect(target).tcp_form(form).tcp_blocking().unwrap();
+            let tunnel = client
+                .connect(target)
+                .tcp_form(form)
+                .tcp_blocking()
+                .unwrap();
             exchange(&tunnel, b"hello");
             let sent = pattern(0, 100_000);
             thread::scope(|scope| {
@@ -86,7 +90,10 @@ fn send_3_contexts_are_kept_apart() {
             assert_eq!(stage.told(), Told::Packet(context, "there".into()));
             handle.send_on(context, "back").unwrap();
             let received = tunnel.recv_timeout_blocking(PATIENCE).unwrap().unwrap();
-            assert_eq!((received.context, &*received.payload), (context, &b"back"[..]));
+            assert_eq!(
+                (received.context, &*received.payload),
+                (context, &b"back"[..])
+            );
         }
         let error = tunnel.send_with_context(1 << 62, "").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Limit);
@@ -128,7 +135,10 @@ fn recv_2_waits_for_as_long_as_it_is_told() {
             let waiting = scope.spawn(|| tunnel.recv_blocking());
             tunnel.close_blocking();
             let error = waiting.join().unwrap().unwrap_err();
-            assert_eq!((error.kind(), error.side()), (ErrorKind::Closed, Side::Local));
+            assert_eq!(
+                (error.kind(), error.side()),
+                (ErrorKind::Closed, Side::Local)
+            );
         });
         assert!(smol::block_on(tunnel.next()).is_none());
     }
@@ -337,7 +347,11 @@ fn close_is_orderly_and_final() {
         udp.send("before the end").unwrap();
         udp.close_blocking();
         udp.close_blocking();
-        assert_eq!(stage.told(), Told::Packet(0, "before the end".into()), "{carrier}");
+        assert_eq!(
+            stage.told(),
+            Told::Packet(0, "before the end".into()),
+            "{carrier}"
+        );
         assert_eq!(stage.told(), Told::Close("finished"), "{carrier}");
         // What waits can still be received.
         assert_eq!(udp.try_recv().unwrap().unwrap().payload, "last");
@@ -416,7 +430,10 @@ fn info_tells_what_the_tunnel_is() {
         echo(&udp, "twelve bytes");
         let info = udp.info();
         assert_eq!((info.id, info.state), (udp.id(), State::Open));
-        assert_eq!((info.protocol, info.carrier), (Protocol::Udp, Some(carrier)));
+        assert_eq!(
+            (info.protocol, info.carrier),
+            (Protocol::Udp, Some(carrier))
+        );
         assert_eq!(info.target, udp_target.into());
         assert_eq!(info.peer, Some(relay.address()));
         assert_eq!(info.relays.len(), 1);
@@ -430,9 +447,15 @@ fn info_tells_what_the_tunnel_is() {
         exchange(&tcp, b"twelve bytes");
         let info = tcp.info();
         assert_ne!(info.id, udp.id());
-        assert_eq!((info.protocol, info.carrier), (Protocol::Tcp, Some(carrier)));
+        assert_eq!(
+            (info.protocol, info.carrier),
+            (Protocol::Tcp, Some(carrier))
+        );
         assert_eq!((info.bytes_sent, info.bytes_received), (12, 12));
-        assert_eq!((info.peer, info.datagram_size_max), (Some(relay.address()), None));
+        assert_eq!(
+            (info.peer, info.datagram_size_max),
+            (Some(relay.address()), None)
+        );
         tcp.shutdown_write().unwrap();
         assert_eq!((&tcp).read(&mut [0; 8]).unwrap(), 0);
         assert!(matches!(tcp.closed_blocking(), CloseReason::Finished));
@@ -443,7 +466,10 @@ fn info_tells_what_the_tunnel_is() {
     let nowhere = nowhere.carriers([Carrier::H3]).build().unwrap();
     let tunnel = nowhere.connect("192.0.2.1:9").start_udp().unwrap();
     let info = tunnel.info();
-    assert_eq!((info.state, info.carrier, info.peer), (State::Opening, None, None));
+    assert_eq!(
+        (info.state, info.carrier, info.peer),
+        (State::Opening, None, None)
+    );
 }
 
 #[test]
@@ -490,12 +516,18 @@ fn owner_messages_data_capsule_closed() {
         assert!(matches!(next(&events), (id, Event::Eof) if id == tcp.id()));
         tcp.shutdown_write().unwrap();
         let (id, event) = next(&events);
-        assert!(matches!(event, Event::Closed(CloseReason::Finished)), "{event:?}");
+        assert!(
+            matches!(event, Event::Closed(CloseReason::Finished)),
+            "{event:?}"
+        );
         assert_eq!(id, tcp.id());
 
         udp_handle.close();
         let (id, event) = next(&events);
-        assert!(matches!(event, Event::Closed(CloseReason::Finished)), "{event:?}");
+        assert!(
+            matches!(event, Event::Closed(CloseReason::Finished)),
+            "{event:?}"
+        );
         assert_eq!(id, udp.id());
         assert!(events.try_recv().is_none());
         for _ in 0..3 {

@@ -90,8 +90,7 @@ impl Pool {
             }
             !over
         });
-        let busy =
-            !entry.dials.is_empty() || !entry.waiting.is_empty() || !entry.ready.is_empty();
+        let busy = !entry.dials.is_empty() || !entry.waiting.is_empty() || !entry.ready.is_empty();
         if !busy {
             self.entries.remove(hop.0);
         }

@@ -2,25 +2,27 @@
 //!
 //! Both ends change it under a lock and tell each other afterwards: the handle by [`Command::Attend`], once until the
 //! worker has looked; the worker by events, and by listing the tunnel with the user's [`Events`].
+//!
+//! The user's side is here, the worker's in `served`, who holds it in `handle`.
 
-use std::collections::VecDeque;
+mod handle;
+mod served;
+
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use bytes::Bytes;
 use event_listener::Event as Notice;
+
+pub(in crate::embed) use self::handle::{Handle, Held};
 
 use super::events::{Event, Events, Mode, WeakEvents};
 use super::info::{Capsule, CloseReason, Datagram, Info, Protocol, ShutdownError, State, TunnelId};
-use super::queues::{CAPSULE_BYTES_MAX, CAPSULES_MAX, Inbound, Outbound, READ_BYTES};
+use super::queues::{CAPSULE_BYTES_MAX, CAPSULES_MAX, Inbound, Outbound};
 use crate::embed::host::{Command, HostSender};
 use crate::embed::lock::Lock;
-use crate::embed::running::Running;
-use crate::embed::wait;
 use crate::error::{Error, ErrorKind, Side};
-use crate::net::clock;
 use crate::tunnel::TunnelId as MachineId;
 use crate::wire::capsule::CapsuleType;
 use crate::wire::carrier::Carrier;
@@ -29,9 +31,6 @@ use crate::wire::datagram::UDP_PAYLOAD_MAX;
 use crate::wire::target::Target;
 use crate::wire::varint;
 
-/// How long closing a tunnel takes at most, whatever happens.
-const CLOSED_WITHIN: Duration = Duration::from_secs(5);
-
 /// What is decided about a tunnel before it opens.
 #[derive(Clone, Debug)]
 pub(in crate::embed) struct Terms {
@@ -39,7 +38,7 @@ pub(in crate::embed) struct Terms {
     pub(in crate::embed) protocol: Protocol,
     /// What it reaches.
     pub(in crate::embed) target: Target,
-    /// The relays, as templates.
+    /// The relays, as their origins.
     pub(in crate::embed) relays: Arc<[String]>,
     /// Whether its stream is made of capsules.
     pub(in crate::embed) capsules: bool,
@@ -56,21 +55,6 @@ pub(in crate::embed) struct Opened {
     pub(in crate::embed) peer: Option<std::net::SocketAddr>,
     /// The largest payload.
     pub(in crate::embed) size_max: Option<usize>,
-}
-
-/// What a worker takes from a handle.
-#[derive(Debug)]
-pub(in crate::embed) struct Work {
-    /// Capsules to send.
-    pub(in crate::embed) capsules: VecDeque<Capsule>,
-    /// Bytes to send.
-    pub(in crate::embed) bytes: Bytes,
-    /// The direction to the target ends here.
-    pub(in crate::embed) finish: bool,
-    /// The user has closed the tunnel.
-    pub(in crate::embed) closing: bool,
-    /// Bytes are left, for which the machine had no room.
-    pub(in crate::embed) is_partial: bool,
 }
 
 #[derive(Debug)]
@@ -107,7 +91,6 @@ const SENT: usize = 0;
 const RECEIVED: usize = 1;
 
 /// A tunnel as its handle and its worker see it.
-#[derive(Debug)]
 pub(in crate::embed) struct Shared {
     id: TunnelId,
     terms: Terms,
@@ -162,6 +145,16 @@ impl Shared {
             events.list(Arc::clone(self));
         }
         value
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Neither what the tunnel carries nor where it leads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("id", &self.id)
+            .field("protocol", &self.terms.protocol)
+            .finish_non_exhaustive()
     }
 }
 
@@ -352,6 +345,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Nobody will write any more: the direction ends behind what was written, as soon as the tunnel is open.
+    pub(super) fn give_up_writing(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        if !std::mem::replace(&mut inner.outbound.shut, true) {
+            drop(inner);
+            self.ask();
+        }
+    }
+
     /// Starts to close; what was sent still goes out.
     pub(in crate::embed) fn begin_close(self: &Arc<Self>) {
         let began = self.update(|inner| {
@@ -421,152 +423,6 @@ impl Shared {
                 Protocol::Udp => inner.opened.carrier.map(|_| inner.payload_max()),
                 Protocol::Tcp => None,
             },
-        }
-    }
-}
-
-/// The worker's side.
-impl Shared {
-    /// The tunnel's id in the machine, once the machine has it.
-    pub(in crate::embed) fn machine_id(&self) -> Option<MachineId> {
-        self.machine.get().copied()
-    }
-
-    /// What is agreed.
-    pub(in crate::embed) const fn terms(&self) -> &Terms {
-        &self.terms
-    }
-
-    /// The machine has the tunnel.
-    pub(in crate::embed) fn set_machine_id(&self, id: MachineId) {
-        let first = self.machine.set(id).is_ok();
-        debug_assert!(first, "a tunnel is opened once");
-    }
-
-    /// Whether the user gave it up already.
-    pub(in crate::embed) fn is_given_up(&self) -> bool {
-        matches!(self.inner.lock().phase, Phase::Closing | Phase::Closed(_))
-    }
-
-    /// Takes what the user has queued, datagrams into the empty `datagrams`, at most `room` bytes.
-    pub(in crate::embed) fn take_work(
-        &self,
-        datagrams: &mut VecDeque<Datagram>,
-        room: usize,
-    ) -> Work {
-        self.asked.swap(false, Ordering::AcqRel);
-        let mut inner = self.inner.lock();
-        inner.outbound.datagrams.swap(datagrams);
-        let outbound = &mut inner.outbound;
-        let len = outbound.bytes.len().min(room);
-        let bytes = outbound.bytes.split_to(len).freeze();
-        let is_partial = !outbound.bytes.is_empty();
-        let finish = outbound.shut && !outbound.finished && !is_partial;
-        outbound.finished |= finish;
-        let capsules = std::mem::take(&mut outbound.capsules);
-        let closing = matches!(inner.phase, Phase::Closing);
-        if len > 0 {
-            inner.count(SENT, 0, len);
-        }
-        drop(inner);
-        if len > 0 {
-            self.writable.notify(usize::MAX);
-        }
-        Work {
-            capsules,
-            bytes,
-            finish,
-            closing,
-            is_partial,
-        }
-    }
-
-    /// Puts back capsules for which there was no room.
-    pub(in crate::embed) fn return_capsules(&self, mut capsules: VecDeque<Capsule>) {
-        let mut inner = self.inner.lock();
-        capsules.append(&mut inner.outbound.capsules);
-        inner.outbound.capsules = capsules;
-    }
-
-    /// How many bytes may be read from the machine now; at `None` the tunnel is looked at again when there is room.
-    pub(in crate::embed) fn read_room(&self) -> Option<usize> {
-        let mut inner = self.inner.lock();
-        let room = match inner.phase {
-            // Nobody wants them any more, and the far end shall come to its end.
-            Phase::Closing | Phase::Closed(_) => READ_BYTES,
-            Phase::Opening | Phase::Open => inner.inbound.room().min(READ_BYTES),
-        };
-        inner.inbound.paused = room == 0;
-        (room > 0).then_some(room)
-    }
-
-    /// It is open.
-    pub(in crate::embed) fn handle_opened(self: &Arc<Self>, opened: Opened) {
-        self.update(|inner| {
-            inner.opened = opened;
-            if matches!(inner.phase, Phase::Opening) {
-                inner.phase = Phase::Open;
-                inner.was_open = true;
-            }
-        });
-        self.changed.notify(usize::MAX);
-    }
-
-    /// What is known about it has changed.
-    pub(in crate::embed) fn handle_described(&self, opened: Opened) {
-        self.inner.lock().opened = opened;
-    }
-
-    /// A datagram came.
-    pub(in crate::embed) fn handle_datagram(self: &Arc<Self>, datagram: Datagram) {
-        self.update(|inner| {
-            inner.count(RECEIVED, 1, datagram.payload.len());
-            if !matches!(inner.phase, Phase::Closing | Phase::Closed(_)) {
-                inner.inbound.datagrams.push(datagram);
-            }
-        });
-        self.readable.notify(usize::MAX);
-    }
-
-    /// A capsule came.
-    pub(in crate::embed) fn handle_capsule(self: &Arc<Self>, capsule: Capsule) {
-        self.update(|inner| inner.inbound.push_capsule(capsule));
-        self.readable.notify(usize::MAX);
-    }
-
-    /// Bytes came.
-    pub(in crate::embed) fn handle_bytes(self: &Arc<Self>, bytes: Bytes) {
-        self.update(|inner| {
-            inner.count(RECEIVED, 0, bytes.len());
-            if !matches!(inner.phase, Phase::Closing | Phase::Closed(_)) {
-                inner.inbound.push_bytes(bytes);
-            }
-        });
-        self.readable.notify(usize::MAX);
-    }
-
-    /// The far end has ended its direction.
-    pub(in crate::embed) fn handle_end(self: &Arc<Self>) {
-        self.update(|inner| inner.inbound.ended = true);
-        self.readable.notify(usize::MAX);
-    }
-
-    /// It is over. The first reason counts.
-    pub(in crate::embed) fn handle_closed(self: &Arc<Self>, reason: CloseReason) {
-        self.update(|inner| {
-            let reason = match &inner.phase {
-                Phase::Closed(_) => return,
-                Phase::Closing => CloseReason::Local,
-                Phase::Opening | Phase::Open => reason,
-            };
-            inner.phase = Phase::Closed(reason);
-        });
-        self.notify();
-    }
-
-    fn notify(&self) {
-        for notice in [&self.readable, &self.writable, &self.changed] {
-            notice.notify(usize::MAX);
         }
     }
 }
@@ -656,70 +512,4 @@ fn to_io(error: Error) -> io::Error {
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, error)
-}
-
-/// The worker's hold of a tunnel: whatever happens to the worker, the user learns that the tunnel is over.
-#[derive(Debug)]
-pub(in crate::embed) struct Held(pub(in crate::embed) Arc<Shared>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let error = Error::new(ErrorKind::Aborted, Side::Local).with_source("the worker has ended");
-        self.0.handle_closed(CloseReason::Aborted(error));
-    }
-}
-
-/// The user's hold of a tunnel, which closes it in the end, and keeps the threads running until then.
-#[derive(Debug)]
-pub(in crate::embed) struct Handle {
-    pub(in crate::embed) shared: Arc<Shared>,
-    #[expect(dead_code, reason = "it is only held")]
-    running: Arc<Running>,
-}
-
-impl Handle {
-    pub(in crate::embed) const fn new(shared: Arc<Shared>, running: Arc<Running>) -> Self {
-        Self { shared, running }
-    }
-
-    pub(super) async fn opened(&self) -> Result<(), Error> {
-        wait::until(self.shared.changed(), || self.shared.opened()).await
-    }
-
-    pub(super) fn opened_blocking(&self) -> Result<(), Error> {
-        wait::until_blocking(self.shared.changed(), || self.shared.opened())
-    }
-
-    pub(super) async fn closed(&self) -> CloseReason {
-        wait::until(self.shared.changed(), || self.shared.close_reason()).await
-    }
-
-    pub(super) fn closed_blocking(&self) -> CloseReason {
-        wait::until_blocking(self.shared.changed(), || self.shared.close_reason())
-    }
-
-    pub(super) async fn close(&self) {
-        self.shared.begin_close();
-        let until = (self.shared.worker(), clock::now() + CLOSED_WITHIN);
-        let reason = || self.shared.close_reason();
-        // After that time it counts as closed all the same.
-        drop(wait::until_time(self.shared.changed(), until, reason).await);
-    }
-
-    pub(super) fn close_blocking(&self) {
-        self.shared.begin_close();
-        let until = clock::now() + CLOSED_WITHIN;
-        let reason = || self.shared.close_reason();
-        drop(wait::until_time_blocking(
-            self.shared.changed(),
-            until,
-            reason,
-        ));
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.shared.begin_close();
-    }
 }

@@ -16,6 +16,7 @@
 //!   that failed must not take the silence behind it for an end.
 //! - A listener is on the ready list until accepting found nothing, or it waits because the system is out of
 //!   descriptors.
+//! - A reset behind an end makes no read fail. It is told as [`TcpEvent::Broken`], once the end was read.
 //! - A closed socket brings no event, not even one that was collected before.
 
 mod accept;
@@ -244,7 +245,10 @@ impl Driver {
             let event = match &mut entry.state {
                 State::Listener => self.accept(id, tag, now),
                 State::Connecting(_) => Some(self.end_connecting(id)),
-                State::Connected(stream) => stream.take_news(),
+                State::Connected(stream) => match stream.examine(&entry.socket) {
+                    Some(broken) => Some(broken),
+                    None => stream.take_news(),
+                },
             };
             if let Some(event) = event {
                 return Some((id, tag, event));

@@ -492,7 +492,8 @@ impl App for Front {
             TcpEvent::Ready { readable: true, .. } => {
                 self.handle_readable(now, socket, machine, out);
             }
-            TcpEvent::Ready { .. } | TcpEvent::Connected | TcpEvent::Failed(_) => {}
+            TcpEvent::Ready { .. } | TcpEvent::Connected => {}
+            TcpEvent::Failed(_) | TcpEvent::Broken(_) => {}
         }
     }
 

@@ -160,7 +160,13 @@ impl Net {
             return Ok(TcpRead::Bytes(length));
         }
         match stream.broken {
-            _ if stream.end => Ok(TcpRead::End),
+            _ if stream.end => {
+                stream.end_read = true;
+                if stream.broken.is_some() {
+                    self.make_tcp_ready(id);
+                }
+                Ok(TcpRead::End)
+            }
             Some(kind) => Err(kind.into()),
             None => {
                 stream.readable = false;
@@ -252,6 +258,10 @@ impl Net {
                         writable,
                     } = std::mem::take(&mut stream.news);
                     match stream.broken {
+                        Some(kind) if stream.end_read && !stream.told => {
+                            stream.told = true;
+                            Some(TcpEvent::Broken(kind.into()))
+                        }
                         Some(kind) if stream.phase == Phase::Connecting => {
                             self.tcp.sockets.remove(&id);
                             Some(TcpEvent::Failed(kind.into()))

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::Shutdown;
 
 use bytes::BytesMut;
+use socket2::Socket;
 
 use crate::net::driver::Driver;
 use crate::net::poll::Readiness;
@@ -22,6 +23,12 @@ pub(super) struct Stream {
     writable: bool,
     /// The peer has ended its direction, or the connection is over.
     closed: bool,
+    /// The connection is over, for whatever reason.
+    over: bool,
+    /// A read has found the end.
+    ended: bool,
+    /// It was looked at why the connection is over behind an end.
+    examined: bool,
     /// The peer has sent urgent data.
     urgent: bool,
     /// The error that broke the connection.
@@ -53,8 +60,25 @@ impl Stream {
         self.readable |= readiness.readable;
         self.writable |= readiness.writable;
         self.closed |= readiness.closed;
+        self.over |= readiness.over;
         self.urgent |= readiness.urgent;
-        self.news.readable || self.news.writable
+        self.news.readable || self.news.writable || self.is_to_be_examined()
+    }
+
+    /// Whether the connection is over behind an end that was read, which nobody knows yet: a reset perhaps.
+    fn is_to_be_examined(&self) -> bool {
+        self.ended && self.over && !self.examined
+    }
+
+    /// Why a connection is over whose end was read, unless that is as it should be.
+    pub(super) fn examine(&mut self, socket: &Socket) -> Option<TcpEvent> {
+        if !self.is_to_be_examined() {
+            return None;
+        }
+        self.examined = true;
+        let error = socket.take_error().unwrap_or_else(Some)?;
+        self.broken = self.broken.or(Some(libc::ECONNRESET));
+        Some(TcpEvent::Broken(error))
     }
 
     pub(super) fn take_news(&mut self) -> Option<TcpEvent> {
@@ -84,14 +108,22 @@ impl Driver {
         bytes_max: usize,
     ) -> io::Result<TcpRead> {
         debug_assert!(bytes_max > 0, "reading nothing looks like the end");
-        let (socket, stream) = self.tcp.connection(socket)?;
+        let id = socket;
+        let (socket, stream) = self.tcp.connection(id)?;
         if !stream.readable {
             stream.check()?;
             return Ok(TcpRead::Blocked);
         }
         self.stats.tcp_read_calls += 1;
         match sys::receive_stream(socket, buffer, bytes_max) {
-            Ok(0) => stream.check().map(|()| TcpRead::End),
+            Ok(0) => {
+                stream.check()?;
+                stream.ended = true;
+                if stream.is_to_be_examined() {
+                    self.tcp.enqueue(id);
+                }
+                Ok(TcpRead::End)
+            }
             Ok(length) => {
                 self.stats.tcp_read_bytes += length as u64;
                 stream.readable = length == bytes_max || stream.closed || stream.urgent;

@@ -462,7 +462,7 @@ fn nothing_is_lost_and_nobody_waits_for_ever() {
                     end.writable |= writable;
                     continue;
                 }
-                TcpEvent::Failed(error) => panic!("{error}"),
+                TcpEvent::Failed(error) | TcpEvent::Broken(error) => panic!("{error}"),
             };
             ends.push(End {
                 socket,
@@ -486,6 +486,74 @@ fn nothing_is_lost_and_nobody_waits_for_ever() {
     }
     for end in &ends {
         assert!(end.received == data && end.sent == data.len());
+    }
+}
+
+/// An end, and a reset behind it, before or after the end was read.
+#[test]
+fn a_reset_behind_an_end_is_told() {
+    for reads_first in [true, false] {
+        let (mut driver, _, address) = listening();
+        let peer = TcpStream::connect(address).unwrap();
+        let (_, _, TcpEvent::Accepted { socket, .. }) = event(&mut driver) else {
+            panic!("not accepted");
+        };
+        peer.shutdown(Shutdown::Write).unwrap();
+        let mut buffer = BytesMut::new();
+        let mut read = |driver: &mut Driver| driver.read(socket, &mut buffer, 100).unwrap();
+        let reset = |peer: TcpStream| {
+            let peer = Socket::from(peer);
+            peer.set_linger(Some(Duration::ZERO)).unwrap();
+        };
+        if reads_first {
+            assert!(matches!(
+                event(&mut driver).2,
+                TcpEvent::Ready { readable: true, .. }
+            ));
+            assert_eq!(read(&mut driver), TcpRead::End);
+            reset(peer);
+        } else {
+            reset(peer);
+            assert!(matches!(
+                event(&mut driver).2,
+                TcpEvent::Ready { readable: true, .. }
+            ));
+            assert_eq!(read(&mut driver), TcpRead::End);
+        }
+        let broken = loop {
+            // That there is room is told first where both were collected at once.
+            match event(&mut driver).2 {
+                TcpEvent::Broken(error) => break error,
+                TcpEvent::Ready { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(broken.kind(), io::ErrorKind::BrokenPipe, "{reads_first}");
+        let written = driver.write(socket, &[IoSlice::new(b"late")]);
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert!(driver.poll_tcp(now()).is_none(), "once");
+    }
+}
+
+/// Both directions end in order: nothing is broken.
+#[test]
+fn two_ends_are_no_reset() {
+    let (mut driver, _, address) = listening();
+    let peer = TcpStream::connect(address).unwrap();
+    let (_, _, TcpEvent::Accepted { socket, .. }) = event(&mut driver) else {
+        panic!("not accepted");
+    };
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert!(matches!(
+        event(&mut driver).2,
+        TcpEvent::Ready { readable: true, .. }
+    ));
+    let mut buffer = BytesMut::new();
+    assert_eq!(driver.read(socket, &mut buffer, 100).unwrap(), TcpRead::End);
+    driver.shutdown(socket);
+    wait(&mut driver, LONG);
+    while let Some((_, _, event)) = driver.poll_tcp(now()) {
+        assert!(matches!(event, TcpEvent::Ready { .. }), "{event:?}");
     }
 }
 

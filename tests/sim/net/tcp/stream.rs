@@ -32,6 +32,9 @@ pub(super) struct Stream {
     pub(super) end: bool,
     /// What broke the connection.
     pub(super) broken: Option<io::ErrorKind>,
+    /// The end was read; that the connection broke behind it was told.
+    pub(super) end_read: bool,
+    pub(super) told: bool,
     pub(super) next_out: u64,
     /// Bytes that may be written before the peer has to read.
     pub(super) room: usize,
@@ -65,6 +68,8 @@ impl Stream {
             unread: BytesMut::new(),
             end: false,
             broken: None,
+            end_read: false,
+            told: false,
             next_out: 0,
             room: window,
             ended: false,
