@@ -12,9 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::world::{
-    any_port, echo, exchange, pattern, shared_worker, tcp_echo, udp_echo,
-};
+use crate::world::{any_port, echo, exchange, pattern, shared_worker, tcp_echo, udp_echo};
 
 /// What any server of TLS is made of.
 fn tls(protocols: &[&str]) -> rustls::ServerConfig {

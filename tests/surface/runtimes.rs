@@ -14,9 +14,7 @@ use bauta::{
 };
 use bytes::Bytes;
 
-use crate::world::{
-    PATIENCE, Server, any_port, echo, now, pattern, tcp_echo, udp_echo, until,
-};
+use crate::world::{PATIENCE, Server, any_port, echo, now, pattern, tcp_echo, udp_echo, until};
 
 /// Opens a tunnel of each kind, moves bytes both ways, and closes them.
 async fn scenario(client: Client, udp: std::net::SocketAddr, tcp: std::net::SocketAddr) {
@@ -56,14 +54,18 @@ fn runtimes_tokio_with_many_threads() {
     let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
     everywhere(|client, udp, tcp| {
         // The future is Send: it moves between threads.
-        runtime.block_on(runtime.spawn(scenario(client, udp, tcp))).unwrap();
+        runtime
+            .block_on(runtime.spawn(scenario(client, udp, tcp)))
+            .unwrap();
     });
 }
 
 #[test]
 fn runtimes_tokio_with_one_thread() {
     // Neither its timers nor its I/O are needed.
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     everywhere(|client, udp, tcp| runtime.block_on(scenario(client, udp, tcp)));
 }
 
@@ -71,7 +73,9 @@ fn runtimes_tokio_with_one_thread() {
 fn runtimes_tokio_traits_of_streams() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     everywhere(|client, _, tcp| {
         runtime.block_on(async {
             let mut tunnel = client.tcp(tcp).await.unwrap();
@@ -155,7 +159,10 @@ fn dropping_everything_ends_the_threads() {
         alone.args(["--exact", name]).env(ALONE, "1");
         let output = alone.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}"
+        );
         return;
     }
     let target = tcp_echo();
@@ -184,7 +191,9 @@ fn dropping_everything_ends_the_threads() {
         crate::world::exchange(&tunnel, b"still here");
         drop(tunnel);
         drop(listener);
-        until("the handler to go", || (Arc::strong_count(&served) == 1).then_some(()));
+        until("the handler to go", || {
+            (Arc::strong_count(&served) == 1).then_some(())
+        });
         until("all threads to end", || (threads() <= before).then_some(()));
     }
     // The same after a stop that waits: nothing is left when it returns.
@@ -207,7 +216,12 @@ fn back_pressure_over_64_mib_loses_nothing() {
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     // A pattern of a prime length: pieces begin at other places of it each time.
     let pattern = pattern(0, 65_521);
-    let bytes: Vec<u8> = pattern.iter().copied().cycle().take(PIECE + pattern.len()).collect();
+    let bytes: Vec<u8> = pattern
+        .iter()
+        .copied()
+        .cycle()
+        .take(PIECE + pattern.len())
+        .collect();
     let piece_at = |place: usize| &bytes[place % pattern.len()..][..PIECE];
     thread::scope(|scope| {
         let writing = scope.spawn(|| {
@@ -281,7 +295,10 @@ fn back_pressure_of_a_target_that_does_not_read() {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
         let expected = piece.iter().cycle().take(written);
-        assert!(bytes.len() == written && bytes.iter().eq(expected), "{carrier}");
+        assert!(
+            bytes.len() == written && bytes.iter().eq(expected),
+            "{carrier}"
+        );
     }
 }
 
