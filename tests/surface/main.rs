@@ -25,7 +25,7 @@
 //! | request map | `Request` | `server::request_map…` |
 //! | built-in UDP handler | `UdpProxy` | `builtin::udp_handler…` |
 //! | built-in TCP handler | `TcpProxy` | `builtin::tcp_handler…` |
-//! | allow, resolver, family, connect timeout | `Proxies` and both | `builtin::built_in…` |
+//! | allow, resolver, family, socket options, connect timeout | `Proxies` and both | `builtin::built_in…` |
 //! | chain handler: upstream URI and options, pool, timeout | `Chain` | `builtin::chain_handler…` |
 //! | reject with extra headers | `Reject` | `server::reject…` |
 //! | the client's answer by request headers | `Connect::header`, `Error::headers` | `server::reject_with…` |
