@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bauta::{
-    Carrier, Chain, ErrorKind, Family, Handler, Proxies, Target, TcpProxy, Trust, UdpProxy,
+    Carrier, Chain, ErrorKind, Family, Handler, Proxies, SocketOptions, Target, TcpProxy, Trust,
+    UdpProxy,
 };
 
-use crate::world::{PATIENCE, Server, echo, exchange, now, tcp_echo, udp_echo};
+use crate::world::{PATIENCE, Server, any_port, echo, exchange, now, payload, tcp_echo, udp_echo};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -193,7 +194,7 @@ fn chain_handler_upstream_uri_and_options() {
         let error = Chain::new(wrong).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration, "{wrong:?}");
     }
-    Chain::new("https://relay.example").unwrap();
+    drop(Chain::new("https://relay.example").unwrap());
 }
 
 #[test]
@@ -217,7 +218,7 @@ fn chain_handler_pool_shares_connections() {
 
 #[test]
 fn chain_handler_upstream_timeout() {
-    let hole = std::net::UdpSocket::bind(crate::world::any_port()).unwrap();
+    let hole = std::net::UdpSocket::bind(any_port()).unwrap();
     let upstream = bauta::Client::builder(format!("https://{}", hole.local_addr().unwrap()))
         .carriers([Carrier::H3])
         .trust(Trust::dangerous_anybody());
@@ -228,5 +229,46 @@ fn chain_handler_upstream_timeout() {
         let (status, _) = refused(&entry, carrier, "192.0.2.1:9");
         assert!(matches!(status, 502..=504), "{carrier} {status}");
         assert!(now() - started < PATIENCE);
+    }
+}
+
+#[test]
+fn built_in_socket_options() {
+    // The target sees the address that the sockets have.
+    let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+    let udp = std::net::UdpSocket::bind(any_port()).unwrap();
+    let tcp = std::net::TcpListener::bind(any_port()).unwrap();
+    udp.set_read_timeout(Some(PATIENCE)).unwrap();
+    let options = || SocketOptions {
+        local_address: Some(from),
+        receive_buffer_bytes: Some(64 * 1024),
+        send_buffer_bytes: Some(64 * 1024),
+        ttl: Some(9),
+        ..SocketOptions::default()
+    };
+    let proxies = Proxies::new().public_only(false);
+    let server = Server::new(proxies.socket_options(options()));
+    let v6 = SocketOptions {
+        local_address: Some("::1".parse().unwrap()),
+        ..options()
+    };
+    let proxies = Proxies::new().public_only(false);
+    let unreachable = Server::new(proxies.socket_options(v6));
+    for carrier in Carrier::ALL {
+        let client = server.client(carrier);
+        let tunnel = client.udp_blocking(udp.local_addr().unwrap()).unwrap();
+        tunnel.send("hello").unwrap();
+        let mut buffer = [0; 8];
+        let (len, peer) = udp.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], peer.ip()), (&b"hello"[..], from));
+        udp.send_to(b"back", peer).unwrap();
+        assert_eq!(payload(&tunnel), "back");
+        let tunnel = client.tcp_blocking(tcp.local_addr().unwrap()).unwrap();
+        let (stream, peer) = tcp.accept().unwrap();
+        assert_eq!(peer.ip(), from, "{carrier}");
+        drop((tunnel, stream));
+        let target = udp.local_addr().unwrap().to_string();
+        let (status, _) = refused(&unreachable, carrier, &target);
+        assert_eq!(status, 502, "{carrier}");
     }
 }

@@ -252,7 +252,7 @@ fn handler_actions_on_a_udp_tunnel() {
             matches!(error, SendError::TooLong { max } if max <= 65_527),
             "{error}"
         );
-        handle.message(Order::Close).unwrap();
+        assert_eq!(did(&stage, &handle, Order::Close), Ok(()));
         assert!(
             matches!(tunnel.closed_blocking(), CloseReason::Finished),
             "{carrier}"
@@ -298,7 +298,7 @@ fn handler_actions_on_a_tcp_tunnel() {
         // The client's direction goes on.
         (&tunnel).write_all(b"more").unwrap();
         assert_eq!(stage.told(), Told::Data("more".into()));
-        handle.message(Order::Close).unwrap();
+        assert_eq!(did(&stage, &handle, Order::Close), Ok(()));
         tunnel.shutdown_write().unwrap();
         assert!(
             matches!(tunnel.closed_blocking(), CloseReason::Finished),
