@@ -1,7 +1,7 @@
 //! Two relays in a row, so that none of them knows both ends: nested by the client, and chained by the first relay.
 //!
 //! ```text
-//!   nested    client ══ tunnel to the egress ══► ingress ── packets of the client's second connection ──► egress ─► target
+//!   nested    client ══ tunnel to the egress ══► ingress ── the client's second connection ──► egress ─► target
 //!   chained   client ══ tunnel to the target ══► ingress ══ tunnel to the target ══► egress ─► target
 //! ```
 //!

@@ -226,6 +226,21 @@ fn final_data_is_the_end_of_the_bytes() {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
 }
 
+/// A content that is not `Sync`, as those of some servers, keeps nobody from accepting on any thread.
+#[test]
+fn requests_have_any_content() {
+    let embedding = Embedding::new(echo).unwrap();
+    let request = http::Request::connect("192.0.2.1:80");
+    let request = request.body(std::cell::Cell::new(0)).unwrap();
+    let client = SocketAddr::from(([192, 0, 2, 2], 1234));
+    let accepting = async move {
+        let accepted = embedding.accept(&request, client).await;
+        accepted.map(|tunnel| tunnel.response().status())
+    };
+    let accepted = thread::spawn(|| smol::block_on(accepting)).join().unwrap();
+    assert_eq!(accepted.unwrap(), http::StatusCode::OK);
+}
+
 #[test]
 fn refusals_are_answers_of_hyper() {
     let (embedding, address) = start(echo);
