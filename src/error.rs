@@ -95,7 +95,8 @@ pub enum Side {
 /// The error of the public interface.
 ///
 /// Opaque: match on [`kind`](Self::kind), ask [`is_retryable`](Self::is_retryable), and follow
-/// [`source`](error::Error::source) for the cause. `Display` prints this level only.
+/// [`source`](error::Error::source) for the cause. `Display` prints this level only, `{:#}` everything on one line: the
+/// causes, what the relay answered, and each carrier that was tried.
 ///
 /// Where a relay answered, its [`status`](Self::status), [`headers`](Self::headers) and
 /// [`proxy_status`](Self::proxy_status) are there; where several carriers were tried, [`attempts`](Self::attempts) has
@@ -256,7 +257,25 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.kind.as_str())
+        f.write_str(self.0.kind.as_str())?;
+        if !f.alternate() {
+            return Ok(());
+        }
+        let mut cause = error::Error::source(self);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        if let Some(status) = self.0.status {
+            write!(f, "; the relay answered {}", status.as_u16())?;
+        }
+        if let Some(text) = self.proxy_status() {
+            write!(f, " ({text})")?;
+        }
+        for Attempt { carrier, error } in &self.0.attempts {
+            write!(f, "; {carrier}: {error:#}")?;
+        }
+        Ok(())
     }
 }
 
@@ -345,6 +364,26 @@ mod tests {
         );
         assert!(!error.is_retryable());
         assert!(Error::new(ErrorKind::Io, Side::Local).source().is_none());
+    }
+
+    #[test]
+    fn the_alternate_form_prints_everything() {
+        let tried = |carrier, refusal| Attempt::new(carrier, Error::from(refusal));
+        let attempts = vec![
+            tried(Carrier::H3, Refusal::ConnectTimeout),
+            tried(Carrier::H2, Refusal::ConnectionRefused),
+        ];
+        let headers = HeaderMap::from_iter([(PROXY_STATUS, "r; error=dns_error".parse().unwrap())]);
+        let error = Error::from(Refusal::DnsTimeout)
+            .with_status(StatusCode::BAD_GATEWAY)
+            .with_headers(headers)
+            .with_attempts(attempts);
+        assert_eq!(
+            format!("{error:#}"),
+            "tunnel refused: no answer from a name server in time; the relay answered 502 (r; error=dns_error); \
+             h3: tunnel refused: the target did not answer in time; h2: tunnel refused: the target refused the \
+             connection"
+        );
     }
 
     #[test]

@@ -105,7 +105,6 @@ impl Embedding {
             serve: Some(Serve {
                 handler: Arc::clone(&served),
                 fallback: None,
-                open_timeout: OPEN_TIMEOUT,
                 control: control.clone(),
                 sender: sender.clone(),
                 own: Arc::from([]),

@@ -13,8 +13,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use ::http::header::{
-    CONNECTION, CONTENT_LENGTH, IntoHeaderName, PROXY_AUTHENTICATE, RETRY_AFTER, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, IntoHeaderName, InvalidHeaderValue, PROXY_AUTHENTICATE,
+    RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -27,7 +27,7 @@ use crate::wire::proxy_status::ProxyError;
 use crate::worker::Rejection;
 
 /// Fields that belong to the framing of a response, or to the protocol of the tunnel.
-const RESERVED: [HeaderName; 8] = [
+const RESERVED: [HeaderName; 9] = [
     CONNECTION,
     CONTENT_LENGTH,
     TE,
@@ -35,6 +35,7 @@ const RESERVED: [HeaderName; 8] = [
     TRANSFER_ENCODING,
     UPGRADE,
     CAPSULE_PROTOCOL,
+    HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
 
@@ -287,6 +288,13 @@ impl Reject {
             error: self.error,
             details: self.reason.map(Into::into),
         }
+    }
+}
+
+impl From<InvalidHeaderValue> for Reject {
+    /// A handler has made a field that is none: 500.
+    fn from(_: InvalidHeaderValue) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR).reason("internal fault")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::error::{Error, ErrorKind, Side};
 use crate::wire::target::{Host, Target, TargetError};
 
 impl Target {
@@ -11,6 +12,14 @@ impl Target {
     /// [`TargetError`] says what is wrong.
     pub fn new(host: &str, port: u16) -> Result<Self, TargetError> {
         checked(Host::parse(host)?, port)
+    }
+
+    fn from_text(text: &str) -> Result<Self, Error> {
+        text.parse().map_err(|error| no_target(text, &error))
+    }
+
+    fn from_pair(host: &str, port: u16) -> Result<Self, Error> {
+        Self::new(host, port).map_err(|error| no_target(&format!("{host} port {port}"), &error))
     }
 
     /// The same target, if it is one that [`Target::new`] makes: its fields are open, and what they hold goes into
@@ -23,6 +32,11 @@ impl Target {
     }
 }
 
+fn no_target(given: &str, error: &TargetError) -> Error {
+    let text = format!("target {given:?}: {error}");
+    Error::new(ErrorKind::Configuration, Side::Local).with_source(text)
+}
+
 fn checked(host: Host, port: u16) -> Result<Target, TargetError> {
     match port {
         0 => Err(TargetError::Port),
@@ -31,51 +45,52 @@ fn checked(host: Host, port: u16) -> Result<Target, TargetError> {
 }
 
 impl TryFrom<&str> for Target {
-    type Error = TargetError;
+    type Error = Error;
 
     /// From `host:port`, an IPv6 address in brackets.
-    fn try_from(text: &str) -> Result<Self, TargetError> {
-        text.parse()
+    fn try_from(text: &str) -> Result<Self, Error> {
+        Self::from_text(text)
     }
 }
 
 impl TryFrom<String> for Target {
-    type Error = TargetError;
+    type Error = Error;
 
-    fn try_from(text: String) -> Result<Self, TargetError> {
-        text.parse()
+    fn try_from(text: String) -> Result<Self, Error> {
+        Self::from_text(&text)
     }
 }
 
 impl TryFrom<&String> for Target {
-    type Error = TargetError;
+    type Error = Error;
 
-    fn try_from(text: &String) -> Result<Self, TargetError> {
-        text.parse()
+    fn try_from(text: &String) -> Result<Self, Error> {
+        Self::from_text(text)
     }
 }
 
 impl TryFrom<(&str, u16)> for Target {
-    type Error = TargetError;
+    type Error = Error;
 
-    fn try_from((host, port): (&str, u16)) -> Result<Self, TargetError> {
-        Self::new(host, port)
+    fn try_from((host, port): (&str, u16)) -> Result<Self, Error> {
+        Self::from_pair(host, port)
     }
 }
 
 impl TryFrom<(String, u16)> for Target {
-    type Error = TargetError;
+    type Error = Error;
 
-    fn try_from((host, port): (String, u16)) -> Result<Self, TargetError> {
-        Self::new(&host, port)
+    fn try_from((host, port): (String, u16)) -> Result<Self, Error> {
+        Self::from_pair(&host, port)
     }
 }
 
 impl TryFrom<(IpAddr, u16)> for Target {
-    type Error = TargetError;
+    type Error = Error;
 
-    fn try_from((address, port): (IpAddr, u16)) -> Result<Self, TargetError> {
-        checked(Host::Ip(address), port)
+    fn try_from((address, port): (IpAddr, u16)) -> Result<Self, Error> {
+        let checked = checked(Host::Ip(address), port);
+        checked.map_err(|error| no_target(&format!("{address} port {port}"), &error))
     }
 }
 
@@ -89,15 +104,27 @@ mod tests {
     fn every_form_is_the_same_target() {
         let expected: Target = "192.0.2.6:443".parse().unwrap();
         let address: SocketAddr = "192.0.2.6:443".parse().unwrap();
-        assert_eq!(Target::try_from("192.0.2.6:443"), Ok(expected.clone()));
-        assert_eq!(Target::try_from(("192.0.2.6", 443)), Ok(expected.clone()));
-        assert_eq!(Target::try_from((address.ip(), 443)), Ok(expected.clone()));
+        assert_eq!(Target::try_from("192.0.2.6:443").unwrap(), expected);
+        assert_eq!(Target::try_from(("192.0.2.6", 443)).unwrap(), expected);
+        assert_eq!(Target::try_from((address.ip(), 443)).unwrap(), expected);
         assert_eq!(Target::from(address), expected);
         assert_eq!(
-            Target::try_from(("2001:db8::42", 443)),
-            "[2001:db8::42]:443".parse()
+            Target::try_from(("2001:db8::42", 443)).unwrap(),
+            "[2001:db8::42]:443".parse().unwrap()
         );
-        assert_eq!(Target::try_from(("a", 0)), Err(TargetError::Port));
+    }
+
+    #[test]
+    fn what_is_no_target_is_shown() {
+        let text = |error: Error| format!("{error:#}");
+        assert_eq!(
+            text(Target::try_from("192.0.2.1").unwrap_err()),
+            "invalid configuration: target \"192.0.2.1\": port is empty"
+        );
+        assert_eq!(
+            text(Target::try_from(("a", 0)).unwrap_err()),
+            "invalid configuration: target \"a port 0\": port is not a decimal number from 1 to 65535"
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::config::HeadStarts;
 use crate::embed::Identity;
 use crate::error::{Error, ErrorKind, Side};
 use crate::wire::carrier::Carrier;
-use crate::wire::template::{RelayTemplates, Template};
+use crate::wire::template::{RelayTemplates, Template, TemplateError};
 use crate::worker::build::{RelayOptions, RouteOptions, hops};
 
 /// Relays in a row at most: each costs a round trip and some forty bytes of every packet, and behind four of them the
@@ -304,7 +304,9 @@ impl ClientBuilder {
             return Err(Error::new(ErrorKind::Internal, Side::Local));
         };
         let (templated_tcp, names) = (last.tcp.is_some(), relays.iter());
-        let names: Arc<[_]> = names.map(|relay| relay.udp.to_string()).collect();
+        let names: Arc<[_]> = names
+            .map(|relay| format!("https://{}", relay.udp.authority()))
+            .collect();
         let mut told = self.relays.into_iter().map(|relay| RelayOptions {
             headers: flatten(relay.headers),
             credentials: relay.credentials,
@@ -354,6 +356,13 @@ impl Relay {
 
     fn templates(&self, problems: &mut Problems) -> Option<RelayTemplates> {
         let url = RelayTemplates::from_relay_url(&self.url);
+        // Who forgets the scheme has not thought of templates.
+        let url = url.map_err(|error| match error {
+            TemplateError::NotAbsolute | TemplateError::Scheme => {
+                "must be https://HOST[:PORT], or a URI template that begins so".to_owned()
+            }
+            other => other.to_string(),
+        });
         let mut templates = problems.text("relay", &self.url, url)?;
         if let Some(text) = &self.udp {
             templates.udp = problems.text("udp_template", text, Template::parse(text))?;

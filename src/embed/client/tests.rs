@@ -33,7 +33,7 @@ fn every_wrong_option_is_named_with_its_value_and_bounds() {
             .receive_queue(0),
     );
     for part in [
-        "relay: \"http://relay.example\": scheme is not https",
+        "relay: \"http://relay.example\": must be https://HOST[:PORT]",
         "carriers: h3: must not be named twice",
         "head_starts.first: 11s: must be from 0ns to 10s",
         "handshake_timeout: 0ns: must be from 10ms to 60s",

@@ -168,7 +168,7 @@ pub struct Info {
     pub protocol: Protocol,
     /// The HTTP version towards the last relay, once it is open.
     pub carrier: Option<Carrier>,
-    /// The relays in the order of travel, each as its URI template for UDP.
+    /// The relays in the order of travel, each as `https://HOST[:PORT]`.
     pub relays: Vec<String>,
     /// What it reaches.
     pub target: Target,
