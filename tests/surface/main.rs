@@ -5,7 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod builtin;
 mod connect;
+mod server;
 mod sessions;
 mod tunnels;
 mod world;
