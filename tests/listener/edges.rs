@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use bauta::{
-    Accept, Actions, Carrier, Client, Event, Events, Handler, Listener, Mode, Proxies, Reject,
-    Request, Session, TunnelHandle, Worker,
+    Accept, Actions, Carrier, Client, CloseReason, Event, Events, Handler, Listener, Mode, Proxies,
+    Reject, Request, Session, TcpForm, TunnelHandle, Worker,
 };
 use bytes::Bytes;
 use http::HeaderValue;
@@ -282,6 +282,46 @@ fn what_a_client_sent_is_not_for_logs() {
         let text = heard.recv_timeout(PATIENCE).unwrap();
         for secret in ["sesame", "127.0.0.1"] {
             assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
+
+#[test]
+fn bytes_that_break_off_with_no_error_did_not_come_to_their_end() {
+    struct Cut;
+    impl Session for Cut {
+        fn on_data(&mut self, actions: &mut Actions<'_>, _: Bytes) {
+            actions.send_data("the first half").unwrap();
+        }
+
+        fn on_message(&mut self, actions: &mut Actions<'_>, _: Box<dyn Any + Send>) {
+            actions.close_with(H3_NO_ERROR);
+        }
+
+        fn on_open(&mut self, actions: &mut Actions<'_>) {
+            let handle = actions.handle();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(200));
+                handle.message(()).ok();
+            });
+        }
+    }
+    const H3_NO_ERROR: u64 = 0x100;
+    let server = everywhere(|_: &Request| Ok(Accept::session(Cut)));
+    for carrier in Carrier::ALL {
+        let client = client_of(&server, carrier).build().unwrap();
+        for form in [TcpForm::Classic, TcpForm::Capsules] {
+            let tunnel = client.connect("192.0.2.1:80").tcp_form(form);
+            let tunnel = tunnel.tcp_blocking().unwrap();
+            tunnel.try_write(b"go").unwrap();
+            let mut text = String::new();
+            let read = std::io::Read::read_to_string(&mut &tunnel, &mut text);
+            assert!(read.is_err(), "{carrier} {form:?}");
+            let reason = tunnel.closed_blocking();
+            assert!(
+                matches!(reason, CloseReason::Aborted(_)),
+                "{carrier} {form:?}: {reason}"
+            );
         }
     }
 }

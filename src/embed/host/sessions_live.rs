@@ -8,7 +8,6 @@ use crate::embed::handler_guard::{Panicked, guarded};
 use crate::embed::session::{self, Actions, Ending, Outgoing, SendError, Session};
 use crate::embed::session_handle::TunnelHandle;
 use crate::embed::{CloseReason, Protocol, failure};
-use crate::error::Abort;
 use crate::http::h3::code::Code;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
@@ -298,11 +297,9 @@ impl Live {
         match closed {
             _ if self.ending => CloseReason::Local,
             Closed::Finished => CloseReason::Finished,
-            Closed::Aborted {
-                abort: Abort::ClientClosed,
-                ..
-            } => CloseReason::Finished,
-            Closed::Aborted { abort, code } => failure::aborted(abort, code),
+            Closed::Aborted { abort, code } => {
+                failure::aborted(self.outgoing.protocol(), abort, code)
+            }
         }
     }
 
