@@ -9,7 +9,7 @@
 //! fn main() -> Result<(), bauta::Error> {
 //!     let relay = Listener::all(([0, 0, 0, 0], 443))
 //!         .identity(Identity::load("chain.pem", "key.pem")?)
-//!         .handler(crate::Proxies::new())
+//!         .handler(Proxies::new())
 //!         .start()?;
 //!     println!("listening on {}", relay.local_addr());
 //!     loop {
@@ -64,7 +64,7 @@
 //! # let relay = Listener::all(([127, 0, 0, 1], 0))
 //! #     .workers(1)
 //! #     .identity(identity)
-//! #     .handler(crate::Proxies::new())
+//! #     .handler(Proxies::new())
 //! #     .start()?;
 //! relay.drain();
 //! assert!(relay.is_draining());
