@@ -27,7 +27,7 @@ use super::wait;
 use crate::error::{Error, ErrorKind};
 use crate::http::request::ResponseHead;
 use crate::server;
-use crate::tunnel::tcp::{self, Outbound, Piece};
+use crate::tunnel::tcp::{self, Outbound, Piece, Progress};
 use crate::wire::capsule::{
     CapsuleEvent, CapsuleReader, CapsuleType, UNKNOWN_VALUE_MAX, encode_datagram_head, encode_head,
 };
@@ -77,6 +77,8 @@ enum Carried {
         writer: Outbound,
         /// From the client, for the tunnel.
         incoming: VecDeque<Bytes>,
+        /// Nothing follows `incoming`.
+        incoming_ended: bool,
     },
 }
 
@@ -106,6 +108,7 @@ impl EmbeddedTunnel {
                 },
                 writer: Outbound::new(framing),
                 incoming: VecDeque::new(),
+                incoming_ended: false,
             },
         };
         Self {
@@ -232,6 +235,7 @@ impl EmbeddedTunnel {
                 tunnel,
                 reader,
                 incoming,
+                incoming_ended,
                 ..
             } => {
                 let mut deliver = |piece| match piece {
@@ -240,16 +244,21 @@ impl EmbeddedTunnel {
                     Piece::Capsule { kind, value } => drop(tunnel.send_capsule(kind, value)),
                 };
                 // What it says of the end it says again when the stream has ended.
-                let read = reader.handle_data(data, &mut deliver);
-                read.map(drop).map_err(invalid)
+                let progress = reader.handle_data(data, &mut deliver).map_err(invalid)?;
+                *incoming_ended = progress == Progress::Ended;
+                Ok(())
             }
         }
     }
 
-    /// Waits until the tunnel has taken what came from the client.
+    /// Waits until the tunnel has taken what came from the client, the end included: FINAL_DATA ends the bytes, while
+    /// the stream may go on.
     fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Carried::Tcp {
-            tunnel, incoming, ..
+            tunnel,
+            incoming,
+            incoming_ended,
+            ..
         } = &mut self.carried
         else {
             return Poll::Ready(Ok(()));
@@ -265,7 +274,10 @@ impl EmbeddedTunnel {
                 incoming.pop_front();
             }
         }
-        Poll::Ready(Ok(()))
+        match incoming_ended {
+            true => AsyncWrite::poll_close(Pin::new(tunnel), context),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     /// The client has ended its direction.

@@ -1,5 +1,6 @@
 //! What a client asked for, as handlers and fallbacks see it.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ::http::{HeaderMap, Method};
@@ -29,7 +30,7 @@ const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 ///
 /// What is in it was sent by a stranger, and is well-formed but nothing else. Only [`client`](Self::client) and
 /// [`certificate`](Self::certificate) are known to be true.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     pub(super) head: RequestHead,
     pub(super) protocol: Option<Protocol>,
@@ -37,6 +38,18 @@ pub struct Request {
     pub(super) carrier: Carrier,
     pub(super) client: SocketAddr,
     pub(super) certificate: Option<CertificateDer<'static>>,
+}
+
+impl fmt::Debug for Request {
+    /// What kind of request it is, and nothing by which somebody could tell who asked for what.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.head.method)
+            .field("token", &self.head.protocol)
+            .field("protocol", &self.protocol)
+            .field("carrier", &self.carrier)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Request {
@@ -61,7 +74,7 @@ impl Request {
             target: None,
             carrier: plain.carrier,
             client: plain.client.unwrap_or(NOBODY),
-            certificate: None,
+            certificate: plain.certificate,
         }
     }
 

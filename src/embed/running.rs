@@ -20,10 +20,14 @@ use super::host::{Command, Host, HostSender, channel};
 use super::lock::Lock;
 use super::wait;
 use crate::error::{Error, ErrorKind, Side};
+use crate::net::clock;
 use crate::program::threads::{StartError, Workers, control_runtime, resolver};
 use crate::worker::build::Plan;
 use crate::worker::mailbox::{Address, Letter, PostError};
 use crate::worker::run::Report;
+
+/// How long workers may take to say what they did.
+const REPORTS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The running threads of one plan.
 pub(super) struct Running {
@@ -137,12 +141,14 @@ impl Running {
         &self.control
     }
 
-    /// What each worker that still runs did so far. Blocks for a turn of every worker.
+    /// What each worker that still runs did so far. Blocks for a turn of every worker, and not for longer than
+    /// [`REPORTS_WITHIN`]: one of them may be the very thread that asks.
     pub(super) fn reports(&self) -> Vec<Report> {
         let (sender, receiver) = crossbeam::channel::bounded(self.peers.len());
         tell(&self.peers, || Letter::Report(sender.clone()));
         drop(sender);
-        receiver.iter().collect()
+        let deadline = clock::now() + REPORTS_WITHIN;
+        std::iter::from_fn(|| receiver.recv_deadline(deadline).ok()).collect()
     }
 
     /// Tells every worker to end, and does not wait.

@@ -40,7 +40,7 @@ fn client(server: &Server, carrier: Carrier) -> Client {
     client_of(server, carrier).build().unwrap()
 }
 
-fn client_of(server: &Server, carrier: Carrier) -> bauta::ClientBuilder {
+pub(crate) fn client_of(server: &Server, carrier: Carrier) -> bauta::ClientBuilder {
     Client::builder(format!("https://{}", server.listener.local_addr()))
         .trust(Trust::pem(&server.ca_pem))
         .carriers([carrier])

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod breaks;
+mod edges;
 mod embedding;
 mod life;
 mod proxies;
