@@ -110,8 +110,11 @@ const CUTS: [(Form, Cut); 5] = [
     (Form::Capsules, broken_framing),
 ];
 
-/// A target that reads until the end; what it read, and how that ended.
-fn target() -> (String, thread::JoinHandle<(Vec<u8>, io::Result<usize>)>) {
+/// What a target read, and how that ended.
+type Reading = thread::JoinHandle<(Vec<u8>, io::Result<usize>)>;
+
+/// A target that reads until the end.
+fn target() -> (String, Reading) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let reading = thread::spawn(move || {
