@@ -1,6 +1,6 @@
 //! What a client asked for, as handlers and fallbacks see it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use ::http::{HeaderMap, Method};
 use rustls::pki_types::CertificateDer;
@@ -21,9 +21,6 @@ impl From<server::Protocol> for Protocol {
     }
 }
 
-/// The address of a client whose connection is gone.
-const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-
 /// A request, the same on every carrier: an upgrade of HTTP/1.1 looks like the extended CONNECT that it stands for
 /// (method CONNECT, [`token`](Self::token), scheme `https`).
 ///
@@ -35,7 +32,7 @@ pub struct Request {
     pub(super) protocol: Option<Protocol>,
     pub(super) target: Option<Target>,
     pub(super) carrier: Carrier,
-    pub(super) client: SocketAddr,
+    pub(super) client: Option<SocketAddr>,
     pub(super) certificate: Option<CertificateDer<'static>>,
 }
 
@@ -46,8 +43,7 @@ impl Request {
             protocol: Some(incoming.protocol.into()),
             target: Some(incoming.target),
             carrier: incoming.carrier,
-            // A client whose connection is gone waits for no answer.
-            client: incoming.client.unwrap_or(NOBODY),
+            client: incoming.client,
             certificate: incoming.certificate,
             head: incoming.head,
         }
@@ -60,7 +56,7 @@ impl Request {
             protocol: None,
             target: None,
             carrier: plain.carrier,
-            client: plain.client.unwrap_or(NOBODY),
+            client: plain.client,
             certificate: None,
         }
     }
@@ -122,9 +118,10 @@ impl Request {
         self.carrier
     }
 
-    /// Address and port of the client's end of the connection. On HTTP/3 a client may move to another later.
+    /// Address and port of the client's end of the connection, if the client is still there. On HTTP/3 it may move to
+    /// another later.
     #[must_use]
-    pub fn client(&self) -> SocketAddr {
+    pub fn client(&self) -> Option<SocketAddr> {
         self.client
     }
 
