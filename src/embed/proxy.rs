@@ -17,8 +17,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::StatusCode;
-
 use super::client::{Client, ClientBuilder, Route};
 use super::handler::{Accept, Handler, Reject, Service};
 use super::request::Request;
@@ -114,7 +112,7 @@ impl Options {
     {
         let target = request.target().ok_or_else(Reject::not_found)?;
         // A target that no address could make acceptable is not worth a question.
-        (self.policy.check_target(target)).map_err(|denied| Reject::from(Refusal::from(denied)))?;
+        (self.policy.check_target(target)).map_err(|denied| Reject::of(Refusal::from(denied)))?;
         let allowed = match self.allow.as_ref().map(|hook| hook.ask(target)) {
             None => Ok(()),
             Some(Ok(allowed)) => Ok(check_allowed(allowed)?),
@@ -172,17 +170,17 @@ fn check_allowed(allowed: bool) -> Result<(), Reject> {
 fn check_resolved(resolved: io::Result<Vec<IpAddr>>) -> Result<Vec<IpAddr>, Reject> {
     match resolved {
         Ok(addresses) if addresses.is_empty() => {
-            Err(Reject::bad_gateway().reason("the name has no address"))
+            let refusal = Refusal::DnsError { rcode: None };
+            Err(Reject::of(refusal).reason("the name has no address"))
         }
         Ok(addresses) => Ok(addresses),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            let reject = Reject::new(StatusCode::GATEWAY_TIMEOUT);
-            Err(reject.reason("no answer from a name server in time"))
+            Err(Reject::of(Refusal::DnsTimeout))
         }
         Err(error) => {
             // What it says is for us; a stranger learns that it failed.
             tracing::debug!(%error, "a resolver of the user failed");
-            Err(Reject::bad_gateway().reason("the name does not resolve"))
+            Err(Reject::of(Refusal::DnsError { rcode: None }))
         }
     }
 }
