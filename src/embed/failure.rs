@@ -68,5 +68,24 @@ pub(super) fn aborted(abort: Abort, code: Option<Code>) -> CloseReason {
     if abort == Abort::UpstreamClosed {
         return CloseReason::Finished;
     }
-    CloseReason::Aborted(Error::from(abort).with_code(code.map(|code| code.0)))
+    let error = Error::new(ErrorKind::Aborted, abort.side())
+        .retryable(abort.is_retryable())
+        .with_code(code.map(|code| code.0))
+        .with_source(abort);
+    CloseReason::Aborted(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_follow_the_row() {
+        assert!(unreachable(Refusal::Draining).is_retryable());
+        assert!(unreachable(Refusal::Overloaded).is_retryable());
+        assert!(!unreachable(Refusal::DeniedByRule).is_retryable());
+        let retryable = |abort| aborted(abort, None).to_error().is_retryable();
+        assert!(retryable(Abort::Drain));
+        assert!(!retryable(Abort::CapsuleError));
+    }
 }

@@ -12,8 +12,9 @@ use crate::wire::carrier::Carrier;
 use crate::wire::target::Target;
 use crate::worker::{Incoming, PlainRequest};
 
-impl From<server::Protocol> for Protocol {
-    fn from(protocol: server::Protocol) -> Self {
+impl Protocol {
+    /// What a tunnel of the relay's own kinds carries.
+    pub(super) const fn of(protocol: server::Protocol) -> Self {
         match protocol {
             server::Protocol::Udp => Self::Udp,
             server::Protocol::Tcp(_) => Self::Tcp,
@@ -40,7 +41,7 @@ impl Request {
     /// A request for a tunnel.
     pub(super) fn of_tunnel(incoming: Incoming) -> Self {
         Self {
-            protocol: Some(incoming.protocol.into()),
+            protocol: Some(Protocol::of(incoming.protocol)),
             target: Some(incoming.target),
             carrier: incoming.carrier,
             client: incoming.client,
