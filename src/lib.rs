@@ -66,8 +66,8 @@
 //! | tunnels that end in code | [`Session`], [`Actions`], [`TunnelHandle`], [`SendError`], [`SESSION_WAITING_BYTES_MAX`] |
 //! | all | [`Target`], [`Host`], [`Carrier`], [`Error`], [`ErrorKind`], [`Side`], [`Attempt`], [`TargetError`], [`CredentialsError`], [`VERSION`], [`version`] |
 //!
-//! That is all of it, and `PUBLIC-API.txt` lists it in full. Every other module is `#[doc(hidden)]`: it is reachable for
-//! the tests, the fuzz targets and the load generator of this repository, and may change with any version.
+//! That is all of it, and `PUBLIC-API.txt` lists it in full. Every other module is `#[doc(hidden)]`: it is reachable
+//! for the tests, the fuzz targets and the load generator of this repository, and may change with any version.
 //!
 //! Types of other packages that occur in the interface are those of `bytes` 1, `http` 1, `futures-core` 0.3,
 //! `futures-io` 0.3, `futures-sink` 0.3, `rustls-pki-types` 1 (by `rustls` 0.23) and, with the feature, `tokio` 1.
@@ -80,15 +80,15 @@
 //!
 //! # Requirements
 //!
-//! Linux, Rust 1.95 (which may rise with a minor version), and a C compiler for aws-lc. TLS 1.3 only; io_uring where the
-//! kernel allows it, otherwise epoll.
+//! Linux, Rust 1.95 (which may rise with a minor version), and a C compiler for aws-lc. TLS 1.3 only; io_uring where
+//! the kernel allows it, otherwise epoll.
 //!
 //! # Safety
 //!
-//! Unsafe code is denied in the whole crate but for one file, `src/net/sys.rs`, which calls the kernel; each block there
-//! says who guarantees what. Bytes of peers never panic and never allocate past a named limit; parsers are fuzzed. What
-//! this library does not do: hide that a tunnel exists, pad, or delay packets. Whoever watches both ends of a relay can
-//! tell by times and sizes what belongs together.
+//! Unsafe code is denied in the whole crate but for one file, `src/net/sys.rs`, which calls the kernel; each block
+//! there says who guarantees what. Bytes of peers never panic and never allocate past a named limit; parsers are
+//! fuzzed. What this library does not do: hide that a tunnel exists, pad, or delay packets. Whoever watches both ends
+//! of a relay can tell by times and sizes what belongs together.
 
 #![deny(missing_docs)]
 

@@ -1,15 +1,20 @@
-//! The example configurations and the exit codes of `bauta relay --check`, with the real binary.
+//! The example programs, the example configurations, and the exit codes of `bauta relay --check`, with the real binary.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use bauta::transport::tls::DevCa;
 use tempfile::TempDir;
 
+/// How long a program may run on a busy machine. They end by themselves within a second or two.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Certificates are only loaded here, not judged, so that any time will do.
 const SOME_TIME: Duration = Duration::from_secs(1_700_000_000);
 
@@ -228,5 +233,186 @@ fn wrong_arguments_are_code_2_and_help_is_code_0() {
                 .contains("Examples:"),
             "{command}"
         );
+    }
+}
+
+/// A program of `examples/`. `cargo test` builds them all; `cargo test --test examples` alone does not.
+fn program(name: &str) -> Command {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.rs"));
+    // This test is `deps/examples-…` of the same profile.
+    let test = env::current_exe().unwrap();
+    let built = test.parent().unwrap().with_file_name("examples").join(name);
+    let modified = |path: &Path| fs::metadata(path).and_then(|it| it.modified()).ok();
+    assert!(
+        modified(&built) >= modified(&source),
+        "{} is out of date: cargo build --examples",
+        built.display()
+    );
+    Command::new(built)
+}
+
+/// Runs a program to its end, which has to come in time.
+#[track_caller]
+fn run_to_end(mut command: Command) -> Output {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = child.id();
+    let (ended, output) = channel();
+    thread::spawn(move || ended.send(child.wait_with_output()));
+    match output.recv_timeout(PATIENCE) {
+        Ok(output) => output.unwrap(),
+        Err(_) => {
+            let killed = Command::new("kill").args(["-9", &id.to_string()]).status();
+            panic!("it runs on after {PATIENCE:?}; killed: {killed:?}");
+        }
+    }
+}
+
+/// What a program says when it runs without arguments, and succeeds.
+#[track_caller]
+fn says(name: &str) -> String {
+    let output = run_to_end(program(name));
+    let errors = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{name}: {errors}");
+    assert_eq!(errors, "", "{name}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn udp_dig_finds_an_address() {
+    let text = says("udp_dig");
+    assert!(
+        text.starts_with("example.org has address 192.0.2.7\n"),
+        "{text}"
+    );
+    assert!(text.contains(" over h"), "{text}");
+}
+
+#[test]
+fn udp_dig_fails_with_a_word() {
+    let mut wrong = program("udp_dig");
+    wrong.arg("--help");
+    let output = run_to_end(wrong);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("usage: "), "{}", stderr(&output));
+
+    let mut nowhere = program("udp_dig");
+    nowhere.args(["--via", "http://relay.example", "--server", "192.0.2.1:53"]);
+    let output = run_to_end({
+        nowhere.arg("example.org");
+        nowhere
+    });
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("http://relay.example"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn echo_relay_answers_on_every_carrier() {
+    let text = says("echo_relay");
+    for carrier in ["h3", "h2", "h1"] {
+        let line = format!("\n{carrier}: a datagram and a stream came back\n");
+        assert!(text.contains(&line), "{text}");
+    }
+}
+
+#[test]
+fn two_hop_nests_and_chains() {
+    let text = says("two_hop");
+    let relays = |title: &str| {
+        let rest = text.split_once(title).unwrap().1;
+        let relays = rest
+            .lines()
+            .skip(1)
+            .take_while(|it| it.starts_with("  by "));
+        relays.count()
+    };
+    assert_eq!(relays("nested: first tunnel open in "), 2, "{text}");
+    assert_eq!(relays("nested: second tunnel open in "), 2, "{text}");
+    assert_eq!(relays("chained: first tunnel open in "), 1, "{text}");
+    assert_eq!(relays("chained: second tunnel open in "), 1, "{text}");
+}
+
+#[test]
+fn custom_handler_rejects_serves_and_delegates() {
+    assert_eq!(
+        says("custom_handler").lines().collect::<Vec<_>>(),
+        [
+            "without a key: 403 Forbidden, x-help: send x-key",
+            "Hello Ali.",
+            "News: masks are back.",
+            "News: relays forget.",
+            "through the proxy: a page",
+        ]
+    );
+}
+
+#[test]
+fn auth_challenge_gets_in_with_a_token() {
+    let text = says("auth_challenge");
+    let lines: Vec<_> = text.lines().collect();
+    assert!(
+        lines[0].starts_with("401 Unauthorized, challenge "),
+        "{text}"
+    );
+    assert!(lines[1].starts_with("asking again with token "), "{text}");
+    assert_eq!(lines[2..], ["welcome"]);
+}
+
+#[test]
+#[cfg(feature = "tokio")]
+fn tokio_client_reads_writes_and_selects() {
+    let text = says("tokio_client");
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "GET through a tunnel: HTTP/1.1 200 OK");
+    assert_eq!(
+        lines[1],
+        "GET through a forwarded port: 59 bytes there, 62 back"
+    );
+    assert!(lines[2].starts_with("datagrams: "), "{text}");
+    assert_eq!(lines[3..], ["tunnel: closed by this side"]);
+}
+
+#[test]
+#[cfg(feature = "tokio")]
+fn embed_hyper_has_pages_and_tunnels() {
+    let mut lines = vec!["GET: a page of hyper's".to_owned()];
+    for carrier in ["h2", "h1"] {
+        lines.push(format!("{carrier}: UDP says ping"));
+        for form in ["Capsules", "Raw", "Classic"] {
+            lines.push(format!("{carrier}: TCP, {form}, says ping"));
+        }
+    }
+    assert_eq!(says("embed_hyper").lines().collect::<Vec<_>>(), lines);
+}
+
+#[test]
+#[cfg(feature = "tokio")]
+fn embed_h3_has_what_h3_allows() {
+    assert_eq!(
+        says("embed_h3").lines().collect::<Vec<_>>(),
+        [
+            "UDP in capsules says ping",
+            "TCP by classic CONNECT says ping",
+            "TCP by connect-tcp: protocol error, as h3 does not know it",
+        ]
+    );
+}
+
+/// A program that nobody runs here would rot.
+#[test]
+fn every_program_has_a_test() {
+    let tests = include_str!("examples.rs");
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.strip_suffix(".rs").unwrap();
+        assert!(tests.contains(&format!("says(\"{name}\")")), "{name}");
     }
 }

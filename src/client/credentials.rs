@@ -120,6 +120,7 @@ impl Credentials {
 
     /// Adds the credentials to a request: `Authorization` to one for a resource of the relay, `Proxy-Authorization` to
     /// classic CONNECT. A field that is there already stays: it was set by hand.
+    #[doc(hidden)]
     pub fn add_to(&self, request: &mut RequestHead) {
         let name = match request.is_extended_connect() {
             true => AUTHORIZATION,
@@ -130,6 +131,7 @@ impl Credentials {
 
     /// Whether a refused request is worth repeating: the relay asks for our scheme in a field that the request did not
     /// have, and now has. That is the case once at most.
+    #[doc(hidden)]
     pub fn answer(&self, request: &mut RequestHead, response: &ResponseHead) -> bool {
         let (challenge, name) = match response.status {
             StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, AUTHORIZATION),

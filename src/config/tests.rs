@@ -615,7 +615,7 @@ fn memory_is_a_sum_that_grows_with_each_limit() {
     let two = sum("[limits]\nconnections = 2");
     assert_eq!(
         two - one,
-        4 * (20 * 1024 + 2048 * 42 + 2 * 512 * 1024 + 2 * 256 * 1024 + 64 * 1024)
+        4 * (20 * 1024 + 2048 * 42 + 2 * 512 * 1024 + 2 * (4 << 20) + 64 * 1024)
     );
 }
 

@@ -105,7 +105,6 @@ impl Embedding {
             serve: Some(Serve {
                 handler: Arc::clone(&served),
                 fallback: None,
-                open_timeout: OPEN_TIMEOUT,
                 control: control.clone(),
                 sender: sender.clone(),
                 own: Arc::from([]),
@@ -128,14 +127,15 @@ impl Embedding {
     ///
     /// # Errors
     /// The response to give instead, without content.
-    pub async fn accept<B>(
+    pub fn accept<B>(
         &self,
         request: &::http::Request<B>,
         client: SocketAddr,
-    ) -> Result<EmbeddedTunnel, Response<()>> {
+    ) -> impl Future<Output = Result<EmbeddedTunnel, Response<()>>> + Send {
         let protocol = request.extensions().get::<h2::ext::Protocol>();
+        // The future does not hold the request, whose content need not be `Sync`.
         let (head, carrier) = head_of(request, protocol.map(h2::ext::Protocol::as_str));
-        self.open(head, carrier, client).await
+        self.open(head, carrier, client)
     }
 
     /// The same for an extended CONNECT (RFC 8441 §4, RFC 9220 §3) whose `:protocol` the user's server knows: hyper has
@@ -143,14 +143,14 @@ impl Embedding {
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
-    pub async fn accept_extended<B>(
+    pub fn accept_extended<B>(
         &self,
         request: &::http::Request<B>,
         protocol: &str,
         client: SocketAddr,
-    ) -> Result<EmbeddedTunnel, Response<()>> {
+    ) -> impl Future<Output = Result<EmbeddedTunnel, Response<()>>> + Send {
         let (head, carrier) = head_of(request, Some(protocol));
-        self.open(head, carrier, client).await
+        self.open(head, carrier, client)
     }
 
     /// Calls into code of the user that panicked.

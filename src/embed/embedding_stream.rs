@@ -25,7 +25,7 @@ use super::wait;
 use crate::error::{Error, ErrorKind};
 use crate::http::request::ResponseHead;
 use crate::server;
-use crate::tunnel::tcp::{self, Outbound, Piece};
+use crate::tunnel::tcp::{self, Outbound, Piece, Progress};
 use crate::wire::capsule::{
     CapsuleEvent, CapsuleReader, CapsuleType, UNKNOWN_VALUE_MAX, encode_datagram_head, encode_head,
 };
@@ -64,6 +64,8 @@ enum Carried {
         writer: Outbound,
         /// From the client, for the tunnel.
         incoming: VecDeque<Bytes>,
+        /// Nothing follows `incoming`.
+        incoming_ended: bool,
     },
 }
 
@@ -92,6 +94,7 @@ impl EmbeddedTunnel {
                 },
                 writer: Outbound::new(framing),
                 incoming: VecDeque::new(),
+                incoming_ended: false,
             },
         };
         Self {
@@ -205,6 +208,7 @@ impl EmbeddedTunnel {
                 tunnel,
                 reader,
                 incoming,
+                incoming_ended,
                 ..
             } => {
                 let mut deliver = |piece| match piece {
@@ -212,20 +216,27 @@ impl EmbeddedTunnel {
                     // A capsule that finds no room is lost; nobody else waits for it.
                     Piece::Capsule { kind, value } => drop(tunnel.send_capsule(kind, value)),
                 };
-                let read = reader.handle_data(data, &mut deliver);
-                // Where the bytes end the reader tells once more, at the end of the stream.
-                if let Err(error) = read {
-                    return Poll::Ready(Err(self.broken(error)));
+                match reader.handle_data(data, &mut deliver) {
+                    Ok(progress) => *incoming_ended = progress == Progress::Ended,
+                    Err(error) => return Poll::Ready(Err(self.broken(error))),
+                }
+                // As far as there is room it goes on at once. What is left waits for the next write, or a flush.
+                if let Poll::Ready(Err(error)) = self.poll_incoming(context) {
+                    return Poll::Ready(Err(error));
                 }
             }
         }
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Waits until the tunnel has taken what came from the client.
+    /// Waits until the tunnel has taken what came from the client, the end included: FINAL_DATA ends the bytes, while
+    /// the stream may go on.
     fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Carried::Tcp {
-            tunnel, incoming, ..
+            tunnel,
+            incoming,
+            incoming_ended,
+            ..
         } = &mut self.carried
         else {
             return Poll::Ready(Ok(()));
@@ -241,7 +252,10 @@ impl EmbeddedTunnel {
                 incoming.pop_front();
             }
         }
-        Poll::Ready(Ok(()))
+        match incoming_ended {
+            true => AsyncWrite::poll_close(Pin::new(tunnel), context),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     /// The client has ended its direction.

@@ -2,7 +2,7 @@
 
 use ::http::StatusCode;
 
-use super::tunnel::CloseReason;
+use super::tunnel::{CloseReason, Protocol};
 use crate::error::{Abort, Attempt, Error, ErrorKind, Refusal, Side, Unreachable};
 use crate::http::h3::code::Code;
 use crate::worker::Refused;
@@ -63,9 +63,10 @@ pub(super) fn open_timeout() -> Error {
 }
 
 /// How a tunnel ended that was open.
-pub(super) fn aborted(abort: Abort, code: Option<Code>) -> CloseReason {
-    // The relay has ended its side of a UDP tunnel.
-    if abort == Abort::UpstreamClosed {
+pub(super) fn aborted(protocol: Protocol, abort: Abort, code: Option<Code>) -> CloseReason {
+    // Datagrams have no other end than that one of the two has had enough; bytes do.
+    let is_orderly = matches!(abort, Abort::UpstreamClosed | Abort::ClientClosed);
+    if protocol == Protocol::Udp && is_orderly {
         return CloseReason::Finished;
     }
     let error = Error::new(ErrorKind::Aborted, abort.side())
@@ -84,7 +85,8 @@ mod tests {
         assert!(unreachable(Refusal::Draining).is_retryable());
         assert!(unreachable(Refusal::Overloaded).is_retryable());
         assert!(!unreachable(Refusal::DeniedByRule).is_retryable());
-        let retryable = |abort| aborted(abort, None).to_error().is_retryable();
+        let closed = |abort| aborted(Protocol::Tcp, abort, None);
+        let retryable = |abort| closed(abort).error().is_some_and(Error::is_retryable);
         assert!(retryable(Abort::Drain));
         assert!(!retryable(Abort::CapsuleError));
     }

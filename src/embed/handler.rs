@@ -27,7 +27,7 @@ use crate::wire::proxy_status::ProxyError;
 use crate::worker::Rejection;
 
 /// Fields that belong to the framing of a response, or to the protocol of the tunnel.
-const RESERVED: [HeaderName; 8] = [
+const RESERVED: [HeaderName; 9] = [
     CONNECTION,
     CONTENT_LENGTH,
     TE,
@@ -35,6 +35,7 @@ const RESERVED: [HeaderName; 8] = [
     TRANSFER_ENCODING,
     UPGRADE,
     CAPSULE_PROTOCOL,
+    HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
 

@@ -256,7 +256,6 @@ impl ListenerBuilder {
             identities: self.identities.into_iter().map(|it| it.0).collect(),
             client_auth: self.client_auth,
         };
-        let open_timeout = checked.timeouts.open;
         // Without more descriptors there are fewer tunnels, which is for the system to say when it comes to that.
         drop(raise_file_limit());
         let pin = (checked.pin && checked.workers.get() > 1).then_some(0);
@@ -270,7 +269,6 @@ impl ListenerBuilder {
             serve: Some(Serve {
                 handler: Arc::clone(&handler),
                 fallback: fallback.clone(),
-                open_timeout,
                 control: control.clone(),
                 sender: sender.clone(),
                 own: Arc::clone(&own),

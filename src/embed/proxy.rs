@@ -111,8 +111,12 @@ impl Options {
         F: FnOnce(Option<Vec<IpAddr>>) -> Way + Send + 'static,
     {
         let target = request.target().ok_or_else(Reject::not_found)?;
-        // A target that no address could make acceptable is not worth a question.
-        (self.policy.check_target(target)).map_err(|denied| Reject::of(Refusal::from(denied)))?;
+        // A target that no address could make acceptable is not worth a question; without one the worker judges it.
+        if self.allow.is_some() || self.resolver.is_some() {
+            let judged = self.policy.check_target(target);
+            judged.map_err(|denied| Reject::of(Refusal::from(denied)))?;
+        }
+        let timeout = self.timeout;
         let allowed = match self.allow.as_ref().map(|hook| hook.ask(target)) {
             None => Ok(()),
             Some(Ok(allowed)) => Ok(check_allowed(allowed)?),
@@ -135,7 +139,7 @@ impl Options {
                 let addresses = match resolver.map(|(hook, name)| hook.ask(&name)) {
                     None => None,
                     Some(Ok(resolved)) => Some(check_resolved(resolved)?),
-                    Some(Err(later)) => Some(check_resolved(later.await)?),
+                    Some(Err(later)) => Some(check_resolved(within(timeout, later).await)?),
                 };
                 Ok(way(addresses))
             })))),
@@ -157,6 +161,20 @@ impl Options {
                 ..direct
             })
         })
+    }
+}
+
+/// What a resolver says within the time for reaching the target, if that is bounded.
+async fn within(
+    timeout: Option<Duration>,
+    resolved: Later<io::Result<Vec<IpAddr>>>,
+) -> io::Result<Vec<IpAddr>> {
+    match timeout {
+        Some(timeout) => {
+            let resolved = tokio::time::timeout(timeout, resolved).await;
+            resolved.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        }
+        None => resolved.await,
     }
 }
 

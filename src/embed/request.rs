@@ -1,5 +1,6 @@
 //! What a client asked for, as handlers and fallbacks see it.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use ::http::{HeaderMap, Method};
@@ -27,7 +28,7 @@ impl Protocol {
 ///
 /// What is in it was sent by a stranger, and is well-formed but nothing else. Only [`client`](Self::client) and
 /// [`certificate`](Self::certificate) are known to be true.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     pub(super) head: RequestHead,
     pub(super) protocol: Option<Protocol>,
@@ -35,6 +36,18 @@ pub struct Request {
     pub(super) carrier: Carrier,
     pub(super) client: Option<SocketAddr>,
     pub(super) certificate: Option<CertificateDer<'static>>,
+}
+
+impl fmt::Debug for Request {
+    /// What kind of request it is, and nothing by which somebody could tell who asked for what.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.head.method)
+            .field("token", &self.head.protocol)
+            .field("protocol", &self.protocol)
+            .field("carrier", &self.carrier)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Request {
@@ -58,7 +71,7 @@ impl Request {
             target: None,
             carrier: plain.carrier,
             client: plain.client,
-            certificate: None,
+            certificate: plain.certificate,
         }
     }
 

@@ -74,7 +74,7 @@ pub trait Session: Send + 'static {
     /// A message from [`TunnelHandle::message`]. Default: dropped.
     fn on_message(&mut self, actions: &mut Actions<'_>, message: Box<dyn Any + Send>) {}
 
-    /// There is room again after [`Actions::room`] said 0.
+    /// There is room again after [`Actions::room`] said 0, or [`Actions::send_capsule`] that there is none.
     fn on_writable(&mut self, actions: &mut Actions<'_>) {}
 
     /// The tunnel is over. Comes last, and not after a panic.
@@ -253,7 +253,7 @@ impl Outgoing {
     }
 
     pub(super) fn send_capsule(
-        &self,
+        &mut self,
         kind: u64,
         value: &[u8],
         engine: &mut dyn Engine,
@@ -262,10 +262,12 @@ impl Outgoing {
         if self.ending.is_some() || self.ended {
             return Err(SendError::Closed);
         }
-        if !self.waiting.is_empty() {
-            return Err(SendError::NoRoom);
-        }
-        engine.send_capsule(self.tunnel, kind, value)
+        let sent = match self.waiting.is_empty() {
+            true => engine.send_capsule(self.tunnel, kind, value),
+            false => Err(SendError::NoRoom),
+        };
+        self.starved |= sent == Err(SendError::NoRoom);
+        sent
     }
 
     /// Passes on what there is room for.
@@ -362,8 +364,9 @@ impl Actions<'_> {
     /// Sends a capsule of type `kind` (RFC 9297 §3.2) on the request stream.
     ///
     /// # Errors
-    /// [`SendError::NoRoom`] while bytes wait or the stream has no room, [`SendError::Unsupported`] on a tunnel without
-    /// capsules and for the types that carry the tunnel's own data, [`SendError::Closed`] after the end.
+    /// [`SendError::NoRoom`] while bytes wait or the stream has no room, after which [`Session::on_writable`] follows;
+    /// [`SendError::TooLong`] for a value above 64 KiB; [`SendError::Unsupported`] on a tunnel without capsules and for
+    /// the types that carry the tunnel's own data; [`SendError::Closed`] after the end.
     pub fn send_capsule(&mut self, kind: u64, value: &[u8]) -> Result<(), SendError> {
         self.outgoing.send_capsule(kind, value, self.engine)
     }
@@ -371,7 +374,7 @@ impl Actions<'_> {
     /// How many bytes [`send_data`](Self::send_data) should be given now. After 0, [`Session::on_writable`] follows.
     pub fn room(&mut self) -> usize {
         let room = self.outgoing.room();
-        self.outgoing.starved = room == 0;
+        self.outgoing.starved |= room == 0;
         room
     }
 

@@ -1,8 +1,8 @@
 //! Chapter 5: who may use a relay.
 //!
 //! HTTP has a word for this since 1996: a request without credentials is answered with 401 and a challenge, and the
-//! client asks again with an answer to it (RFC 9110 §11). Tunnels under a template use it as they are; a classic CONNECT
-//! asks a proxy, and uses 407 and the `Proxy-` fields instead.
+//! client asks again with an answer to it (RFC 9110 §11). Tunnels under a template use it as they are; a classic
+//! CONNECT asks a proxy, and uses 407 and the `Proxy-` fields instead.
 //!
 //! A handler that guards another one:
 //!
@@ -51,8 +51,8 @@
 //! ```
 //!
 //! Any scheme fits in there. For Privacy Pass the challenge is `PrivateToken challenge="…", token-key="…"` (RFC 9577
-//! §2.1) and the answer `PrivateToken token="…"`, which the client gets from an issuer between the two requests: a relay
-//! then knows that it may serve the client, and not which client it is.
+//! §2.1) and the answer `PrivateToken token="…"`, which the client gets from an issuer between the two requests: a
+//! relay then knows that it may serve the client, and not which client it is.
 //!
 //! # Credentials that are known
 //!
@@ -84,6 +84,6 @@
 //! # Certificates
 //!
 //! TLS knows clients as well. With [`ListenerBuilder::client_auth`](crate::ListenerBuilder::client_auth) they have to
-//! show a certificate of an authority of yours, and [`Request::certificate`](crate::Request::certificate) has it. In the
-//! other direction, [`Trust::pinned`](crate::Trust::pinned) lets a client accept the keys of its relays and nothing
+//! show a certificate of an authority of yours, and [`Request::certificate`](crate::Request::certificate) has it. In
+//! the other direction, [`Trust::pinned`](crate::Trust::pinned) lets a client accept the keys of its relays and nothing
 //! else, so that relays of one's own need no authority.

@@ -54,8 +54,8 @@
 //! # Printing
 //!
 //! `Display` prints its own level only, so that a program which prints the chain does not say everything twice. The
-//! cause is in [`source`](std::error::Error::source), as everywhere in Rust; crates such as `anyhow` and `eyre` walk it,
-//! and so does this:
+//! cause is in [`source`](std::error::Error::source), as everywhere in Rust; crates such as `anyhow` and `eyre` walk
+//! it, and so does this:
 //!
 //! ```
 //! fn chain(error: &bauta::Error) -> String {
@@ -99,11 +99,12 @@
 //! How a tunnel ended is a [`CloseReason`](crate::CloseReason), from `closed` or
 //! [`Event::Closed`](crate::Event::Closed): this side closed it, it came to its end, it never opened, or it broke. The
 //! last two carry an [`Error`](crate::Error). An operation on a tunnel that is over fails with the same error, or with
-//! [`ErrorKind::Closed`](crate::ErrorKind::Closed) after an end in order. What came before the end can be received first.
+//! [`ErrorKind::Closed`](crate::ErrorKind::Closed) after an end in order. What came before the end can be received
+//! first.
 //!
 //! A [`TcpTunnel`](crate::TcpTunnel) gives a [`std::io::Error`] from reading and writing, as streams do, with the
-//! [`Error`](crate::Error) inside ([`get_ref`](std::io::Error::get_ref)). A stream that was cut never looks like one that
-//! ended: end of file means that the target said so.
+//! [`Error`](crate::Error) inside ([`get_ref`](std::io::Error::get_ref)). A stream that was cut never looks like one
+//! that ended: end of file means that the target said so.
 //!
 //! # Other types
 //!

@@ -1,8 +1,8 @@
 //! Chapter 1: a client, and what it does with tunnels.
 //!
-//! A [`Client`] is a way to a relay. It is made once, is cheap to clone, and opens any number of tunnels. This one talks
-//! to a relay that the example starts itself, on this machine; yours has a name, and its certificate comes from an
-//! authority, so that neither [`trust`](crate::ClientBuilder::trust) nor anything else has to be set.
+//! A [`Client`] is a way to a relay. It is made once, is cheap to clone, and opens any number of tunnels. This one
+//! talks to a relay that the example starts itself, on this machine; yours has a name, and its certificate comes from
+//! an authority, so that neither [`trust`](crate::ClientBuilder::trust) nor anything else has to be set.
 //!
 //! ```
 //! use std::net::UdpSocket;
@@ -45,11 +45,11 @@
 //!
 //! # Which carrier
 //!
-//! The client tries HTTP/3 first, HTTP/2 after 250 ms, HTTP/1.1 after a further 500 ms, and takes the first that gets an
-//! answer; what worked is remembered. [`carriers`](crate::ClientBuilder::carriers) changes the order or leaves some out,
-//! [`head_starts`](crate::ClientBuilder::head_starts) the times, and [`Info::carrier`](crate::Info::carrier) says which
-//! one a tunnel has. Tunnels work alike on all of them. But on HTTP/2 and HTTP/1.1 the datagrams of a UDP tunnel travel
-//! in TCP, so that a packet which gets lost delays those behind it.
+//! The client tries HTTP/3 first, HTTP/2 after 250 ms, HTTP/1.1 after a further 500 ms, and takes the first that gets
+//! an answer; what worked is remembered. [`carriers`](crate::ClientBuilder::carriers) changes the order or leaves some
+//! out, [`head_starts`](crate::ClientBuilder::head_starts) the times, and [`Info::carrier`](crate::Info::carrier) says
+//! which one a tunnel has. Tunnels work alike on all of them. But on HTTP/2 and HTTP/1.1 the datagrams of a UDP tunnel
+//! travel in TCP, so that a packet which gets lost delays those behind it.
 //!
 //! # Tasks and threads
 //!

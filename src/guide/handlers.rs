@@ -108,14 +108,16 @@
 //! | both | [`on_capsule`](crate::Session::on_capsule), [`on_message`](crate::Session::on_message) | [`send_capsule`](crate::Actions::send_capsule) |
 //! | both | [`on_open`](crate::Session::on_open) first, [`on_close`](crate::Session::on_close) last | [`close`](crate::Actions::close), [`close_with`](crate::Actions::close_with) |
 //!
-//! Datagrams may get lost in both directions: while a client's connection is congested, its newest are kept. Bytes never
-//! get lost: what the client does not take yet waits, and nothing that was accepted is dropped before an abrupt end.
+//! Datagrams may get lost in both directions: while a client's connection is congested, its newest are kept. Bytes
+//! never get lost: what the client does not take yet waits, and nothing that was accepted is dropped before an abrupt
+//! end.
 //!
 //! # Back-pressure
 //!
-//! A session that only answers needs no care. While more than [`SESSION_WAITING_BYTES_MAX`](crate::SESSION_WAITING_BYTES_MAX)
-//! (256 KiB) of its bytes wait for the client, it gets no more of the client's, whose window closes. A session that
-//! talks on its own asks for [`room`](crate::Actions::room), and is called when there is some again:
+//! A session that only answers needs no care. While more than
+//! [`SESSION_WAITING_BYTES_MAX`](crate::SESSION_WAITING_BYTES_MAX) (256 KiB) of its bytes wait for the client, it gets
+//! no more of the client's, whose window closes. A session that talks on its own asks for
+//! [`room`](crate::Actions::room), and is called when there is some again:
 //!
 //! ```
 //! use std::io::Read;
@@ -170,9 +172,9 @@
 //!
 //! # From other threads
 //!
-//! [`Actions::handle`] gives a [`TunnelHandle`], for other tunnels, other threads and tasks of any runtime. It sends and
-//! closes like `Actions` do, and [`message`](crate::TunnelHandle::message) hands any value to the session. Nothing of it
-//! blocks; an order that finds 1,024 others or 1 MiB on the way is refused.
+//! [`Actions::handle`] gives a [`TunnelHandle`], for other tunnels, other threads and tasks of any runtime. It sends
+//! and closes like `Actions` do, and [`message`](crate::TunnelHandle::message) hands any value to the session. Nothing
+//! of it blocks; an order that finds 1,024 others or 1 MiB on the way is refused.
 //!
 //! ```
 //! use std::any::Any;
@@ -215,8 +217,8 @@
 //!
 //! A panic in `accept`, in a hook or in a future of yours answers 500. A panic in a callback ends its tunnel with
 //! H3_INTERNAL_ERROR, and no callback of that session follows. Either is logged, counted in
-//! [`ListenerStats::handler_panics`](crate::ListenerStats::handler_panics), and nobody else's tunnel notices. This needs
-//! unwinding: with `panic = "abort"` the process ends.
+//! [`ListenerStats::handler_panics`](crate::ListenerStats::handler_panics), and nobody else's tunnel notices. This
+//! needs unwinding: with `panic = "abort"` the process ends.
 //!
 //! # Requests that are no tunnels
 //!

@@ -29,12 +29,14 @@
 //! | memory per further tunnel on it | 1.50 KB |
 //!
 //! These are the relay's own ways. What ends in your process costs more: a tunnel in a handle crosses a lock and wakes
-//! your thread or task, once for all that came in a turn of the worker; a session costs a call per event, on the worker.
+//! your thread or task, once for all that came in a turn of the worker; a session costs a call per event, on the
+//! worker.
 //!
 //! So:
 //!
-//! - **Keep the [`Client`](crate::Client).** Its tunnels share connections, which is the difference between 18 and 465 µs.
-//!   A client per tunnel also costs two threads each; clients of several relays can share a [`Worker`](crate::Worker).
+//! - **Keep the [`Client`](crate::Client).** Its tunnels share connections, which is the difference between 18 and 465
+//!   µs. A client per tunnel also costs two threads each; clients of several relays can share a
+//!   [`Worker`](crate::Worker).
 //! - **Leave to the built-in handlers what they can do.** A handler that checks a request and hands it to
 //!   [`Proxies`](crate::Proxies) costs its tunnels nothing.
 //! - **Send [`Bytes`](bytes::Bytes).** They are passed on without a copy; a slice of a `Vec` is copied.
@@ -75,7 +77,7 @@
 //!
 //! # The size of a datagram
 //!
-//! Over HTTP/3 a payload has to fit the path's packets: [`Info::datagram_size_max`](crate::Info::datagram_size_max) says
-//! what does now, about 1,150 bytes at first and more when path MTU discovery has found it. Longer ones are refused with
-//! [`ErrorKind::Limit`](crate::ErrorKind::Limit) and never cut. Over HTTP/2 and HTTP/1.1 everything fits that UDP has
-//! (65,527 bytes, RFC 9298 §5), but the relay still sends it to the target as one packet.
+//! Over HTTP/3 a payload has to fit the path's packets: [`Info::datagram_size_max`](crate::Info::datagram_size_max)
+//! says what does now, about 1,150 bytes at first and more when path MTU discovery has found it. Longer ones are
+//! refused with [`ErrorKind::Limit`](crate::ErrorKind::Limit) and never cut. Over HTTP/2 and HTTP/1.1 everything fits
+//! that UDP has (65,527 bytes, RFC 9298 §5), but the relay still sends it to the target as one packet.

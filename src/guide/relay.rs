@@ -9,7 +9,7 @@
 //! fn main() -> Result<(), bauta::Error> {
 //!     let relay = Listener::all(([0, 0, 0, 0], 443))
 //!         .identity(Identity::load("chain.pem", "key.pem")?)
-//!         .handler(crate::Proxies::new())
+//!         .handler(Proxies::new())
 //!         .start()?;
 //!     println!("listening on {}", relay.local_addr());
 //!     loop {
@@ -19,9 +19,10 @@
 //! ```
 //!
 //! [`Listener::all`] serves HTTP/3 on a UDP port and HTTP/2 and HTTP/1.1 on the TCP port of the same number, so that
-//! clients in networks that block QUIC fall back by themselves. [`h3`](crate::Listener::h3), [`h2`](crate::Listener::h2) and
-//! [`h1`](crate::Listener::h1) serve one of them. When [`start`](crate::ListenerBuilder::start) returns, clients can connect;
-//! the relay runs on threads of its own, one per core, until it is dropped.
+//! clients in networks that block QUIC fall back by themselves. [`h3`](crate::Listener::h3),
+//! [`h2`](crate::Listener::h2) and [`h1`](crate::Listener::h1) serve one of them. When
+//! [`start`](crate::ListenerBuilder::start) returns, clients can connect; the relay runs on threads of its own, one per
+//! core, until it is dropped.
 //!
 //! # Who may go where
 //!
@@ -46,15 +47,15 @@
 //! # }
 //! ```
 //!
-//! `allow` and [`resolver`](crate::Proxies::resolver) run on the worker thread; their `_async` twins are for those that have to
-//! ask somebody. [`UdpProxy`](crate::UdpProxy) and [`TcpProxy`](crate::TcpProxy) serve one protocol and refuse the other,
-//! [`Chain`](crate::Chain) goes through a further relay. All of them are handlers like your own and can be wrapped, so
-//! that yours looks at a request first and hands it on: see [`Handler`](crate::Handler).
+//! `allow` and [`resolver`](crate::Proxies::resolver) run on the worker thread; their `_async` twins are for those that
+//! have to ask somebody. [`UdpProxy`](crate::UdpProxy) and [`TcpProxy`](crate::TcpProxy) serve one protocol and refuse
+//! the other, [`Chain`](crate::Chain) goes through a further relay. All of them are handlers like your own and can be
+//! wrapped, so that yours looks at a request first and hands it on: see [`Handler`](crate::Handler).
 //!
 //! # Its end
 //!
-//! A relay that is to go away tells its clients first. [`drain`](crate::Listener::drain) lets open tunnels go on and sends new
-//! ones elsewhere, and [`stats`](crate::Listener::stats) tells what is going on:
+//! A relay that is to go away tells its clients first. [`drain`](crate::Listener::drain) lets open tunnels go on and
+//! sends new ones elsewhere, and [`stats`](crate::Listener::stats) tells what is going on:
 //!
 //! ```
 //! # use bauta::{Identity, Listener, Proxies};
@@ -63,7 +64,7 @@
 //! # let relay = Listener::all(([127, 0, 0, 1], 0))
 //! #     .workers(1)
 //! #     .identity(identity)
-//! #     .handler(crate::Proxies::new())
+//! #     .handler(Proxies::new())
 //! #     .start()?;
 //! relay.drain();
 //! assert!(relay.is_draining());

@@ -17,8 +17,8 @@
 //!
 //! # Nested
 //!
-//! [`hop`](crate::ClientBuilder::hop) adds a relay behind those named before, up to four in all. Fields, credentials and
-//! templates that follow are for that relay.
+//! [`hop`](crate::ClientBuilder::hop) adds a relay behind those named before, up to four in all. Fields, credentials
+//! and templates that follow are for that relay.
 //!
 //! ```
 //! use bauta::{Chain, Client, Handler, Identity, Listener, Proxies, Trust};
@@ -82,15 +82,15 @@
 //! # Chained
 //!
 //! The second half of the example is a chain: [`Chain`](crate::Chain) is a handler that opens what is asked for at
-//! another relay. What it knows of the way, certificates, credentials and carriers, it is told in the words of a client:
-//! [`Chain::through`](crate::Chain::through) takes a [`ClientBuilder`](crate::ClientBuilder). Its rules and hooks judge
-//! targets by name; addresses are judged by the relay that connects. Loops are found by the `Via` field and answered
-//! with 508.
+//! another relay. What it knows of the way, certificates, credentials and carriers, it is told in the words of a
+//! client: [`Chain::through`](crate::Chain::through) takes a [`ClientBuilder`](crate::ClientBuilder). Its rules and
+//! hooks judge targets by name; addresses are judged by the relay that connects. Loops are found by the `Via` field and
+//! answered with 508.
 //!
 //! # What it costs
 //!
 //! A hop that is nested takes some forty bytes of every packet for its own headers, which
-//! [`Info::datagram_size_max`](crate::Info::datagram_size_max) accounts for, and the first relay has to let clients reach
-//! the second: as the second one is public, [`Proxies::new`](crate::Proxies::new) does. Where QUIC does not pass, the
-//! connection to the first relay is made over TCP and the second goes through a TCP tunnel of it. Whichever way, each hop
-//! adds a round trip to opening.
+//! [`Info::datagram_size_max`](crate::Info::datagram_size_max) accounts for, and the first relay has to let clients
+//! reach the second: as the second one is public, [`Proxies::new`](crate::Proxies::new) does. Where QUIC does not pass,
+//! the connection to the first relay is made over TCP and the second goes through a TCP tunnel of it. Whichever way,
+//! each hop adds a round trip to opening.

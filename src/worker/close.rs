@@ -8,6 +8,7 @@ use ::http::HeaderMap;
 
 use super::leg::{Flow, Leg, State, Tunnel};
 use super::machine::{Closed, End, LocalEvent, Machine, Outside, Refused};
+use super::pipe::Stage;
 use crate::error::{Abort, Ending, Refusal};
 use crate::http::h3;
 use crate::http::h3::code::Code;
@@ -255,8 +256,10 @@ impl Machine {
                 | State::Connecting(_)
                 | State::Open => false,
             });
+        // What was said to the end cannot be cut short, and what the peer still has to say may be on its way.
+        let told = owner.is_some_and(|id| self.has_been_told(id, Leg::Stream(stream)));
         // A refusal asks us to stop sending, and the response may be right behind (RFC 9114 §4.1).
-        if !asked {
+        if !asked && !told {
             self.handle_reset(now, stream, code, out);
         }
     }
@@ -275,6 +278,24 @@ impl Machine {
         self.stream_failed(now, id, stream, Some(code), out);
     }
 
+    /// The peer of a request stream has said everything and takes nothing more. What it has not taken yet is lost, and
+    /// nothing else.
+    pub(super) fn handle_left(
+        &mut self,
+        now: Instant,
+        stream: RequestStream,
+        out: &mut impl Outside,
+    ) {
+        let Some(id) = self.carriers.owner(stream).map(TunnelId::from_bits) else {
+            return;
+        };
+        let told = self.has_been_told(id, Leg::Stream(stream));
+        if !told {
+            let code = Some(Code::H3_REQUEST_CANCELLED);
+            self.stream_failed(now, id, stream, code, out);
+        }
+    }
+
     /// A TCP socket of a tunnel broke behind its end. What it has not taken yet is lost.
     pub(super) fn handle_target_broken(
         &mut self,
@@ -285,8 +306,8 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         tracing::debug!(%error, "a TCP connection broke behind its end");
-        if self.is_done(id) {
-            return self.complete(now, id, out);
+        if self.has_been_told(id, Leg::Tcp(socket)) {
+            return;
         }
         let upstream = self.tunnels.get(id).map(|tunnel| tunnel.upstream);
         let abort = match upstream == Some(Leg::Tcp(socket)) {
@@ -294,6 +315,18 @@ impl Machine {
             false => Abort::ClientCancelled,
         };
         self.abort(now, id, abort, out);
+    }
+
+    /// Whether a leg of a TCP tunnel has been told everything, the end included.
+    fn has_been_told(&self, id: TunnelId, leg: Leg) -> bool {
+        let Some(tunnel) = self.tunnels.get(id) else {
+            return false;
+        };
+        match &tunnel.flow {
+            Flow::Tcp(splice) if tunnel.downstream == leg => splice.down.stage == Stage::Done,
+            Flow::Tcp(splice) => splice.up.stage == Stage::Done,
+            Flow::Udp(_) => false,
+        }
     }
 
     /// HTTP/3 ended a request stream by itself.
@@ -338,6 +371,8 @@ impl Machine {
         let Some(tunnel) = self.tunnels.get(id) else {
             return;
         };
+        // Bytes that have not come to their end broke off, whatever the code says.
+        let orderly = orderly && matches!(tunnel.flow, Flow::Udp(_));
         if tunnel.downstream == Leg::Stream(stream) {
             // An orderly end asks us to stop sending, and the FIN may be right behind.
             let abort = if orderly {

@@ -44,7 +44,7 @@ pub enum LocalRead {
 pub enum CapsuleSent {
     /// It is on its way.
     Sent,
-    /// The stream has no room for it now.
+    /// The stream has no room for it now, and [`LocalEvent::Writable`] follows; or the tunnel is not open yet.
     Blocked,
     /// The tunnel's stream has no capsules.
     Unsupported,
@@ -314,16 +314,27 @@ impl Machine {
         };
         let mut capsule = BytesMut::new();
         encode_capsule(capsule_type, value, &mut capsule);
-        if self.carriers.send_room(stream) < capsule.len() {
-            return CapsuleSent::Blocked;
-        }
+        // Whole or not at all; a stream that is asked for more than it has room for says when that changes.
+        let sent = self.carriers.send_data(stream, capsule.freeze());
         if let Some(tunnel) = self.tunnels.get_mut(id) {
-            tunnel.last_active = now;
+            *tunnel.capsule_waits(end) = sent == SendData::Blocked;
+            if sent == SendData::Written {
+                tunnel.last_active = now;
+            }
         }
-        match self.carriers.send_data(stream, capsule.freeze()) {
+        match sent {
             SendData::Written => CapsuleSent::Sent,
             SendData::Blocked => CapsuleSent::Blocked,
             SendData::Gone => CapsuleSent::Gone,
+        }
+    }
+
+    /// The stream on the other side of an end has room again.
+    pub(super) fn resume_capsules(&mut self, id: TunnelId, end: End) {
+        if let Some(tunnel) = self.tunnels.get_mut(id)
+            && std::mem::take(tunnel.capsule_waits(end))
+        {
+            self.tell(end, LocalEvent::Writable(id));
         }
     }
 }

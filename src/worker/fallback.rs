@@ -16,8 +16,8 @@ use ::http::Method;
 use bytes::{Buf, Bytes};
 use rustls::pki_types::CertificateDer;
 
-use super::machine::{HandlerEvent, Machine};
-use crate::error::Refusal;
+use super::machine::{Closed, End, HandlerEvent, LocalEvent, Machine};
+use crate::error::{Abort, Refusal};
 use crate::http::content;
 use crate::http::h3::code::Code;
 use crate::http::h3::{RecvData, SendData};
@@ -217,6 +217,13 @@ impl Machine {
     fn forget_plain(&mut self, id: TunnelId) -> Option<RequestStream> {
         let plain = self.fallback.remove(id)?;
         self.carriers.unbind(plain.stream);
+        if plain.body.is_none() {
+            let closed = Closed::Aborted {
+                abort: Abort::Undecided,
+                code: None,
+            };
+            self.tell(End::Upstream, LocalEvent::Closed(id, closed));
+        }
         Some(plain.stream)
     }
 

@@ -10,6 +10,7 @@ use ::http::{HeaderMap, HeaderValue};
 
 use super::batch::BatchSlot;
 use super::decide::Direct;
+use super::machine::End;
 use super::pipe::Splice;
 use super::race::Race;
 use crate::client::DialId;
@@ -113,6 +114,8 @@ pub(super) struct Tunnel {
     pub(super) local: bool,
     /// Fields that a handler adds to the 2xx.
     pub(super) answer: Option<Box<HeaderMap>>,
+    /// Whether the user downstream, and the one upstream, has a capsule for which there was no room.
+    pub(super) capsule_waits: [bool; 2],
     /// Whose connection is to live in this tunnel.
     pub(super) nests: Option<DialId>,
     pub(super) last_active: Instant,
@@ -142,6 +145,15 @@ impl Tunnel {
     /// Whether a handler of this process has to hear of its end.
     pub(super) fn has_handler(&self) -> bool {
         self.upstream == Leg::Local || matches!(self.state, State::Deciding(_))
+    }
+
+    /// Whether the user of an end waits for room for a capsule.
+    pub(super) fn capsule_waits(&mut self, end: End) -> &mut bool {
+        let [downstream, upstream] = &mut self.capsule_waits;
+        match end {
+            End::Downstream => downstream,
+            End::Upstream => upstream,
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -184,7 +184,7 @@ pub enum LocalEvent {
     Capsule(TunnelId, u64, Bytes),
     /// A TCP tunnel has bytes, or its end: [`Machine::read_end`].
     Readable(TunnelId),
-    /// A TCP tunnel takes bytes again: [`Machine::write_end`].
+    /// A TCP tunnel takes bytes again, [`Machine::write_end`]; or any tunnel capsules, [`Machine::send_capsule`].
     Writable(TunnelId),
     /// The tunnel is over. Until the next event is polled [`Machine::read_end`] gives the bytes that came before.
     Closed(TunnelId, Closed),
@@ -226,7 +226,7 @@ pub enum HandlerEvent {
     /// [`Machine::proceed_chain`] and [`Machine::reject`].
     Request(TunnelId, Box<Incoming>),
     /// Somebody asks for something else than a tunnel, see [`Machine::set_fallback`]. The answer is
-    /// [`Machine::respond`].
+    /// [`Machine::respond`]; when it comes to none, [`LocalEvent::Closed`] follows.
     Fallback(TunnelId, Box<PlainRequest>),
     /// Something about the upstream end of a tunnel that the handler has, or was asked for.
     End(LocalEvent),

@@ -342,6 +342,7 @@ impl Machine {
             nests: None,
             local: false,
             answer: None,
+            capsule_waits: [false; 2],
             last_active: now,
             open_until,
             due: now,

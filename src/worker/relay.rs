@@ -200,6 +200,7 @@ impl Machine {
             false => Direction::Up,
         };
         self.pump(now, id, direction, out);
+        self.resume_capsules(id, direction.source());
     }
 
     /// Capsules of a UDP tunnel.

@@ -333,6 +333,7 @@ impl Machine {
             tcp::Event::Readable { stream } => self.readable.push_back(on(stream)),
             tcp::Event::Writable { stream } => self.handle_writable(now, on(stream), out),
             tcp::Event::Reset { stream, code } => self.handle_reset(now, on(stream), code, out),
+            tcp::Event::Stopped { stream } => self.handle_left(now, on(stream), out),
             tcp::Event::Malformed => self.stats.requests_malformed += 1,
             tcp::Event::StreamsAvailable => {
                 self.pool
@@ -361,7 +362,8 @@ impl Machine {
             (TcpTag::Listener(number), TcpEvent::Accepted { socket, peer }) => {
                 self.accept(now, number, socket, peer, out);
             }
-            (TcpTag::Carrier(id), TcpEvent::Failed(error) | TcpEvent::Broken(error)) => {
+            (TcpTag::Carrier(id), TcpEvent::Broken(_)) => self.carriers.tcp.handle_broken(id),
+            (TcpTag::Carrier(id), TcpEvent::Failed(error)) => {
                 self.carriers.tcp.handle_failed(id, &error);
             }
             (TcpTag::Carrier(id), TcpEvent::Connected | TcpEvent::Ready { .. }) => {

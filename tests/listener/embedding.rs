@@ -207,6 +207,40 @@ fn bytes_through_hyper_to_sessions_and_sockets() {
     }
 }
 
+/// FINAL_DATA ends the bytes of a client that keeps its stream open.
+#[test]
+fn final_data_is_the_end_of_the_bytes() {
+    const DATA: &[u8] = b"\xa0\x28\xd7\xf2\x05hello";
+    const FINAL_DATA: &[u8] = b"\xa0\x28\xd7\xf3\x00";
+    let (_embedding, address) = start(echo);
+    let (mut stream, head) = ask(
+        address,
+        "GET /.well-known/masque/tcp/192.0.2.1/80/ HTTP/1.1\r\nHost: localhost\r\n\
+         Connection: Upgrade\r\nUpgrade: connect-tcp\r\nCapsule-Protocol: ?1\r\n\r\n",
+    );
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    stream.write_all(DATA).unwrap();
+    expect(&mut stream, DATA);
+    stream.write_all(FINAL_DATA).unwrap();
+    expect(&mut stream, FINAL_DATA);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+}
+
+/// A content that is not `Sync`, as those of some servers, keeps nobody from accepting on any thread.
+#[test]
+fn requests_have_any_content() {
+    let embedding = Embedding::new(echo).unwrap();
+    let request = http::Request::connect("192.0.2.1:80");
+    let request = request.body(std::cell::Cell::new(0)).unwrap();
+    let client = SocketAddr::from(([192, 0, 2, 2], 1234));
+    let accepting = async move {
+        let accepted = embedding.accept(&request, client).await;
+        accepted.map(|tunnel| tunnel.response().status())
+    };
+    let accepted = thread::spawn(|| smol::block_on(accepting)).join().unwrap();
+    assert_eq!(accepted.unwrap(), http::StatusCode::OK);
+}
+
 #[test]
 fn refusals_are_answers_of_hyper() {
     let (embedding, address) = start(echo);

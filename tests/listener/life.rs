@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Barrier, OnceLock, Weak};
 use std::time::Duration;
 
 use bauta::{
@@ -41,7 +41,7 @@ fn client(server: &Server, carrier: Carrier) -> Client {
     client_of(server, carrier).build().unwrap()
 }
 
-fn client_of(server: &Server, carrier: Carrier) -> bauta::ClientBuilder {
+pub(crate) fn client_of(server: &Server, carrier: Carrier) -> bauta::ClientBuilder {
     Client::builder(format!("https://{}", server.listener.local_addr()))
         .trust(Trust::pem(&server.ca_pem))
         .carriers([carrier])
@@ -284,19 +284,19 @@ fn callbacks_read_the_numbers_without_waiting_for_themselves() {
 
 #[test]
 fn numbers_do_not_wait_for_a_callback_that_blocks() {
-    let ((entered, enter), (leave, left)) = (channel(), channel::<()>());
-    let left = Mutex::new(left);
+    let (entered, left) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (enter, leave) = (Arc::clone(&entered), Arc::clone(&left));
     let server = Server::start(move |_: &Request| {
-        entered.send(()).unwrap();
-        left.lock().unwrap().recv().unwrap();
+        enter.wait();
+        leave.wait();
         Err::<Accept, _>(Reject::forbidden())
     });
     let mut client = server.connect();
     std::thread::scope(|scope| {
         scope.spawn(|| assert_eq!(client.ask_tcp("192.0.2.1:80", "").status, 403));
-        enter.recv().unwrap();
+        entered.wait();
         assert_eq!(server.listener.stats().connections_opened, 0);
-        leave.send(()).unwrap();
+        left.wait();
     });
     assert_eq!(server.listener.stats().connections_opened, 1);
 }

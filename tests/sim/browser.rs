@@ -233,6 +233,7 @@ impl Browser {
                 tcp::Event::Closed { reason, .. } => self.closed(&format!("{reason:?}")),
                 tcp::Event::Request { .. }
                 | tcp::Event::Writable { .. }
+                | tcp::Event::Stopped { .. }
                 | tcp::Event::Malformed
                 | tcp::Event::StreamsAvailable => {}
             }

@@ -151,7 +151,7 @@ fn resolves_privately(
 ) {
     if let HandlerEvent::Request(id, _) = event {
         let direct = Direct {
-            addresses: Some(vec!["10.0.0.1".parse().unwrap()]),
+            addresses: Some(vec![[10, 0, 0, 1].into()]),
             policy: Arc::new(Policy::default()),
             ..direct(Family::Any)
         };
@@ -203,7 +203,12 @@ impl Scene {
         let client = self.client;
         let is_refused = |sim: &Sim| sim.tunnel(client, tunnel).refused.is_some();
         assert!(self.sim.run_until(secs(20), is_refused));
-        let (refusal, response) = self.sim.tunnel(client, tunnel).refused.clone().unwrap();
+        let (refusal, response) = self
+            .sim
+            .tunnel(client, tunnel)
+            .refused
+            .clone()
+            .expect("the tunnel was refused");
         (
             refusal,
             response.map(|head| head.headers).unwrap_or_default(),
@@ -532,7 +537,11 @@ fn a_target_is_reached_from_the_process_itself() {
     sim.run_for(ms(299));
     assert!(sim.tunnel(node, tunnel).refused.is_none());
     sim.run_for(ms(2));
-    let refused = sim.tunnel(node, tunnel).refused.clone().unwrap();
+    let refused = sim
+        .tunnel(node, tunnel)
+        .refused
+        .clone()
+        .expect("the tunnel was refused");
     assert_eq!(refused.0, Refusal::ConnectTimeout);
     assert_eq!(sim.node(node).machine.tunnel_count(), 0);
 }

@@ -204,8 +204,9 @@ fn the_client_ends_first() {
         let local = sim.tunnel(client, tunnel);
         assert!(
             done && local.ended,
-            "{what}: {} bytes",
-            local.received.len()
+            "{what}: {} bytes, {:?}",
+            local.received.len(),
+            local.reason
         );
         assert!(local.received == stream_bytes(BULK), "{what}");
         let conversation = sim.conversation(scene.tcp, 0);

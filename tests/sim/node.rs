@@ -447,7 +447,12 @@ impl MachineNode {
             if let HandlerEvent::End(LocalEvent::Closed(_, closed)) = &event {
                 self.handled.push(*closed);
             }
-            let handler = self.handler.expect("a handler was asked");
+            let Some(handler) = self.handler else {
+                // A request that is no tunnel has come to no answer.
+                let is_end = matches!(event, HandlerEvent::End(LocalEvent::Closed(..)));
+                assert!(is_end, "a handler was asked");
+                continue;
+            };
             handler(
                 now,
                 event,

@@ -339,6 +339,8 @@ fn requests_count_as_tunnels_and_are_refused_when_nobody_answers() {
         assert_eq!(scene.sim.node(scene.relay).machine.residue().plain, 1);
         let (status, ..) = scene.response(waits, false);
         assert_eq!(status, 503, "{carrier:?}");
+        // Whoever thinks of an answer hears that there is no need for one.
+        assert_eq!(scene.sim.node(scene.relay).handled.len(), 1);
         scene.assert_nothing_left();
         // A client that goes is forgotten.
         let gone = scene.ask("GET", "/never", b"");
@@ -349,6 +351,7 @@ fn requests_count_as_tunnels_and_are_refused_when_nobody_answers() {
                 .sim
                 .browse(scene.browser, |it, _| it.plain[gone].ended = Some(false));
             scene.sim.run_for(secs(1));
+            assert_eq!(scene.sim.node(scene.relay).handled.len(), 2);
             scene.assert_nothing_left();
         }
     }

@@ -11,7 +11,7 @@ use bauta::worker::{Closed, MachineLimits, Residue};
 use bytes::Bytes;
 
 use crate::host::{Behaviour, End, stream_bytes};
-use crate::net::{NodeId, Rng};
+use crate::net::{Link, NodeId, Rng};
 use crate::node::hop_on;
 use crate::sim::{Sim, ms, payload, secs};
 
@@ -381,5 +381,41 @@ fn a_reset_behind_the_clients_end_breaks_the_tunnel() {
         sim.reset(client, tunnel);
         let gone = sim.run_until(secs(5), |sim| sim.node(relay).machine.tunnel_count() == 0);
         assert!(gone, "{carrier:?}");
+    }
+}
+
+/// Over 50 ms the windows of QUIC let one tunnel have most of a path of 100 Mbit/s, in either direction. (The TCP of the
+/// simulation has a window of its own.)
+#[test]
+fn one_tunnel_fills_a_long_path() {
+    let bytes = 6 << 20;
+    let path = Link {
+        delay: ms(25),
+        rate: Some(12_500_000),
+        queue: ms(50),
+        ..Link::default()
+    };
+    for up in [false, true] {
+        let mut sim = Sim::new(780);
+        let relay = sim.relay("egress.test", &[]);
+        let client = sim.client_with_hops(vec![hop_on("egress.test", &[Carrier::H3])], |_| {});
+        let behaviour = match up {
+            true => Behaviour::SINK,
+            false => Behaviour::Source { bytes },
+        };
+        let target = sim.tcp_host("target.test", 80, behaviour);
+        sim.net.set_link(client, relay, path);
+        let tunnel = sim.open_tcp_now(client, "target.test:80", None);
+        let began = sim.net.now;
+        if up {
+            sim.write(client, tunnel, payload(1, bytes), true);
+        }
+        let arrived = |sim: &Sim| match up {
+            true => sim.conversation(target, 0).received.len(),
+            false => sim.tunnel(client, tunnel).received.len(),
+        };
+        assert!(sim.run_until(secs(60), |sim| arrived(sim) == bytes));
+        let mbit_per_s = bytes as f64 * 8.0 / 1e6 / (sim.net.now - began).as_secs_f64();
+        assert!(mbit_per_s > 50.0, "up {up}: {mbit_per_s:.0} Mbit/s");
     }
 }

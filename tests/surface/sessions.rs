@@ -81,7 +81,10 @@ impl Session for Recorder {
             Order::SendData(data) => actions.send_data(data),
             Order::Finish(data) => actions.finish(data),
             Order::Capsule(kind, value) => actions.send_capsule(kind, &value),
-            Order::Close => return actions.close(),
+            Order::Close => {
+                actions.close();
+                Ok(())
+            }
             Order::CloseWith(code) => return actions.close_with(code),
             Order::Panic => panic!("as it should"),
         };

@@ -243,7 +243,7 @@ fn send_capsule_travels_both_ways() {
         udp.send_capsule(0x29, "there").unwrap();
         assert_eq!(stage.told(), Told::Capsule(0x29, "there".into()));
         handle.send_capsule(0x2029, "back").unwrap();
-        let capsule = smol::block_on(udp.recv_capsule()).unwrap();
+        let capsule = udp.recv_capsule_blocking().unwrap();
         assert_eq!((capsule.kind, &*capsule.value), (0x2029, &b"back"[..]));
         assert_eq!(udp.try_recv_capsule().unwrap(), None);
         // The datagrams' own type, and what is too long for one.
@@ -268,7 +268,7 @@ fn send_capsule_travels_both_ways() {
         (&tcp).write_all(b"behind").unwrap();
         assert_eq!(stage.told(), Told::Data("behind".into()));
         handle.send_capsule(0x2029, "back").unwrap();
-        let capsule = smol::block_on(tcp.recv_capsule()).unwrap();
+        let capsule = tcp.recv_capsule_blocking().unwrap();
         assert_eq!(capsule.value, "back");
         handle.close();
         drop(tcp);

@@ -90,14 +90,6 @@ impl Server {
     pub(crate) fn client(&self, carrier: Carrier) -> Client {
         self.builder().carriers([carrier]).build().unwrap()
     }
-
-    /// A counter of the listener by its name.
-    #[track_caller]
-    pub(crate) fn counter(&self, name: &str) -> u64 {
-        let counters = self.listener.stats().counters;
-        let found = counters.iter().find(|(known, _)| *known == name);
-        found.unwrap_or_else(|| panic!("no counter {name}")).1
-    }
 }
 
 /// The next datagram's payload; panics when none comes.

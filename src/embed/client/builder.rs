@@ -373,11 +373,11 @@ impl Relay {
     fn templates(&self, problems: &mut Problems) -> Option<RelayTemplates> {
         let url = RelayTemplates::from_relay_url(&self.url);
         // Who forgets the scheme has not thought of templates.
-        let url = url.map_err(|error| match error {
-            TemplateError::NotAbsolute | TemplateError::Scheme => {
-                "must be https://HOST[:PORT], or a URI template that begins so".to_owned()
+        let url = url.map_err(|error| {
+            match matches!(error, TemplateError::NotAbsolute | TemplateError::Scheme) {
+                true => "must be https://HOST[:PORT], or a URI template that begins so".to_owned(),
+                false => error.to_string(),
             }
-            other => other.to_string(),
         });
         let mut templates = problems.text("relay", &self.url, url)?;
         if let Some(text) = &self.udp {

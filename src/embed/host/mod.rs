@@ -110,6 +110,8 @@ impl Host {
         out: &mut World<'_>,
     ) {
         match command {
+            // Whoever waits for it hears of the end when it is dropped.
+            Command::Open(open) if self.stopping => drop(open),
             Command::Open(open) => {
                 (self.users).open(now, *open, &mut self.sessions, machine, out);
             }

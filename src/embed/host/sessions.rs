@@ -63,8 +63,6 @@ pub(in crate::embed) struct Serve {
     pub(in crate::embed) fallback: Option<Fallback>,
     /// Where futures run.
     pub(in crate::embed) control: Handle,
-    /// How long a request may wait for an answer.
-    pub(in crate::embed) open_timeout: Duration,
     /// How others reach this worker.
     pub(in crate::embed) sender: HostSender,
     /// Addresses that are ours, which no tunnel may lead to.
@@ -131,23 +129,25 @@ impl fmt::Debug for SessionCommand {
     }
 }
 
-/// A tunnel, from the request on.
+/// A tunnel, from the request on; or a request that is none.
 enum Tunnel {
     /// A future of the handler runs.
-    Waiting(Waiting),
+    Waiting(
+        Protocol,
+        #[expect(dead_code, reason = "it is only held")] Task,
+    ),
+    /// A future of the fallback runs.
+    Asked(#[expect(dead_code, reason = "it is only held")] Task),
     /// The machine has it; nothing more is heard of it.
     Open(Box<Live>),
 }
 
 /// A future that is dropped when its client leaves.
-struct Waiting {
-    protocol: Protocol,
-    task: AbortHandle,
-}
+struct Task(AbortHandle);
 
-impl Drop for Waiting {
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
@@ -247,23 +247,44 @@ impl Sessions {
         let request = Request::of_nothing(request);
         let panics = &serve.counters.panics;
         match guarded("fallback", panics, || fallback.ask(&request)) {
-            Ok(Ok(response)) => respond(now, id, Ok(response), machine),
-            Err(panicked) => respond(now, id, Err(panicked), machine),
+            Ok(Ok(response)) => self.respond(now, id, Ok(response), machine),
+            Err(panicked) => self.respond(now, id, Err(panicked), machine),
             Ok(Err(later)) => {
                 let (sender, counters) = (serve.sender.clone(), Arc::clone(&serve.counters));
-                // A client that leaves meanwhile does not end it.
-                let until = serve.open_timeout;
-                drop(serve.control.spawn(async move {
-                    let later = guarded_future("fallback", &counters.panics, later);
-                    let Ok(outcome) = tokio::time::timeout(until, later).await else {
-                        // The machine has answered.
-                        return;
-                    };
+                // It ends with its request, which the machine answers when it takes too long.
+                let task = serve.control.spawn(async move {
+                    let outcome = guarded_future("fallback", &counters.panics, later).await;
                     let answered = SessionCommand::Answered { id, outcome };
                     sender.send(Command::Session(answered));
-                }));
+                });
+                let asked = Tunnel::Asked(Task(task.abort_handle()));
+                self.tunnels.insert(id, asked);
             }
         }
+    }
+
+    /// Answers a request that is no tunnel.
+    fn respond(
+        &self,
+        now: Instant,
+        id: TunnelId,
+        outcome: Result<Page, Panicked>,
+        machine: &mut Machine,
+    ) {
+        let (parts, body) = match outcome {
+            Ok(page) => page.into_parts(),
+            Err(Panicked) => {
+                let mut page = Page::default();
+                *page.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                page.into_parts()
+            }
+        };
+        let head = ResponseHead {
+            status: parts.status,
+            headers: parts.headers,
+        };
+        self.discard(parts.extensions);
+        machine.respond(now, id, head, body);
     }
 
     /// Runs a future for a request.
@@ -284,11 +305,8 @@ impl Sessions {
                 outcome,
             }));
         });
-        let waiting = Waiting {
-            protocol,
-            task: task.abort_handle(),
-        };
-        self.tunnels.insert(id, Tunnel::Waiting(waiting));
+        let waiting = Tunnel::Waiting(protocol, Task(task.abort_handle()));
+        self.tunnels.insert(id, waiting);
     }
 
     fn decided(
@@ -300,10 +318,9 @@ impl Sessions {
         out: &mut World<'_>,
     ) {
         // The client may have left in the meantime.
-        let Some(Tunnel::Waiting(waiting)) = self.tunnels.get(&id) else {
+        let Some(&Tunnel::Waiting(protocol, _)) = self.tunnels.get(&id) else {
             return self.discard(outcome);
         };
-        let protocol = waiting.protocol;
         self.tunnels.remove(&id);
         match outcome {
             Ok(Ok(Ready::Session(session))) => {
@@ -440,7 +457,7 @@ impl Sessions {
             return;
         };
         match tunnel {
-            Tunnel::Waiting(_) => {}
+            Tunnel::Waiting(..) | Tunnel::Asked(_) => {}
             Tunnel::Open(live) => {
                 if let Some(until) = live.lingers {
                     self.lingering.remove(&(until, id));
@@ -499,7 +516,10 @@ impl Sessions {
             SessionCommand::Decided { tunnel, outcome } => {
                 self.decided(now, tunnel, outcome, machine, out);
             }
-            SessionCommand::Answered { id, outcome } => respond(now, id, outcome, machine),
+            SessionCommand::Answered { id, outcome } => {
+                self.tunnels.remove(&id);
+                self.respond(now, id, outcome, machine);
+            }
             SessionCommand::Act {
                 tunnel,
                 handle,
@@ -507,6 +527,10 @@ impl Sessions {
                 act,
             } => {
                 handle.taken(len);
+                // Nobody takes a message any more.
+                if !matches!(self.tunnels.get(&tunnel), Some(Tunnel::Open(_))) {
+                    return self.discard(act);
+                }
                 self.with(now, tunnel, machine, out, |live, engine| {
                     live.act(act, engine)
                 });
@@ -555,28 +579,11 @@ impl Drop for Sessions {
         };
         for (_, tunnel) in self.tunnels.drain() {
             match tunnel {
-                Tunnel::Waiting(_) => {}
+                Tunnel::Waiting(..) | Tunnel::Asked(_) => {}
                 Tunnel::Open(live) => live.close(CloseReason::Local, serve),
             }
         }
     }
-}
-
-/// Answers a request that is no tunnel.
-fn respond(now: Instant, id: TunnelId, outcome: Result<Page, Panicked>, machine: &mut Machine) {
-    let (parts, body) = match outcome {
-        Ok(page) => page.into_parts(),
-        Err(Panicked) => {
-            let mut page = Page::default();
-            *page.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            page.into_parts()
-        }
-    };
-    let head = ResponseHead {
-        status: parts.status,
-        headers: parts.headers,
-    };
-    machine.respond(now, id, head, body);
 }
 
 fn reject(

@@ -8,11 +8,10 @@ use crate::embed::handler_guard::{Panicked, guarded};
 use crate::embed::session::{self, Actions, Ending, Outgoing, SendError, Session};
 use crate::embed::session_handle::TunnelHandle;
 use crate::embed::{CloseReason, Protocol, failure};
-use crate::error::Abort;
 use crate::http::h3::code::Code;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
-use crate::wire::capsule::CapsuleType;
+use crate::wire::capsule::{CapsuleType, UNKNOWN_VALUE_MAX};
 use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX};
 use crate::wire::varint;
 use crate::worker::run::World;
@@ -81,6 +80,11 @@ impl session::Engine for Engine<'_, '_> {
 
     fn send_capsule(&mut self, tunnel: TunnelId, kind: u64, value: &[u8]) -> Result<(), SendError> {
         let kind = CapsuleType(kind);
+        // No receiver of ours keeps more, and no stream may ever have room for it.
+        if value.len() > UNKNOWN_VALUE_MAX {
+            let max = UNKNOWN_VALUE_MAX;
+            return Err(SendError::TooLong { max });
+        }
         match (self.machine).send_capsule(self.now, tunnel, End::Upstream, kind, value) {
             CapsuleSent::Sent => Ok(()),
             CapsuleSent::Blocked => Err(SendError::NoRoom),
@@ -118,6 +122,8 @@ pub(super) struct Live {
     outgoing: Outgoing,
     /// The client's direction has ended, and the session knows.
     eof: bool,
+    /// Reading stopped because too much waits for the client.
+    paused: bool,
     /// The end that the session wants was passed on.
     ending: bool,
     /// Until when its client may take to end too.
@@ -130,6 +136,7 @@ impl Live {
             session,
             outgoing: Outgoing::new(id, protocol),
             eof: false,
+            paused: false,
             ending: false,
             lingers: None,
         }
@@ -146,10 +153,11 @@ impl Live {
         engine: &mut Engine<'_, '_>,
         callback: impl FnOnce(&mut dyn Session, &mut Actions<'_>),
     ) -> Result<(), Panicked> {
-        if self.outgoing.ending.is_some() {
-            return Ok(());
-        }
         let serve = engine.serve;
+        if self.outgoing.ending.is_some() {
+            // A message is the user's, and may panic when it is dropped.
+            return guarded("drop", &serve.counters.panics, || drop(callback));
+        }
         let tunnel = self.id();
         let mut actions = Actions {
             outgoing: &mut self.outgoing,
@@ -210,7 +218,7 @@ impl Live {
         self.call("on_capsule", engine, |session, actions| {
             session.on_capsule(actions, kind, value);
         })?;
-        Ok(self.settle(engine))
+        self.go_on(engine)
     }
 
     /// Reads while the session keeps up.
@@ -241,12 +249,20 @@ impl Live {
             }
             next = self.settle(engine);
         }
+        self.paused = !self.eof && self.outgoing.is_full();
         Ok(next)
+    }
+
+    /// Settles, and reads on where reading stopped, if there is room now: whatever made it.
+    fn go_on(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
+        match self.settle(engine) {
+            Next::Nothing if self.paused && !self.outgoing.is_full() => self.read(engine),
+            next @ (Next::Nothing | Next::ReadOn | Next::Linger) => Ok(next),
+        }
     }
 
     /// There is room towards the client.
     pub(super) fn writable(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
-        let was_full = self.outgoing.is_full();
         self.outgoing.flush(engine);
         if self.outgoing.starved && self.outgoing.room() > 0 {
             self.outgoing.starved = false;
@@ -254,10 +270,7 @@ impl Live {
                 session.on_writable(actions);
             })?;
         }
-        match self.settle(engine) {
-            Next::Nothing if was_full => self.read(engine),
-            next @ (Next::Nothing | Next::ReadOn | Next::Linger) => Ok(next),
-        }
+        self.go_on(engine)
     }
 
     /// Does what a handle orders.
@@ -276,7 +289,7 @@ impl Live {
             }
             Act::Close(ending) => self.outgoing.close(ending),
         }
-        Ok(self.settle(engine))
+        self.go_on(engine)
     }
 
     /// Why the tunnel is over, as the session sees it.
@@ -284,11 +297,9 @@ impl Live {
         match closed {
             _ if self.ending => CloseReason::Local,
             Closed::Finished => CloseReason::Finished,
-            Closed::Aborted {
-                abort: Abort::ClientClosed,
-                ..
-            } => CloseReason::Finished,
-            Closed::Aborted { abort, code } => failure::aborted(abort, code),
+            Closed::Aborted { abort, code } => {
+                failure::aborted(self.outgoing.protocol(), abort, code)
+            }
         }
     }
 

@@ -329,7 +329,8 @@ impl Users {
                 while let LocalRead::Data(bytes) = machine.read_local(now, id, usize::MAX, out) {
                     shared.handle_bytes(bytes);
                 }
-                self.remove(id, close_reason(closed));
+                let protocol = shared.terms().protocol;
+                self.remove(id, close_reason(protocol, closed));
             }
         }
     }
@@ -450,9 +451,9 @@ fn describe(id: TunnelId, machine: &mut Machine) -> Opened {
     }
 }
 
-fn close_reason(closed: Closed) -> CloseReason {
+fn close_reason(protocol: Protocol, closed: Closed) -> CloseReason {
     match closed {
         Closed::Finished => CloseReason::Finished,
-        Closed::Aborted { abort, code } => failure::aborted(abort, code),
+        Closed::Aborted { abort, code } => failure::aborted(protocol, abort, code),
     }
 }

@@ -8,6 +8,7 @@
 mod handle;
 mod served;
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -90,7 +91,6 @@ const SENT: usize = 0;
 const RECEIVED: usize = 1;
 
 /// A tunnel as its handle and its worker see it.
-#[derive(Debug)]
 pub(in crate::embed) struct Shared {
     id: TunnelId,
     terms: Terms,
@@ -142,9 +142,19 @@ impl Shared {
         let events = inner.events_to_tell();
         drop(inner);
         if let Some(events) = events {
-            events.list(Arc::clone(self));
+            events.list(self);
         }
         value
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Neither what the tunnel carries nor where it leads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("id", &self.id)
+            .field("protocol", &self.terms.protocol)
+            .finish_non_exhaustive()
     }
 }
 
@@ -333,6 +343,15 @@ impl Shared {
         drop(inner);
         self.ask();
         Ok(())
+    }
+
+    /// Nobody will write any more: the direction ends behind what was written, as soon as the tunnel is open.
+    pub(super) fn give_up_writing(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        if !std::mem::replace(&mut inner.outbound.shut, true) {
+            drop(inner);
+            self.ask();
+        }
     }
 
     /// Starts to close; what was sent still goes out.

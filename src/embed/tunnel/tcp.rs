@@ -227,8 +227,7 @@ impl TcpWriteHalf {
 
 impl Drop for TcpWriteHalf {
     fn drop(&mut self) {
-        // It may have ended before.
-        self.handle.shared.shut().ok();
+        self.handle.shared.give_up_writing();
     }
 }
 

@@ -59,6 +59,11 @@ pub enum Event {
         /// H3_REQUEST_REJECTED says that nobody processed the request: a retry is safe.
         code: Code,
     },
+    /// The peer has ended its direction, and takes nothing more on this stream. What it had said before is still there.
+    Stopped {
+        /// The stream.
+        stream: StreamId,
+    },
     /// A request was malformed and its stream reset; nobody else hears of it.
     Malformed,
     /// Client: a stream is available after [`RequestError::StreamsExhausted`](crate::http::h3::RequestError).

@@ -11,8 +11,8 @@ use super::h2::Options;
 use super::http::Http;
 use super::tls::failure_of;
 use super::{
-    ByteLink, CloseReason, ConnectionId, Event, INBOUND_BYTES_MAX, READ_BYTES_PER_TURN, TcpHub,
-    TcpHubStats, TlsFailure, live, open,
+    ByteLink, CloseReason, ConnectionId, Event, INBOUND_BYTES_MAX, READ_BYTES_PER_TURN, StreamId,
+    TcpHub, TcpHubStats, TlsFailure, live, open,
 };
 use crate::http::h3::code::Code;
 use crate::http::h3::{ConnectionError, Role};
@@ -35,6 +35,20 @@ impl TcpHub {
             connection.link_error = Some(error.kind());
         }
         self.handle_ready(id);
+    }
+
+    /// The socket of a connection broke behind its end. Only HTTP/1.1 has anything left to say then.
+    pub fn handle_broken(&mut self, id: ConnectionId) {
+        let Some(connection) = open(&mut self.connections, id) else {
+            return;
+        };
+        if connection.carrier == Some(Carrier::H1) {
+            let streams = connection.bound.keys();
+            let stopped = streams.map(|stream| Event::Stopped {
+                stream: StreamId(*stream),
+            });
+            self.events.extend(stopped.map(|event| (id, event)));
+        }
     }
 
     /// Takes in bytes of a tunnel that carries the connection; no more than [`TcpHub::receive_room`] says.
@@ -187,6 +201,7 @@ impl TcpHub {
                 | Event::Writable { .. }
                 | Event::StreamsAvailable
                 | Event::GoAway
+                | Event::Stopped { .. }
                 | Event::Closed { .. } => {}
             }
             self.events.push_back((id, event));

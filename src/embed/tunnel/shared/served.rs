@@ -58,11 +58,12 @@ impl Shared {
         self.asked.swap(false, Ordering::AcqRel);
         let mut inner = self.inner.lock();
         inner.outbound.datagrams.swap(datagrams);
+        let opening = matches!(inner.phase, Phase::Opening);
         let outbound = &mut inner.outbound;
         let len = outbound.bytes.len().min(room);
         let bytes = outbound.bytes.split_to(len).freeze();
         let is_partial = !outbound.bytes.is_empty();
-        let finish = outbound.shut && !outbound.finished && !is_partial;
+        let finish = outbound.shut && !outbound.finished && !is_partial && !opening;
         outbound.finished |= finish;
         let capsules = std::mem::take(&mut outbound.capsules);
         let closing = matches!(inner.phase, Phase::Closing);

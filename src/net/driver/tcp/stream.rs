@@ -77,7 +77,6 @@ impl Stream {
         }
         self.examined = true;
         let error = socket.take_error().unwrap_or_else(Some)?;
-        self.broken = self.broken.or(Some(libc::ECONNRESET));
         Some(TcpEvent::Broken(error))
     }
 
