@@ -421,9 +421,11 @@ fn what_a_handler_passes_on_is_relayed_as_ever() {
 
 #[test]
 fn addresses_of_a_handler_are_judged_and_chosen_by_family() {
-    let status = |refusal| match refusal {
-        Refusal::NextHopStatus { status } => status.as_u16(),
-        other => panic!("{other:?}"),
+    let status = |refusal| {
+        let Refusal::NextHopStatus { status } = refusal else {
+            panic!("{refusal:?}");
+        };
+        status.as_u16()
     };
     let mut scene = Scene::new(970, Carrier::H3, resolves_privately);
     let tunnel = scene.sim.open(scene.client, TARGET);
