@@ -145,8 +145,8 @@ impl Running {
         &self.control
     }
 
-    /// What each worker did so far. Blocks for a turn of every worker, for [`REPORTS_WAIT`] at most: who says nothing in
-    /// that time is left out. So is the worker on whose thread this is called, which cannot wait for itself.
+    /// What each worker did so far. Blocks for a turn of every worker, for [`REPORTS_WAIT`] at most: who says nothing
+    /// in that time is left out. So is the worker on whose thread this is called, which cannot wait for itself.
     pub(super) fn reports(&self) -> Vec<Report> {
         let until = clock::now() + REPORTS_WAIT;
         let here = thread::current().id();

@@ -148,8 +148,8 @@ impl Events {
         }
     }
 
-    /// As [`Events::recv`], at most for `timeout`. A thread of the library keeps the time for all who wait so; the first
-    /// one starts it.
+    /// As [`Events::recv`], at most for `timeout`. A thread of the library keeps the time for all who wait so; the
+    /// first one starts it.
     ///
     /// # Panics
     /// When the system refuses that thread.
