@@ -128,14 +128,14 @@ pub struct Attempt {
 
 impl Attempt {
     /// One attempt.
-    pub const fn new(carrier: Carrier, error: Error) -> Self {
+    pub(crate) const fn new(carrier: Carrier, error: Error) -> Self {
         Self { carrier, error }
     }
 }
 
 impl Error {
     /// An error without a cause, not retryable.
-    pub fn new(kind: ErrorKind, side: Side) -> Self {
+    pub(crate) fn new(kind: ErrorKind, side: Side) -> Self {
         Self(Box::new(Inner {
             kind,
             side,
@@ -150,42 +150,45 @@ impl Error {
 
     /// Adds the cause.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
+    pub(crate) fn with_source(
+        mut self,
+        source: impl Into<Box<dyn error::Error + Send + Sync>>,
+    ) -> Self {
         self.0.source = Some(Arc::from(source.into()));
         self
     }
 
     /// Says that the same request can succeed when it is sent again.
     #[must_use]
-    pub fn retryable(mut self, retryable: bool) -> Self {
+    pub(crate) fn retryable(mut self, retryable: bool) -> Self {
         self.0.retryable = retryable;
         self
     }
 
     /// Adds the status that a relay answered with.
     #[must_use]
-    pub fn with_status(mut self, status: StatusCode) -> Self {
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.0.status = Some(status);
         self
     }
 
     /// Adds the fields of a relay's answer.
     #[must_use]
-    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+    pub(crate) fn with_headers(mut self, headers: HeaderMap) -> Self {
         self.0.headers = Some(headers);
         self
     }
 
     /// Adds the code of the peer that ended the stream.
     #[must_use]
-    pub fn with_code(mut self, code: Option<u64>) -> Self {
+    pub(crate) fn with_code(mut self, code: Option<u64>) -> Self {
         self.0.code = code;
         self
     }
 
     /// Adds the carriers that were tried.
     #[must_use]
-    pub fn with_attempts(mut self, attempts: Vec<Attempt>) -> Self {
+    pub(crate) fn with_attempts(mut self, attempts: Vec<Attempt>) -> Self {
         self.0.attempts = attempts;
         self
     }
@@ -311,15 +314,6 @@ impl error::Error for Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        let row = refusal.row();
-        Self::new(ErrorKind::Refused, row.side)
-            .retryable(row.retryable)
-            .with_source(refusal)
-    }
-}
-
 impl From<TargetError> for Error {
     fn from(error: TargetError) -> Self {
         Self::new(ErrorKind::Configuration, Side::Local).with_source(error)
@@ -332,23 +326,19 @@ impl From<std::convert::Infallible> for Error {
     }
 }
 
-impl From<Abort> for Error {
-    fn from(abort: Abort) -> Self {
-        Self::new(ErrorKind::Aborted, abort.side())
-            .retryable(abort.is_retryable())
-            .with_source(abort)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
 
     use super::*;
 
+    fn refused(refusal: Refusal) -> Error {
+        Error::new(ErrorKind::Refused, refusal.row().side).with_source(refusal)
+    }
+
     #[test]
     fn display_prints_its_own_level_only() {
-        let error = Error::from(Refusal::DnsTimeout);
+        let error = refused(Refusal::DnsTimeout);
         assert_eq!(error.to_string(), "tunnel refused");
         assert_eq!(
             error.source().unwrap().to_string(),
@@ -368,13 +358,13 @@ mod tests {
 
     #[test]
     fn the_alternate_form_prints_everything() {
-        let tried = |carrier, refusal| Attempt::new(carrier, Error::from(refusal));
+        let tried = |carrier, refusal| Attempt::new(carrier, refused(refusal));
         let attempts = vec![
             tried(Carrier::H3, Refusal::ConnectTimeout),
             tried(Carrier::H2, Refusal::ConnectionRefused),
         ];
         let headers = HeaderMap::from_iter([(PROXY_STATUS, "r; error=dns_error".parse().unwrap())]);
-        let error = Error::from(Refusal::DnsTimeout)
+        let error = refused(Refusal::DnsTimeout)
             .with_status(StatusCode::BAD_GATEWAY)
             .with_headers(headers)
             .with_attempts(attempts);
@@ -384,14 +374,5 @@ mod tests {
              h3: tunnel refused: the target did not answer in time; h2: tunnel refused: the target refused the \
              connection"
         );
-    }
-
-    #[test]
-    fn retries_follow_the_row() {
-        assert!(Error::from(Refusal::Draining).is_retryable());
-        assert!(Error::from(Refusal::Overloaded).is_retryable());
-        assert!(!Error::from(Refusal::DeniedByRule).is_retryable());
-        assert!(Error::from(Abort::Drain).is_retryable());
-        assert!(!Error::from(Abort::CapsuleError).is_retryable());
     }
 }

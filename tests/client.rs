@@ -59,7 +59,8 @@ impl Server {
             let fields = request.headers().iter();
             let fields =
                 fields.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
-            sender.send((request.client(), fields.collect())).unwrap();
+            let client = request.client().unwrap();
+            sender.send((client, fields.collect())).unwrap();
             match request.headers().get("x-refuse") {
                 Some(_) => Err(Reject::unauthorized(
                     "PrivateToken challenge=\"x\"".parse().unwrap(),

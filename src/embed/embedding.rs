@@ -182,7 +182,7 @@ impl Embedding {
         let decided = self.decide(Request::of_tunnel(incoming)).await;
         let (ready, fields) = decided.map_err(|reject| self.rejection(reject))?;
         let terms = Terms {
-            protocol: Protocol::from(plan.protocol),
+            protocol: Protocol::of(plan.protocol),
             target: plan.target,
             relays: Arc::from([]),
             capsules: true,

@@ -69,5 +69,25 @@ pub(super) fn aborted(protocol: Protocol, abort: Abort, code: Option<Code>) -> C
     if protocol == Protocol::Udp && is_orderly {
         return CloseReason::Finished;
     }
-    CloseReason::Aborted(Error::from(abort).with_code(code.map(|code| code.0)))
+    let error = Error::new(ErrorKind::Aborted, abort.side())
+        .retryable(abort.is_retryable())
+        .with_code(code.map(|code| code.0))
+        .with_source(abort);
+    CloseReason::Aborted(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_follow_the_row() {
+        assert!(unreachable(Refusal::Draining).is_retryable());
+        assert!(unreachable(Refusal::Overloaded).is_retryable());
+        assert!(!unreachable(Refusal::DeniedByRule).is_retryable());
+        let closed = |abort| aborted(Protocol::Tcp, abort, None);
+        let retryable = |abort| closed(abort).error().is_some_and(Error::is_retryable);
+        assert!(retryable(Abort::Drain));
+        assert!(!retryable(Abort::CapsuleError));
+    }
 }

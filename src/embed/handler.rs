@@ -172,7 +172,9 @@ impl fmt::Debug for Accept {
 
 /// The answer to a request that gets no tunnel.
 ///
-/// It carries a `Proxy-Status` field (RFC 9209), by which a client tells this answer from one of somebody behind us.
+/// It always carries a member of `Proxy-Status` (RFC 9209), by which a client tells this answer from one of somebody
+/// behind us: our name, and an error type that goes with the status, such as `http_request_denied` with 401, 403, 407
+/// and 429. [`reason`](Self::reason) adds details.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Reject {
@@ -187,12 +189,13 @@ impl Reject {
     /// Answers with `status`. One outside 3xx to 5xx would not be a rejection, and becomes 500.
     pub fn new(status: StatusCode) -> Self {
         let is_final = status.is_redirection() || status.is_client_error();
+        let status = match is_final || status.is_server_error() {
+            true => status,
+            false => StatusCode::INTERNAL_SERVER_ERROR,
+        };
         Self {
-            status: match is_final || status.is_server_error() {
-                true => status,
-                false => StatusCode::INTERNAL_SERVER_ERROR,
-            },
-            error: ProxyError::HttpRequestDenied,
+            status,
+            error: error_of(status),
             reason: None,
             headers: Box::default(),
         }
@@ -275,6 +278,14 @@ impl Reject {
         &self.headers
     }
 
+    /// The answer to a request that one of the relay's own rules refuses.
+    pub(super) fn of(refusal: Refusal) -> Self {
+        let row = refusal.row();
+        let mut reject = Self::new(row.status).reason(row.details);
+        reject.error = row.error.unwrap_or(reject.error);
+        reject
+    }
+
     /// The answer to a request whose handler panicked.
     pub(super) fn panicked() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR).reason("internal fault")
@@ -298,12 +309,16 @@ impl From<InvalidHeaderValue> for Reject {
     }
 }
 
-impl From<Refusal> for Reject {
-    fn from(refusal: Refusal) -> Self {
-        let row = refusal.row();
-        let mut reject = Self::new(row.status).reason(row.details);
-        reject.error = row.error.unwrap_or(reject.error);
-        reject
+/// The error type of an answer that says no more than its status (RFC 9209 §2.3).
+const fn error_of(status: StatusCode) -> ProxyError {
+    match status.as_u16() {
+        401 | 403 | 407 | 429 => ProxyError::HttpRequestDenied,
+        400..=499 => ProxyError::HttpRequestError,
+        500 => ProxyError::ProxyInternalError,
+        502 => ProxyError::DestinationUnavailable,
+        504 => ProxyError::ConnectionTimeout,
+        508 => ProxyError::ProxyLoopDetected,
+        _ => ProxyError::ProxyInternalResponse,
     }
 }
 
@@ -338,11 +353,40 @@ mod tests {
 
     #[test]
     fn a_refusal_keeps_its_error_type() {
-        let rejection = Reject::from(Refusal::Draining).into_rejection();
-        let row = Refusal::Draining.row();
-        assert_eq!(Some(rejection.error), row.error);
-        let rejection = Reject::forbidden().into_rejection();
-        assert_eq!(rejection.error, ProxyError::HttpRequestDenied);
+        for refusal in [Refusal::Draining, Refusal::DnsError { rcode: None }] {
+            let rejection = Reject::of(refusal).into_rejection();
+            assert_eq!(Some(rejection.error), refusal.row().error);
+        }
+    }
+
+    #[test]
+    fn every_reject_has_an_error_type_that_goes_with_its_status() {
+        let challenge = HeaderValue::from_static("Basic");
+        for (reject, error) in [
+            (
+                Reject::new(StatusCode::SEE_OTHER),
+                "proxy_internal_response",
+            ),
+            (Reject::bad_request(), "http_request_error"),
+            (
+                Reject::unauthorized(challenge.clone()),
+                "http_request_denied",
+            ),
+            (Reject::forbidden(), "http_request_denied"),
+            (Reject::not_found(), "http_request_error"),
+            (Reject::proxy_unauthorized(challenge), "http_request_denied"),
+            (Reject::too_many_requests(1), "http_request_denied"),
+            (Reject::panicked(), "proxy_internal_error"),
+            (Reject::unsupported(), "proxy_internal_response"),
+            (Reject::bad_gateway(), "destination_unavailable"),
+            (Reject::unavailable(), "proxy_internal_response"),
+            (
+                Reject::new(StatusCode::GATEWAY_TIMEOUT),
+                "connection_timeout",
+            ),
+        ] {
+            assert_eq!(reject.into_rejection().error.as_str(), error);
+        }
     }
 
     #[test]

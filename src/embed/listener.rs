@@ -22,7 +22,7 @@ use super::listener_identity::Identity;
 use super::listener_stats::ListenerStats;
 use super::proxy::{Hook, Later};
 use super::request::Request;
-use super::running::{Running, tell};
+use super::running::Running;
 use super::serving::{Serving, misuse};
 use crate::error::{Error, ErrorKind, Side};
 use crate::net::{own_interfaces, raise_file_limit};
@@ -30,7 +30,6 @@ use crate::policy::own_addresses;
 use crate::transport::tls::{ClientAuth, ListenerTls};
 use crate::wire::carrier::Carrier;
 use crate::worker::build::{BuildError, Plan};
-use crate::worker::mailbox::Letter;
 
 /// A shutdown ends after this long, whatever it was told.
 const DRAIN_MAX: Duration = Duration::from_secs(86_400);
@@ -328,7 +327,8 @@ impl Listener {
     }
 
     /// What happened so far, on all workers. Waits for a turn of each, but not for longer than a second: a worker that
-    /// says nothing within that time, because a callback blocks it, is left out.
+    /// says nothing within that time, because a callback blocks it, is left out. A callback that asks for it does not
+    /// hear of its own worker, which it keeps from answering.
     #[must_use]
     pub fn stats(&self) -> ListenerStats {
         let panics = self.counters.panics.load(Ordering::Relaxed);
@@ -339,13 +339,13 @@ impl Listener {
     /// tunnels go on, and [`undrain`](Self::undrain) takes it back.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        tell(self.running.peers(), || Letter::StopAccepting);
+        self.running.set_accepting(false);
     }
 
     /// Accepts again, on new connections: those that were told of the end stay with it.
     pub fn undrain(&self) {
         self.draining.store(false, Ordering::Release);
-        tell(self.running.peers(), || Letter::AcceptAgain);
+        self.running.set_accepting(true);
     }
 
     /// Whether nothing new is accepted.
@@ -379,7 +379,7 @@ impl Listener {
     }
 
     fn begin_shutdown(&self, grace: Duration) {
-        tell(self.running.peers(), || Letter::Drain);
+        self.running.drain();
         self.running.stop_after(grace);
     }
 }

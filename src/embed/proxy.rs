@@ -17,8 +17,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::StatusCode;
-
 use super::client::{Client, ClientBuilder, Route};
 use super::handler::{Accept, Handler, Reject, Service};
 use super::request::Request;
@@ -116,7 +114,7 @@ impl Options {
         // A target that no address could make acceptable is not worth a question; without one the worker judges it.
         if self.allow.is_some() || self.resolver.is_some() {
             let judged = self.policy.check_target(target);
-            judged.map_err(|denied| Reject::from(Refusal::from(denied)))?;
+            judged.map_err(|denied| Reject::of(Refusal::from(denied)))?;
         }
         let timeout = self.timeout;
         let allowed = match self.allow.as_ref().map(|hook| hook.ask(target)) {
@@ -190,17 +188,17 @@ fn check_allowed(allowed: bool) -> Result<(), Reject> {
 fn check_resolved(resolved: io::Result<Vec<IpAddr>>) -> Result<Vec<IpAddr>, Reject> {
     match resolved {
         Ok(addresses) if addresses.is_empty() => {
-            Err(Reject::bad_gateway().reason("the name has no address"))
+            let refusal = Refusal::DnsError { rcode: None };
+            Err(Reject::of(refusal).reason("the name has no address"))
         }
         Ok(addresses) => Ok(addresses),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            let reject = Reject::new(StatusCode::GATEWAY_TIMEOUT);
-            Err(reject.reason("no answer from a name server in time"))
+            Err(Reject::of(Refusal::DnsTimeout))
         }
         Err(error) => {
             // What it says is for us; a stranger learns that it failed.
             tracing::debug!(%error, "a resolver of the user failed");
-            Err(Reject::bad_gateway().reason("the name does not resolve"))
+            Err(Reject::of(Refusal::DnsError { rcode: None }))
         }
     }
 }

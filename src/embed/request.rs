@@ -1,7 +1,7 @@
 //! What a client asked for, as handlers and fallbacks see it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use ::http::{HeaderMap, Method};
 use rustls::pki_types::CertificateDer;
@@ -13,17 +13,15 @@ use crate::wire::carrier::Carrier;
 use crate::wire::target::Target;
 use crate::worker::{Incoming, PlainRequest};
 
-impl From<server::Protocol> for Protocol {
-    fn from(protocol: server::Protocol) -> Self {
+impl Protocol {
+    /// What a tunnel of the relay's own kinds carries.
+    pub(super) const fn of(protocol: server::Protocol) -> Self {
         match protocol {
             server::Protocol::Udp => Self::Udp,
             server::Protocol::Tcp(_) => Self::Tcp,
         }
     }
 }
-
-/// The address of a client whose connection is gone.
-const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A request, the same on every carrier: an upgrade of HTTP/1.1 looks like the extended CONNECT that it stands for
 /// (method CONNECT, [`token`](Self::token), scheme `https`).
@@ -36,7 +34,7 @@ pub struct Request {
     pub(super) protocol: Option<Protocol>,
     pub(super) target: Option<Target>,
     pub(super) carrier: Carrier,
-    pub(super) client: SocketAddr,
+    pub(super) client: Option<SocketAddr>,
     pub(super) certificate: Option<CertificateDer<'static>>,
 }
 
@@ -56,11 +54,10 @@ impl Request {
     /// A request for a tunnel.
     pub(super) fn of_tunnel(incoming: Incoming) -> Self {
         Self {
-            protocol: Some(incoming.protocol.into()),
+            protocol: Some(Protocol::of(incoming.protocol)),
             target: Some(incoming.target),
             carrier: incoming.carrier,
-            // A client whose connection is gone waits for no answer.
-            client: incoming.client.unwrap_or(NOBODY),
+            client: incoming.client,
             certificate: incoming.certificate,
             head: incoming.head,
         }
@@ -73,7 +70,7 @@ impl Request {
             protocol: None,
             target: None,
             carrier: plain.carrier,
-            client: plain.client.unwrap_or(NOBODY),
+            client: plain.client,
             certificate: plain.certificate,
         }
     }
@@ -135,9 +132,10 @@ impl Request {
         self.carrier
     }
 
-    /// Address and port of the client's end of the connection. On HTTP/3 a client may move to another later.
+    /// Address and port of the client's end of the connection, if the client is still there. On HTTP/3 it may move to
+    /// another later.
     #[must_use]
-    pub fn client(&self) -> SocketAddr {
+    pub fn client(&self) -> Option<SocketAddr> {
         self.client
     }
 

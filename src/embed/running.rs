@@ -5,10 +5,11 @@
 
 use std::fmt;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use event_listener::Event;
@@ -26,18 +27,23 @@ use crate::worker::build::Plan;
 use crate::worker::mailbox::{Address, Letter, PostError};
 use crate::worker::run::Report;
 
-/// How long workers may take to say what they did.
-const REPORTS_WITHIN: Duration = Duration::from_secs(1);
+/// How long workers have to say what they did.
+const REPORTS_WAIT: Duration = Duration::from_secs(1);
 
 /// The running threads of one plan.
 pub(super) struct Running {
     senders: Vec<HostSender>,
     peers: Vec<Address>,
+    /// The thread of each worker, in the same order.
+    threads: Threads,
     addresses: Vec<SocketAddr>,
     control: Handle,
     thread: Lock<Option<JoinHandle<()>>>,
     ended: Arc<Ended>,
 }
+
+/// Each slot is filled by the worker itself, when it starts.
+type Threads = Arc<[OnceLock<ThreadId>]>;
 
 /// Whether all threads have ended.
 #[derive(Debug, Default)]
@@ -68,20 +74,22 @@ impl Running {
         let control = runtime.handle().clone();
         let receivers = Lock::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
         let (hosts, futures) = (senders.clone(), control.clone());
+        let threads: Threads = peers.iter().map(|_| OnceLock::new()).collect();
+        let slots = Arc::clone(&threads);
         let started = Workers::start(&mut plan, title, pin, move |worker, _, _| {
             let receiver = receivers
                 .lock()
                 .get_mut(worker as usize)
                 .and_then(Option::take);
             let commands = receiver.ok_or_else(|| io::Error::other("a worker started twice"))?;
+            slots[worker as usize].get_or_init(|| thread::current().id());
             let setup = make(&hosts[worker as usize], &futures);
             Ok(Host::new(commands, setup))
         });
         let mut workers = match started {
             Ok(workers) => workers,
             Err(error) => {
-                // Those that did start have nobody to work for.
-                tell(&peers, || Letter::Stop);
+                abandon(&peers);
                 return Err(configuration(error));
             }
         };
@@ -107,13 +115,14 @@ impl Running {
         let thread = match spawned {
             Ok(thread) => thread,
             Err(error) => {
-                tell(&peers, || Letter::Stop);
+                abandon(&peers);
                 return Err(system(error));
             }
         };
         Ok(Self {
             senders,
             peers,
+            threads,
             addresses,
             control,
             thread: Lock::new(Some(thread)),
@@ -126,11 +135,6 @@ impl Running {
         &self.senders
     }
 
-    /// The mailboxes of the workers.
-    pub(super) fn peers(&self) -> &[Address] {
-        &self.peers
-    }
-
     /// The addresses that are listened on, ports filled in.
     pub(super) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -141,14 +145,34 @@ impl Running {
         &self.control
     }
 
-    /// What each worker that still runs did so far. Blocks for a turn of every worker, and not for longer than
-    /// [`REPORTS_WITHIN`]: one of them may be the very thread that asks.
+    /// What each worker did so far. Blocks for a turn of every worker, for [`REPORTS_WAIT`] at most: who says nothing
+    /// in that time is left out. So is the worker on whose thread this is called, which cannot wait for itself.
     pub(super) fn reports(&self) -> Vec<Report> {
+        let until = clock::now() + REPORTS_WAIT;
+        let here = thread::current().id();
         let (sender, receiver) = crossbeam::channel::bounded(self.peers.len());
-        tell(&self.peers, || Letter::Report(sender.clone()));
+        for (peer, thread) in self.peers.iter().zip(&*self.threads) {
+            if thread.get() != Some(&here) {
+                let letter = Letter::Report(sender.clone());
+                post(peer, letter, || clock::now() < until);
+            }
+        }
         drop(sender);
-        let deadline = clock::now() + REPORTS_WITHIN;
-        std::iter::from_fn(|| receiver.recv_deadline(deadline).ok()).collect()
+        iter::from_fn(|| receiver.recv_deadline(until).ok()).collect()
+    }
+
+    /// Tells every worker whether to accept what is new.
+    pub(super) fn set_accepting(&self, accepting: bool) {
+        for sender in &self.senders {
+            sender.send(Command::SetAccepting(accepting));
+        }
+    }
+
+    /// Tells every worker to end when its tunnels have, and does not wait.
+    pub(super) fn drain(&self) {
+        for sender in &self.senders {
+            sender.send(Command::Drain);
+        }
     }
 
     /// Tells every worker to end, and does not wait.
@@ -221,14 +245,21 @@ impl Drop for Running {
     }
 }
 
-/// Posts a letter to every worker that still runs, however full its mailbox is.
-pub(super) fn tell(peers: &[Address], letter: impl Fn() -> Letter) {
-    for peer in peers {
-        let mut letter = letter();
-        while let Err(PostError::Full(returned)) = peer.post(letter) {
-            letter = returned;
-            thread::yield_now();
+/// Posts a letter, again and again while the mailbox is full and `patient` says so.
+fn post(peer: &Address, mut letter: Letter, patient: impl Fn() -> bool) {
+    while let Err(PostError::Full(returned)) = peer.post(letter) {
+        if !patient() {
+            return;
         }
+        letter = returned;
+        thread::yield_now();
+    }
+}
+
+/// Ends the workers that did start, when nobody will have work for them.
+fn abandon(peers: &[Address]) {
+    for peer in peers {
+        post(peer, Letter::Stop, || true);
     }
 }
 

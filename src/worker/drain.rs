@@ -40,8 +40,8 @@ impl Machine {
         self.start_drain(now, Some(now + self.limits.drain));
     }
 
-    /// Accepts neither connections nor requests until [`Machine::accept_again`]: clients are told by GOAWAY, and refused
-    /// once that has had time to arrive. Tunnels go on, and the worker does not end.
+    /// Accepts neither connections nor requests until [`Machine::accept_again`]: clients are told by GOAWAY, and
+    /// refused once that has had time to arrive. Tunnels go on, and the worker does not end.
     pub fn stop_accepting(&mut self, now: Instant) {
         self.start_drain(now, None);
     }

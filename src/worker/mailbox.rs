@@ -41,10 +41,6 @@ pub enum Letter {
     Report(Sender<Report>),
     /// End gracefully: no new work, tunnels may finish until the deadline.
     Drain,
-    /// Accept nothing new, and do not end.
-    StopAccepting,
-    /// Accept again, unless the end has begun.
-    AcceptAgain,
     /// End now.
     Stop,
 }

@@ -451,8 +451,6 @@ fn read_letters(
             Some(Letter::Verdict(verdict)) => machine.handle_verdict(now, verdict, world),
             Some(Letter::Report(asker)) => asked.push(asker),
             Some(Letter::Drain) => machine.drain(now),
-            Some(Letter::StopAccepting) => machine.stop_accepting(now),
-            Some(Letter::AcceptAgain) => machine.accept_again(),
             Some(Letter::Stop) => {
                 machine.stop(now, world);
                 return Read::Stop;

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Barrier, OnceLock, Weak};
 use std::time::Duration;
 
 use bauta::{
@@ -289,6 +290,52 @@ fn a_drained_listener_accepts_again() {
     assert!(!server.listener.is_draining());
     assert_eq!(server.listener.stats().tunnels_opened, 1);
     assert_eq!(server.connect().ask_tcp("192.0.2.1:80", "").status, 200);
+}
+
+#[test]
+fn callbacks_read_the_numbers_without_waiting_for_themselves() {
+    let (sender, seen) = channel();
+    let shared: Arc<OnceLock<Weak<Listener>>> = Arc::default();
+    let listener = Arc::clone(&shared);
+    let count = move || {
+        let listener = listener.get().and_then(Weak::upgrade).unwrap();
+        listener.stats().connections_opened
+    };
+    let handler = move |_: &Request| {
+        // Here the only worker cannot answer, because it asks; in the future it can.
+        sender.send(count()).unwrap();
+        let (count, sender) = (count.clone(), sender.clone());
+        Ok(Accept::init(async move {
+            sender.send(count()).unwrap();
+            Ok(Echo(channel().0))
+        }))
+    };
+    let Server { listener, ca_pem } =
+        Server::build(Listener::h1(([127, 0, 0, 1], 0)).handler(handler));
+    let listener = Arc::new(listener);
+    shared.set(Arc::downgrade(&listener)).unwrap();
+    let mut client = Raw::connect(listener.local_addr(), &ca_pem);
+    assert_eq!(client.ask_tcp("192.0.2.1:80", "").status, 200);
+    assert_eq!([seen.recv().unwrap(), seen.recv().unwrap()], [0, 1]);
+}
+
+#[test]
+fn numbers_do_not_wait_for_a_callback_that_blocks() {
+    let (entered, left) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (enter, leave) = (Arc::clone(&entered), Arc::clone(&left));
+    let server = Server::start(move |_: &Request| {
+        enter.wait();
+        leave.wait();
+        Err::<Accept, _>(Reject::forbidden())
+    });
+    let mut client = server.connect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(client.ask_tcp("192.0.2.1:80", "").status, 403));
+        entered.wait();
+        assert_eq!(server.listener.stats().connections_opened, 0);
+        left.wait();
+    });
+    assert_eq!(server.listener.stats().connections_opened, 1);
 }
 
 #[test]

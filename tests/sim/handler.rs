@@ -151,7 +151,7 @@ fn resolves_privately(
 ) {
     if let HandlerEvent::Request(id, _) = event {
         let direct = Direct {
-            addresses: Some(vec!["10.0.0.1".parse().unwrap()]),
+            addresses: Some(vec![[10, 0, 0, 1].into()]),
             policy: Arc::new(Policy::default()),
             ..direct(Family::Any)
         };
@@ -203,7 +203,12 @@ impl Scene {
         let client = self.client;
         let is_refused = |sim: &Sim| sim.tunnel(client, tunnel).refused.is_some();
         assert!(self.sim.run_until(secs(20), is_refused));
-        let (refusal, response) = self.sim.tunnel(client, tunnel).refused.clone().unwrap();
+        let (refusal, response) = self
+            .sim
+            .tunnel(client, tunnel)
+            .refused
+            .clone()
+            .expect("the tunnel was refused");
         (
             refusal,
             response.map(|head| head.headers).unwrap_or_default(),
@@ -416,9 +421,11 @@ fn what_a_handler_passes_on_is_relayed_as_ever() {
 
 #[test]
 fn addresses_of_a_handler_are_judged_and_chosen_by_family() {
-    let status = |refusal| match refusal {
-        Refusal::NextHopStatus { status } => status.as_u16(),
-        other => panic!("{other:?}"),
+    let status = |refusal| {
+        let Refusal::NextHopStatus { status } = refusal else {
+            panic!("{refusal:?}");
+        };
+        status.as_u16()
     };
     let mut scene = Scene::new(970, Carrier::H3, resolves_privately);
     let tunnel = scene.sim.open(scene.client, TARGET);
@@ -532,7 +539,11 @@ fn a_target_is_reached_from_the_process_itself() {
     sim.run_for(ms(299));
     assert!(sim.tunnel(node, tunnel).refused.is_none());
     sim.run_for(ms(2));
-    let refused = sim.tunnel(node, tunnel).refused.clone().unwrap();
+    let refused = sim
+        .tunnel(node, tunnel)
+        .refused
+        .clone()
+        .expect("the tunnel was refused");
     assert_eq!(refused.0, Refusal::ConnectTimeout);
     assert_eq!(sim.node(node).machine.tunnel_count(), 0);
 }

@@ -384,8 +384,8 @@ fn a_reset_behind_the_clients_end_breaks_the_tunnel() {
     }
 }
 
-/// Over 50 ms the windows of QUIC let one tunnel have most of a path of 100 Mbit/s, in either direction. (The TCP of the
-/// simulation has a window of its own.)
+/// Over 50 ms the windows of QUIC let one tunnel have most of a path of 100 Mbit/s, in either direction. (The TCP of
+/// the simulation has a window of its own.)
 #[test]
 fn one_tunnel_fills_a_long_path() {
     let bytes = 6 << 20;

@@ -32,6 +32,10 @@
 //! | requests that are no tunnels | `ListenerBuilder::fallback` | `server::fallback…` |
 //! | any executor, Send + Sync, threads that end | all handles | `runtimes::…` |
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test names what it waits for, and everything else is a failure"
+)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod builtin;

@@ -15,6 +15,7 @@ use crate::client::{Credentials, Pooling, TcpForm};
 use crate::config::HeadStarts;
 use crate::embed::Identity;
 use crate::error::{Error, ErrorKind, Side};
+use crate::transport::tls;
 use crate::wire::carrier::Carrier;
 use crate::wire::template::{RelayTemplates, Template, TemplateError};
 use crate::worker::build::{RelayOptions, RouteOptions, hops};
@@ -83,6 +84,7 @@ struct Relay {
     headers: HeaderMap,
     credentials: Option<Credentials>,
     identity: Option<Identity>,
+    trust: Option<Trust>,
 }
 
 impl ClientBuilder {
@@ -109,7 +111,8 @@ impl ClientBuilder {
     /// Adds a relay behind the ones named so far, reached through them: no relay knows both ends. Four at most, the
     /// first one included. The form is that of [`Client::builder`].
     ///
-    /// Templates, fields, credentials and identities are for the relay that was named last; everything else is for all.
+    /// Templates, fields, credentials, identities and [`hop_trust`](Self::hop_trust) are for the relay that was named
+    /// last; everything else is for all.
     pub fn hop(mut self, relay_url: impl Into<String>) -> Self {
         self.relays.push(Relay::new(relay_url.into()));
         self
@@ -170,9 +173,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Whom to believe to be the relay: the authorities of the system by default.
+    /// Whom to believe to be a relay: the authorities of the system by default. It holds for every relay without a
+    /// [`hop_trust`](Self::hop_trust) of its own.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
+        self
+    }
+
+    /// Whom to believe to be the relay that was named last, and nobody that [`trust`](Self::trust) says.
+    pub fn hop_trust(mut self, trust: Trust) -> Self {
+        self.last().trust = Some(trust);
         self
     }
 
@@ -294,24 +304,29 @@ impl ClientBuilder {
             .collect();
         problems.number("hop", self.relays.len(), 1..=RELAYS_MAX);
         check_carriers(&self.carriers, &mut problems);
-        let trust = self
-            .trust
-            .0
-            .map_err(|error| problems.secret("trust", error));
+        let trust = checked("trust", self.trust, &mut problems);
+        let told: Vec<_> = self
+            .relays
+            .into_iter()
+            .map(|relay| RelayOptions {
+                headers: flatten(relay.headers),
+                credentials: relay.credentials,
+                identity: relay.identity.map(|identity| identity.0),
+                trust: match relay.trust {
+                    Some(own) => checked("hop_trust", own, &mut problems),
+                    None => trust.clone(),
+                },
+            })
+            .collect();
         problems.into_result()?;
-        let (Ok(trust), Some(last)) = (trust, relays.last()) else {
+        let (Some(last), Some(trust)) = (relays.last(), trust) else {
             return Err(Error::new(ErrorKind::Internal, Side::Local));
         };
         let (templated_tcp, names) = (last.tcp.is_some(), relays.iter());
         let names: Arc<[_]> = names
             .map(|relay| format!("https://{}", relay.udp.authority()))
             .collect();
-        let mut told = self.relays.into_iter().map(|relay| RelayOptions {
-            headers: flatten(relay.headers),
-            credentials: relay.credentials,
-            identity: relay.identity.map(|identity| identity.0),
-            trust: None,
-        });
+        let mut told = told.into_iter();
         let first = told.next().unwrap_or_default();
         let hops = hops(RouteOptions {
             carriers: self.carriers,
@@ -324,7 +339,7 @@ impl ClientBuilder {
             handshake_timeout: Some(self.handshake_timeout),
             head_starts: Some(self.head_starts),
             strict_capsule_protocol: self.require_capsule_protocol,
-            ..RouteOptions::new(relays, trust)
+            ..RouteOptions::new(relays, first.trust.unwrap_or(trust))
         });
         let hops = hops.map_err(|error| {
             Error::new(ErrorKind::Configuration, Side::Local).with_source(error)
@@ -346,17 +361,18 @@ impl Relay {
             headers: HeaderMap::new(),
             credentials: None,
             identity: None,
+            trust: None,
         }
     }
 
     fn templates(&self, problems: &mut Problems) -> Option<RelayTemplates> {
         let url = RelayTemplates::from_relay_url(&self.url);
         // Who forgets the scheme has not thought of templates.
-        let url = url.map_err(|error| match error {
-            TemplateError::NotAbsolute | TemplateError::Scheme => {
-                "must be https://HOST[:PORT], or a URI template that begins so".to_owned()
+        let url = url.map_err(|error| {
+            match matches!(error, TemplateError::NotAbsolute | TemplateError::Scheme) {
+                true => "must be https://HOST[:PORT], or a URI template that begins so".to_owned(),
+                false => error.to_string(),
             }
-            other => other.to_string(),
         });
         let mut templates = problems.text("relay", &self.url, url)?;
         if let Some(text) = &self.udp {
@@ -367,6 +383,12 @@ impl Relay {
         }
         Some(templates)
     }
+}
+
+/// Whom to believe, if the user has said that in a way that makes sense.
+fn checked(option: &'static str, trust: Trust, problems: &mut Problems) -> Option<tls::Trust> {
+    let Trust(trust) = trust;
+    trust.map_err(|error| problems.secret(option, error)).ok()
 }
 
 fn check_carriers(carriers: &[Carrier], problems: &mut Problems) {

@@ -48,6 +48,10 @@ pub(super) enum Command {
     },
     /// For the sessions.
     Session(SessionCommand),
+    /// Whether to accept new connections and requests.
+    SetAccepting(bool),
+    /// Accept nothing new, and end when the tunnels have.
+    Drain,
     /// Close everything and end.
     Stop,
 }
@@ -123,6 +127,9 @@ impl Host {
             }
             Command::Timer { at, event } => self.timers.insert(at, &event),
             Command::Session(command) => self.sessions.command(now, command, machine, out),
+            Command::SetAccepting(true) => machine.accept_again(),
+            Command::SetAccepting(false) => machine.stop_accepting(now),
+            Command::Drain => machine.drain(now),
             Command::Stop => {
                 self.users.close_all(now, machine, out);
                 self.stopping = true;

@@ -208,7 +208,7 @@ impl Sessions {
         let Some(serve) = &self.serve else {
             return reject(now, id, Reject::unavailable(), machine, out);
         };
-        let protocol = Protocol::from(incoming.protocol);
+        let protocol = Protocol::of(incoming.protocol);
         let request = Request::of_tunnel(incoming);
         let accepted = guarded("accept", &serve.counters.panics, || {
             serve.handler.accept(&request)

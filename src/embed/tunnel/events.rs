@@ -40,7 +40,7 @@ pub enum Event {
     Capsule(Capsule),
     /// The target has ended its direction (TCP); no [`Event::Data`] follows.
     Eof,
-    /// It is over. It comes last.
+    /// It is over. It comes last, unless the tunnel's handle was dropped before.
     Closed(CloseReason),
 }
 
@@ -58,7 +58,8 @@ pub enum Mode {
 /// A queue where any number of tunnels report. Cheap to clone; each event goes to one receiver.
 ///
 /// It has no bound of its own: what waits is in the tunnels, inside their bounds. When the last clone is dropped its
-/// tunnels are back in [`Mode::Pull`].
+/// tunnels are back in [`Mode::Pull`]. A tunnel whose last handle is dropped is forgotten with all that waits, its
+/// [`Event::Closed`] included: who wants to hear of the end closes the tunnel, and keeps the handle until then.
 ///
 /// ```no_run
 /// use bauta::{Client, Event, Events, Mode};
@@ -81,9 +82,28 @@ pub struct Events(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Tunnels that have something.
-    tunnels: Lock<VecDeque<Arc<Shared>>>,
+    waiting: Lock<Waiting>,
     notice: Notice,
+}
+
+/// Below this many entries nobody looks for those that are gone.
+const PRUNE_MIN: usize = 64;
+
+/// Tunnels that have something, in the order of their turns.
+#[derive(Debug, Default)]
+struct Waiting {
+    tunnels: VecDeque<Weak<Shared>>,
+    prune_at: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, tunnel: &Arc<Shared>) {
+        if self.tunnels.len() >= self.prune_at.max(PRUNE_MIN) {
+            self.tunnels.retain(|tunnel| tunnel.strong_count() > 0);
+            self.prune_at = self.tunnels.len() * 2;
+        }
+        self.tunnels.push_back(Arc::downgrade(tunnel));
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -114,14 +134,29 @@ impl Events {
     /// The next event, if there is one already.
     pub fn try_recv(&self) -> Option<(TunnelId, Event)> {
         loop {
-            let tunnel = self.0.tunnels.lock().pop_front()?;
+            let tunnel = self.0.waiting.lock().tunnels.pop_front()?;
+            let Some(tunnel) = tunnel.upgrade() else {
+                continue;
+            };
             if let Some((event, more)) = tunnel.next_event(self) {
                 let id = tunnel.id();
                 if more {
-                    self.list(tunnel);
+                    self.list(&tunnel);
                 }
                 return Some((id, event));
             }
+        }
+    }
+
+    /// As [`Events::recv`], at most for `timeout`. A thread of the library keeps the time for all who wait so; the
+    /// first one starts it.
+    ///
+    /// # Panics
+    /// When the system refuses that thread.
+    pub async fn recv_timeout(&self, timeout: Duration) -> Option<(TunnelId, Event)> {
+        match clock::now().checked_add(timeout) {
+            Some(at) => wait::until_kept_time(&self.0.notice, at, || self.try_recv()).await,
+            None => Some(self.recv().await),
         }
     }
 
@@ -146,8 +181,8 @@ impl Events {
         }
     }
 
-    pub(super) fn list(&self, tunnel: Arc<Shared>) {
-        self.0.tunnels.lock().push_back(tunnel);
+    pub(super) fn list(&self, tunnel: &Arc<Shared>) {
+        self.0.waiting.lock().push(tunnel);
         self.0.notice.notify(usize::MAX);
     }
 

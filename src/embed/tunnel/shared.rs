@@ -148,7 +148,7 @@ impl Shared {
         let events = inner.events_to_tell();
         drop(inner);
         if let Some(events) = events {
-            events.list(Arc::clone(self));
+            events.list(self);
         }
         value
     }

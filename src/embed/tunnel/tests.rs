@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::queues::{CAPSULES_MAX, RECEIVE_BYTES_MAX, SEND_BYTES_MAX, SEND_DATAGRAMS_MAX};
 use super::*;
 use crate::embed::host;
-use crate::error::{Abort, Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Side};
 use crate::worker::mailbox::mailbox;
 
 /// A tunnel whose worker only counts how often it is called.
@@ -110,7 +110,8 @@ fn every_queue_has_its_bound() {
 fn bytes_before_an_abort_come_before_the_error() {
     let world = World::open(Protocol::Tcp);
     world.shared.handle_bytes(Bytes::from_static(b"last words"));
-    let reason = CloseReason::Aborted(Error::from(Abort::UpstreamReset).with_code(Some(0x10f)));
+    let error = Error::new(ErrorKind::Aborted, Side::Upstream).with_code(Some(0x10f));
+    let reason = CloseReason::Aborted(error);
     world.shared.handle_closed(reason);
     let mut buffer = [0; 64];
     assert_eq!(world.shared.read(&mut buffer).unwrap().unwrap(), 10);

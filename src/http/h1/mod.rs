@@ -16,8 +16,8 @@
 //!
 //! Content goes out with a length that is known before; that of requests is never read, only thrown away.
 //!
-//! Not here: content that means something, chunked coding, TLS and its closure alerts, timeouts, and the bytes that we send into
-//! a tunnel, which go to the byte stream as they are.
+//! Not here: content that means something, chunked coding, TLS and its closure alerts, timeouts, and the
+//! bytes that we send into a tunnel, which go to the byte stream as they are.
 
 mod client;
 mod fields;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::events::Mode;
 use super::super::info::CloseReason;
 use super::Shared;
 use crate::embed::running::Running;
@@ -75,6 +76,8 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        // Nobody is left whom events of this tunnel could concern.
+        self.shared.set_mode(Mode::Pull);
         self.shared.begin_close();
     }
 }
