@@ -17,6 +17,7 @@ mod refusal;
 mod unreachable;
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::{error, fmt};
 
 use ::http::{HeaderMap, StatusCode};
@@ -112,6 +113,7 @@ struct Inner {
     status: Option<StatusCode>,
     headers: Option<HeaderMap>,
     code: Option<u64>,
+    pause: Option<Duration>,
     attempts: Vec<Attempt>,
     source: Option<Arc<dyn error::Error + Send + Sync>>,
 }
@@ -143,6 +145,7 @@ impl Error {
             status: None,
             headers: None,
             code: None,
+            pause: None,
             attempts: Vec::new(),
             source: None,
         }))
@@ -183,6 +186,13 @@ impl Error {
     #[must_use]
     pub(crate) fn with_code(mut self, code: Option<u64>) -> Self {
         self.0.code = code;
+        self
+    }
+
+    /// Says that nothing was tried, and for how long nothing will be.
+    #[must_use]
+    pub(crate) fn with_pause(mut self, pause: Duration) -> Self {
+        self.0.pause = Some(pause);
         self
     }
 
@@ -268,6 +278,9 @@ impl fmt::Display for Error {
         while let Some(error) = cause {
             write!(f, ": {error}")?;
             cause = error.source();
+        }
+        if let Some(pause) = self.0.pause {
+            write!(f, "; not tried again for {} ms", pause.as_millis().max(1))?;
         }
         if let Some(status) = self.0.status {
             write!(f, "; the relay answered {}", status.as_u16())?;

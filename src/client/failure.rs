@@ -1,8 +1,67 @@
 //! What the end of a connection to a next hop means for the tunnels that waited for it.
 
+use std::time::Duration;
+
 use crate::error::{Refusal, TlsFault};
+use crate::http::request::ResponseHead;
 use crate::transport::quic::CloseReason;
 use crate::transport::tcp;
+use crate::wire::target::Target;
+
+/// Why there is no stream at a relay for a tunnel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The reason.
+    pub refusal: Refusal,
+    /// What a relay answered, if one did: the one that was asked, or an earlier one on the way to it.
+    pub response: Option<Box<ResponseHead>>,
+    /// Which relay it is about, if it is about one.
+    pub relay: Option<Target>,
+    /// What that relay was asked for, if it was asked.
+    pub target: Option<Target>,
+    /// Nobody was asked now: `refusal` is why the last attempt failed, and this long none is made.
+    pub pause: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure about a relay that was not asked for anything.
+    pub fn at(relay: Target, refusal: Refusal) -> Self {
+        Self {
+            relay: Some(relay),
+            ..refusal.into()
+        }
+    }
+
+    /// Whether a relay on the way has answered for good: the way is there, and on any carrier it would say the same.
+    ///
+    /// Answers about the way in which it was asked are not: a relay may know CONNECT only, and CONNECT-UDP is what
+    /// HTTP/3 at the next relay takes.
+    pub(crate) fn is_final(&self) -> bool {
+        /// Bad Request, Not Found, Method Not Allowed, Misdirected Request, Upgrade Required.
+        const ABOUT_THE_FORM: [u16; 5] = [400, 404, 405, 421, 426];
+        self.response.as_ref().is_some_and(|response| {
+            let status = response.status;
+            status.is_client_error() && !ABOUT_THE_FORM.contains(&status.as_u16())
+        })
+    }
+
+    /// Whether it says nothing of the hop itself: an earlier relay had the say.
+    pub(super) fn is_of_another(&self) -> bool {
+        self.pause.is_some() || self.is_final()
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            response: None,
+            relay: None,
+            target: None,
+            pause: None,
+        }
+    }
+}
 
 /// Why a connection to a next hop is over.
 #[derive(Clone, Copy, Debug)]

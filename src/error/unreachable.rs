@@ -47,10 +47,7 @@ impl fmt::Display for Unreachable {
             Refusal::NextHopTls {
                 fault: TlsFault::Certificate,
             } => "the certificate of the relay is not acceptable",
-            // The tunnel that carries the second connection is the only one whose response stays inside.
-            Refusal::NextHopStatus { status } => {
-                return write!(f, "the first relay refuses to reach the second: {status}");
-            }
+            Refusal::NextHopStatus { status } => return write!(f, "the relay answered {status}"),
             other => return other.fmt(f),
         })
     }

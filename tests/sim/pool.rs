@@ -287,6 +287,26 @@ fn the_second_address_is_tried_when_the_first_is_silent() {
     assert_eq!(sim.net.log(ingress).resolved.len(), 1);
 }
 
+/// Who asks while a hop backs off is told why, and for how long.
+#[test]
+fn a_pause_says_why_and_how_long() {
+    let mut sim = Sim::new(811);
+    sim.net.set_name("egress.test", Err(ResolveError::ServFail));
+    let client = sim.client(&["egress.test"]);
+    let reason = Refusal::DnsError {
+        rcode: Some(bauta::error::Rcode::ServFail),
+    };
+    let first = sim.open(client, "target.test:7");
+    sim.run_for(ms(50));
+    assert_eq!(refusal(&sim, client, first), reason);
+    assert_eq!(sim.tunnel(client, first).pause, None, "it was tried");
+    let second = sim.open(client, "target.test:7");
+    sim.run_for(ms(1));
+    assert_eq!(refusal(&sim, client, second), reason);
+    let pause = sim.tunnel(client, second).pause.expect("a pause");
+    assert!(pause > ms(150) && pause <= ms(250), "{pause:?}");
+}
+
 /// Times at which a client that never gives up dials a hop that is down.
 #[test]
 fn failures_back_off() {

@@ -17,6 +17,9 @@ use crate::net::clock;
 use crate::wire::target::Target;
 
 /// The options of one tunnel. [`udp`](Self::udp) or [`tcp`](Self::tcp) opens it.
+///
+/// After a failure to connect, nothing is tried for a moment: see
+/// [After a failure](crate::ClientBuilder#after-a-failure).
 #[derive(Clone, Debug)]
 #[must_use = "it opens a tunnel when it is told which"]
 pub struct Connect {
@@ -42,8 +45,9 @@ impl Connect {
         }
     }
 
-    /// Adds a field to the request of this tunnel, in place of those of the same name that the client sends. Reserved
-    /// are the same ones as in [`ClientBuilder::header`](crate::ClientBuilder::header).
+    /// Adds a field to the request of this tunnel to the last relay, in place of those of the same name that the client
+    /// sends; [`ClientBuilder::header`](crate::ClientBuilder::header) is for any relay on the way. Reserved are the same
+    /// ones as there.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.problems.header(&mut self.headers, name, value);
         self
