@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Refusal, TlsFault};
+use crate::error::{CertificateFault, Refusal, TlsFault};
 use crate::http::request::ResponseHead;
 use crate::transport::quic::CloseReason;
 use crate::transport::tcp;
@@ -95,11 +95,12 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     /// The alerts that say that a certificate was not accepted (RFC 8446 §6.2). rustls sends decrypt_error (51) when
     /// its signature is not that of the authority which it names.
     const CERTIFICATE_ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 113];
-    let tls = |code: u64, ours: bool| match code.checked_sub(CRYPTO_ERROR) {
-        Some(alert) if ours && CERTIFICATE_ALERTS.contains(&alert) => Some(Refusal::NextHopTls {
-            fault: TlsFault::Certificate,
-        }),
-        Some(alert) if !ours && alert <= 0xff => Some(Refusal::NextHopTls {
+    let tls = |code: u64, ours: Option<&str>| match code.checked_sub(CRYPTO_ERROR) {
+        Some(alert) if ours.is_some() && CERTIFICATE_ALERTS.contains(&alert) => {
+            let fault = TlsFault::Certificate(certificate(alert, ours.unwrap_or_default()));
+            Some(Refusal::NextHopTls { fault })
+        }
+        Some(alert) if ours.is_none() && alert <= 0xff => Some(Refusal::NextHopTls {
             fault: TlsFault::Alert { id: alert as u8 },
         }),
         Some(alert) if alert <= 0xff => Some(Refusal::NextHopTls {
@@ -113,10 +114,10 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
         }
         CloseReason::Misbehaved(_) => Refusal::NextHopProtocol,
         CloseReason::Lost(ConnectionError::TransportError(error)) => {
-            tls(error.code.into(), true).unwrap_or(Refusal::NextHopProtocol)
+            tls(error.code.into(), Some(&error.reason)).unwrap_or(Refusal::NextHopProtocol)
         }
         CloseReason::Lost(ConnectionError::ConnectionClosed(close)) => {
-            tls(close.error_code.into(), false).unwrap_or(Refusal::ConnectionRefused)
+            tls(close.error_code.into(), None).unwrap_or(Refusal::ConnectionRefused)
         }
         CloseReason::Lost(
             ConnectionError::VersionMismatch
@@ -129,13 +130,28 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     }
 }
 
+/// What the alert of rustls says about a certificate, and its text where the alert says too little.
+fn certificate(alert: u64, text: &str) -> CertificateFault {
+    match alert {
+        // bad_certificate is also sent when the name is another one.
+        42 if text.contains("not valid for name") || text.contains("NotValidForName") => {
+            CertificateFault::WrongName
+        }
+        45 => CertificateFault::Expired,
+        48 | 51 => CertificateFault::UnknownIssuer,
+        // access_denied is what a verifier of pins comes to.
+        49 => CertificateFault::NotPinned,
+        _ => CertificateFault::Other,
+    }
+}
+
 fn refusal_of_tcp(reason: &tcp::CloseReason) -> Refusal {
     use std::io::ErrorKind;
     use tcp::{CloseReason, TlsFailure};
     match reason {
         CloseReason::Tls(failure) => Refusal::NextHopTls {
             fault: match failure {
-                TlsFailure::Certificate => TlsFault::Certificate,
+                TlsFailure::Certificate(fault) => TlsFault::Certificate(*fault),
                 TlsFailure::Alert { id } => TlsFault::Alert { id: *id },
                 TlsFailure::Protocol => TlsFault::Protocol,
             },

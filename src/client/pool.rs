@@ -337,6 +337,11 @@ impl Pool {
         self.last_hop(route)?.open_timeout
     }
 
+    /// The last relay of a route.
+    pub fn relay(&self, route: RouteId) -> Option<Target> {
+        self.last_hop(route).map(Hop::target)
+    }
+
     fn last_hop(&self, route: RouteId) -> Option<&Hop> {
         let (_, hop) = self.routes.get(route.0)?.hops.first()?;
         Some(self.hop(*hop))

@@ -1,11 +1,16 @@
 //! From what a worker says about a tunnel to what its user reads.
 
+use std::time::Duration;
+
 use ::http::StatusCode;
 
 use super::tunnel::{CloseReason, Protocol};
 use crate::client::Failure;
-use crate::error::{Abort, Attempt, Error, ErrorKind, Side, Unreachable};
+use crate::error::{
+    Abort, Attempt, CertificateFault, Error, ErrorKind, Refusal, Side, TlsFault, Unreachable,
+};
 use crate::http::h3::code::Code;
+use crate::http::request::ResponseHead;
 use crate::worker::Refused;
 
 /// Why a tunnel was refused.
@@ -39,9 +44,29 @@ fn failed(failure: Failure) -> Error {
     let Failure {
         refusal,
         response,
+        relay,
+        target,
         pause,
-        ..
     } = failure;
+    let error = reason(refusal, response, pause).with_hint(hint(refusal));
+    error.with_place(relay.as_ref(), target.as_ref())
+}
+
+/// What to do about it.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most reasons speak for themselves"
+)]
+const fn hint(refusal: Refusal) -> Option<&'static str> {
+    match refusal {
+        Refusal::NextHopTls {
+            fault: TlsFault::Certificate(CertificateFault::UnknownIssuer),
+        } => Some("ClientBuilder::trust says whom to believe"),
+        _ => None,
+    }
+}
+
+fn reason(refusal: Refusal, response: Option<Box<ResponseHead>>, pause: Option<Duration>) -> Error {
     let reason = Unreachable(refusal);
     let row = refusal.row();
     if let Some(pause) = pause {
@@ -91,7 +116,6 @@ pub(super) fn aborted(protocol: Protocol, abort: Abort, code: Option<Code>) -> C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Refusal;
 
     #[test]
     fn retries_follow_the_row() {

@@ -29,6 +29,7 @@ use crate::transport::carriers::RequestStream;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
 use crate::wire::field::capsule_protocol;
+use crate::wire::target::Target;
 
 /// How long a path that was alive has at least to show that it still is.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(100);
@@ -87,18 +88,22 @@ impl Race {
     }
 
     /// Time is up: what is told, and what is noted of each attempt that is still under way.
-    pub(super) fn time_out(&mut self) -> Refusal {
+    pub(super) fn time_out(&mut self, relay: &Option<Target>) -> Failure {
         let silent = |attempt: &Attempt| match attempt.asked {
             Some(_) => Refusal::NextHopTimeout,
             None => Refusal::ConnectTimeout,
         };
+        let at_relay = |refusal: Refusal| Failure {
+            relay: relay.clone(),
+            ..refusal.into()
+        };
         let running = self.attempts.iter();
         self.failures
-            .extend(running.map(|attempt| (attempt.carrier, silent(attempt).into())));
-        match self.has_asked() {
+            .extend(running.map(|attempt| (attempt.carrier, at_relay(silent(attempt)))));
+        at_relay(match self.has_asked() {
             true => Refusal::NextHopTimeout,
             false => Refusal::ConnectTimeout,
-        }
+        })
     }
 }
 
@@ -453,8 +458,13 @@ impl Machine {
 
     /// Opening took too long.
     pub(super) fn race_timed_out(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        if let Some(refusal) = self.race_mut(id).map(Race::time_out) {
-            self.refuse(now, id, refusal, None, out);
+        let Some(route) = self.race_mut(id).map(|race| race.route) else {
+            return;
+        };
+        let relay = self.pool.relay(route);
+        if let Some(race) = self.race_mut(id) {
+            let failure = race.time_out(&relay);
+            self.refuse_because(now, id, failure, out);
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use bauta::error::{Refusal, TlsFault};
+use bauta::error::{CertificateFault, Rcode, Refusal, TlsFault};
 use bauta::policy::resolve::ResolveError;
 use bauta::tunnel::TunnelId;
+use bauta::wire::carrier::Carrier;
 
 use crate::net::{Link, NodeId};
-use crate::node::STRANGER;
+use crate::node::{STRANGER, hop_on};
 use crate::sim::{Sim, ms, payload, secs};
 
 fn open_many(sim: &mut Sim, client: NodeId, count: usize) -> Vec<TunnelId> {
@@ -268,8 +269,24 @@ fn a_next_hop_that_cannot_be_reached_is_reported() {
     let client = sim.client(&["egress.test"]);
     let tunnel = sim.open(client, "target.test:7");
     sim.run_for(secs(1));
-    let fault = TlsFault::Certificate;
+    let fault = TlsFault::Certificate(CertificateFault::UnknownIssuer);
     assert_eq!(refusal(&sim, client, tunnel), Refusal::NextHopTls { fault });
+}
+
+#[test]
+fn a_certificate_for_other_names_is_told_apart() {
+    for carrier in Carrier::ALL {
+        let mut sim = Sim::new(791);
+        let relay = sim.relay("egress.test", &[]);
+        let address = sim.net.ip(relay);
+        sim.net.set_name("elsewhere.test", Ok(vec![address]));
+        let client = sim.client_with_hops(vec![hop_on("elsewhere.test", &[carrier])], |_| {});
+        let tunnel = sim.open(client, "target.test:7");
+        sim.run_for(secs(1));
+        let fault = TlsFault::Certificate(CertificateFault::WrongName);
+        let expected = Refusal::NextHopTls { fault };
+        assert_eq!(refusal(&sim, client, tunnel), expected, "{carrier}");
+    }
 }
 
 #[test]
@@ -294,7 +311,7 @@ fn a_pause_says_why_and_how_long() {
     sim.net.set_name("egress.test", Err(ResolveError::ServFail));
     let client = sim.client(&["egress.test"]);
     let reason = Refusal::DnsError {
-        rcode: Some(bauta::error::Rcode::ServFail),
+        rcode: Some(Rcode::ServFail),
     };
     let first = sim.open(client, "target.test:7");
     sim.run_for(ms(50));
@@ -400,7 +417,7 @@ fn a_nested_dial_that_fails_leaves_nothing_behind() {
             0 => {
                 sim.relay_with("egress.test", &[], |settings| settings.identity = &STRANGER);
                 &[Refusal::NextHopTls {
-                    fault: TlsFault::Certificate,
+                    fault: TlsFault::Certificate(CertificateFault::UnknownIssuer),
                 }]
             }
             1 => &[Refusal::NextHopStatus {
