@@ -101,6 +101,53 @@
 //! # }
 //! ```
 //!
+//! The same on smol. Its streams have no timeouts, so a timer races with the reading, as on every executor:
+//!
+//! ```
+//! use std::io;
+//! # use std::io::{Read, Write};
+//! # use std::net::TcpListener;
+//! use std::time::Duration;
+//!
+//! # use bauta::{Client, Identity, Listener, Proxies, Trust};
+//! use smol::Timer;
+//! use smol::future::FutureExt;
+//! use smol::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let target = TcpListener::bind("127.0.0.1:0")?;
+//! # let address = target.local_addr()?;
+//! # std::thread::spawn(move || -> std::io::Result<()> {
+//! #     let (mut stream, _) = target.accept()?;
+//! #     let mut question = String::new();
+//! #     stream.read_to_string(&mut question)?;
+//! #     write!(stream, "you asked: {question}")
+//! # });
+//! # let (identity, ca_pem) = Identity::development(&[])?;
+//! # let relay = Listener::all(([127, 0, 0, 1], 0))
+//! #     .identity(identity)
+//! #     .handler(Proxies::new().public_only(false))
+//! #     .start()?;
+//! # let client = Client::builder(format!("https://{}", relay.local_addr()))
+//! #     .trust(Trust::pem(ca_pem))
+//! #     .build()?;
+//! smol::block_on(async {
+//!     let mut tunnel = client.tcp(address).await?;
+//!     tunnel.write_all(b"why?").await?;
+//!     tunnel.shutdown_write()?;
+//!     let mut answer = String::new();
+//!     let reading = tunnel.read_to_string(&mut answer);
+//!     let too_late = async {
+//!         Timer::after(Duration::from_secs(5)).await;
+//!         Err(io::ErrorKind::TimedOut.into())
+//!     };
+//!     reading.or(too_late).await?;
+//!     assert_eq!(answer, "you asked: why?");
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
 //! On threads `&TcpTunnel` has [`Read`](std::io::Read) and [`Write`](std::io::Write), so that one thread can read while
 //! another writes; for two tasks there is [`split`](crate::TcpTunnel::split). A [`UdpTunnel`](crate::UdpTunnel) takes
 //! `&self` everywhere, and is a `Stream` and a `Sink` besides.
@@ -154,6 +201,59 @@
 //!         }
 //!         Event::Closed(reason) => panic!("{id} has ended: {reason}"),
 //!         // Opened; and what may be added one day.
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A TCP tunnel says [`Event::Data`](crate::Event::Data), [`Event::Eof`](crate::Event::Eof) when the target has said
+//! everything, and [`Event::Closed`](crate::Event::Closed) when both sides have. It is written by
+//! [`try_write`](crate::TcpTunnel::try_write), which takes as much as there is room for:
+//!
+//! ```
+//! use std::io::ErrorKind;
+//! # use std::io::{Read, Write};
+//! # use std::net::TcpListener;
+//!
+//! use bauta::{Event, Events, Mode};
+//! # use bauta::{Client, Identity, Listener, Proxies, Trust};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let target = TcpListener::bind("127.0.0.1:0")?;
+//! # let address = target.local_addr()?;
+//! # std::thread::spawn(move || -> std::io::Result<()> {
+//! #     let (mut stream, _) = target.accept()?;
+//! #     let mut question = String::new();
+//! #     stream.read_to_string(&mut question)?;
+//! #     write!(stream, "you asked: {question}")
+//! # });
+//! # let (identity, ca_pem) = Identity::development(&[])?;
+//! # let relay = Listener::all(([127, 0, 0, 1], 0))
+//! #     .identity(identity)
+//! #     .handler(Proxies::new().public_only(false))
+//! #     .start()?;
+//! # let client = Client::builder(format!("https://{}", relay.local_addr()))
+//! #     .trust(Trust::pem(ca_pem))
+//! #     .build()?;
+//! let events = Events::new();
+//! let tunnel = client
+//!     .connect(address)
+//!     .mode(Mode::Events(events.clone()))
+//!     .start_tcp()?;
+//! let mut question = &b"why?"[..];
+//! let mut answer = Vec::new();
+//! loop {
+//!     match events.recv_blocking().1 {
+//!         Event::Opened => {
+//!             let len = tunnel.try_write(question)?;
+//!             question = &question[len..];
+//!             tunnel.shutdown_write()?;
+//!         }
+//!         Event::Data(bytes) => answer.extend_from_slice(&bytes),
+//!         Event::Eof => assert_eq!(answer, b"you asked: why?"),
+//!         Event::Closed(reason) => break println!("{reason}"),
 //!         _ => {}
 //!     }
 //! }

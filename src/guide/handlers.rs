@@ -47,6 +47,9 @@
 //! # }
 //! ```
 //!
+//! [`Reject::unsupported`](crate::Reject::unsupported) is a 501, after which clients try their other carriers: a handler
+//! sees such a request up to three times.
+//!
 //! # On whose thread
 //!
 //! `accept` and all callbacks run on the worker thread that has the client's connection, one at a time per tunnel,
@@ -239,6 +242,9 @@
 //! });
 //! # let _ = builder;
 //! ```
+//!
+//! A request in absolute form, `GET http://origin.example/`, never gets there: it takes the relay for a proxy that
+//! fetches pages, and the answer is 405.
 //!
 //! [`Accept::init`]: crate::Accept::init
 //! [`Accept::session`]: crate::Accept::session
