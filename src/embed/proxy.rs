@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{Client, ClientBuilder, Route};
-use super::handler::{Accept, Handler, Reject, Service};
+use super::handler::{Accept, Handler, Ready, Reject};
 use super::request::Request;
 use super::{Error, Protocol};
 use crate::error::{ErrorKind, Refusal, Side};
@@ -34,9 +34,6 @@ pub(super) enum Way {
     /// To a next hop.
     Chain(ChainRoute),
 }
-
-/// The same, once a hook has spoken.
-pub(super) type WayLater = Later<Result<Way, Reject>>;
 
 /// A way to a next hop, prepared.
 #[derive(Clone)]
@@ -127,12 +124,12 @@ impl Options {
             Host::Name(name) => self.resolver.clone().map(|hook| (hook, name.clone())),
         };
         match (allowed, resolver) {
-            (Ok(()), None) => Ok(Accept::new(Service::Way(way(None)))),
+            (Ok(()), None) => Ok(Accept::ready(Ready::Way(way(None)))),
             (Ok(()), Some((Hook::Now(hook), name))) => {
                 let addresses = check_resolved(hook(&name))?;
-                Ok(Accept::new(Service::Way(way(Some(addresses)))))
+                Ok(Accept::ready(Ready::Way(way(Some(addresses)))))
             }
-            (allowed, resolver) => Ok(Accept::new(Service::WayLater(Box::pin(async move {
+            (allowed, resolver) => Ok(Accept::later(async move {
                 if let Err(later) = allowed {
                     check_allowed(later.await)?;
                 }
@@ -141,8 +138,8 @@ impl Options {
                     Some(Ok(resolved)) => Some(check_resolved(resolved)?),
                     Some(Err(later)) => Some(check_resolved(within(timeout, later).await)?),
                 };
-                Ok(way(addresses))
-            })))),
+                Ok(Accept::ready(Ready::Way(way(addresses))))
+            })),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
 use bauta::{Accept, Actions, Embedding, Handler, Protocol, Proxies, Reject, Request, Session};
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use crate::proxies::AsksElsewhere;
 use crate::raw::PATIENCE;
 
 struct Echo;
@@ -259,6 +261,26 @@ fn refusals_are_answers_of_hyper() {
     let (_embedding, address) = start(Proxies::new());
     let (_stream, head) = ask(address, &tcp("127.0.0.1:1"));
     assert!(head.starts_with("HTTP/1.1 403"), "{head}");
+}
+
+#[test]
+fn a_handler_that_asks_elsewhere_first() {
+    let target = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let name = target.local_addr().unwrap().to_string();
+    let inner = Proxies::new().public_only(false);
+    let (_embedding, address) = start(AsksElsewhere(Arc::new(inner)));
+    let (_stream, head) = ask(address, &tcp(&name));
+    assert!(head.starts_with("HTTP/1.1 401"), "{head}");
+    let token = "Authorization: PrivateToken token=\"abc\"\r\n\r\n";
+    let request = tcp(&name).replace("\r\n\r\n", &format!("\r\n{token}"));
+    let (mut stream, head) = ask(address, &request);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    for by in ["the outer one", "the inner one"] {
+        assert!(head.contains(&format!("x-by: {by}")), "{head}");
+    }
+    let (mut connection, _) = target.accept().unwrap();
+    connection.write_all(b"hello").unwrap();
+    expect(&mut stream, b"hello");
 }
 
 #[test]

@@ -27,9 +27,9 @@ use super::sessions_live::{Engine, Live, Next};
 use super::{Command, HostSender};
 use crate::client::RouteId;
 use crate::embed::client::Route;
-use crate::embed::handler::{Handler, Reject, Service, without_reserved};
+use crate::embed::handler::{Handler, Ready, Reject, Served};
 use crate::embed::handler_guard::{Panicked, guarded, guarded_future};
-use crate::embed::proxy::{Hook, Way};
+use crate::embed::proxy::{Hook, Later, Way};
 use crate::embed::request::Request;
 use crate::embed::session::{Ending, Session};
 use crate::embed::session_handle::TunnelHandle;
@@ -96,7 +96,7 @@ pub(in crate::embed) enum SessionCommand {
     /// A future of a handler is done.
     Decided {
         tunnel: TunnelId,
-        outcome: Result<Result<Ready, Reject>, Panicked>,
+        outcome: Result<Result<Served, Reject>, Panicked>,
     },
 }
 
@@ -111,12 +111,6 @@ pub(in crate::embed) enum Act {
     Data(Bytes, bool),
     Capsule(u64, Bytes),
     Close(Ending),
-}
-
-/// What a handler's future has come to.
-pub(in crate::embed) enum Ready {
-    Session(Box<dyn Session>),
-    Way(Way),
 }
 
 impl fmt::Debug for SessionCommand {
@@ -218,14 +212,26 @@ impl Sessions {
             Ok(Err(rejected)) => return reject(now, id, rejected, machine, out),
             Err(Panicked) => return reject(now, id, Reject::panicked(), machine, out),
         };
-        machine.set_answer(id, without_reserved(accept.headers));
-        match accept.service {
-            Service::Session(session) => self.open(now, id, protocol, session, machine, out),
-            Service::Way(way) => self.proceed(now, id, way, machine, out),
-            Service::Init(init) => {
-                self.wait(id, protocol, async { init.await.map(Ready::Session) })
-            }
-            Service::WayLater(way) => self.wait(id, protocol, async { way.await.map(Ready::Way) }),
+        match accept.served() {
+            Ok(served) => self.go_ahead(now, id, protocol, served, machine, out),
+            Err(later) => self.wait(id, protocol, later),
+        }
+    }
+
+    /// Does what was decided about a request.
+    fn go_ahead(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        protocol: Protocol,
+        (ready, headers): Served,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        machine.set_answer(id, headers);
+        match ready {
+            Ready::Session(session) => self.open(now, id, protocol, session, machine, out),
+            Ready::Way(way) => self.proceed(now, id, way, machine, out),
         }
     }
 
@@ -288,12 +294,7 @@ impl Sessions {
     }
 
     /// Runs a future for a request.
-    fn wait(
-        &mut self,
-        id: TunnelId,
-        protocol: Protocol,
-        future: impl Future<Output = Result<Ready, Reject>> + Send + 'static,
-    ) {
+    fn wait(&mut self, id: TunnelId, protocol: Protocol, future: Later<Result<Served, Reject>>) {
         let Some(serve) = &self.serve else {
             return;
         };
@@ -313,7 +314,7 @@ impl Sessions {
         &mut self,
         now: Instant,
         id: TunnelId,
-        outcome: Result<Result<Ready, Reject>, Panicked>,
+        outcome: Result<Result<Served, Reject>, Panicked>,
         machine: &mut Machine,
         out: &mut World<'_>,
     ) {
@@ -323,10 +324,7 @@ impl Sessions {
         };
         self.tunnels.remove(&id);
         match outcome {
-            Ok(Ok(Ready::Session(session))) => {
-                self.open(now, id, protocol, session, machine, out);
-            }
-            Ok(Ok(Ready::Way(way))) => self.proceed(now, id, way, machine, out),
+            Ok(Ok(served)) => self.go_ahead(now, id, protocol, served, machine, out),
             Ok(Err(rejected)) => reject(now, id, rejected, machine, out),
             Err(Panicked) => reject(now, id, Reject::panicked(), machine, out),
         }

@@ -36,6 +36,9 @@ pub enum Event {
     Datagram(Datagram),
     /// Bytes came (TCP).
     Data(Bytes),
+    /// There is room again after [`try_write`](crate::TcpTunnel::try_write) found none (TCP). It comes once for that,
+    /// and not while there is room anyway.
+    Writable,
     /// A capsule came that bauta has no use for.
     Capsule(Capsule),
     /// The target has ended its direction (TCP); no [`Event::Data`] follows.

@@ -75,7 +75,8 @@ impl TcpTunnel {
         self.handle.opened_blocking()
     }
 
-    /// Ends the direction to the target behind everything written; the other direction goes on.
+    /// Ends the direction to the target behind everything written; the other direction goes on. A tunnel that is not
+    /// open yet does so when it is.
     ///
     /// # Errors
     /// [`ShutdownError`] says why there was nothing to end.
@@ -107,10 +108,10 @@ impl TcpTunnel {
     /// Writes as much as there is room for, without waiting; for tunnels that report to [`Events`](crate::Events).
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] while there is no room, otherwise as writing.
+    /// [`io::ErrorKind::WouldBlock`] while there is no room, after which [`Event::Writable`](crate::Event::Writable)
+    /// follows; otherwise as writing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let full = || Err(io::ErrorKind::WouldBlock.into());
-        self.handle.shared.write(bytes).unwrap_or_else(full)
+        self.handle.shared.try_write(bytes)
     }
 
     /// Reads what is there, without waiting; 0 is the end.
