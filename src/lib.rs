@@ -74,8 +74,8 @@
 //!
 //! That is all of it, and `PUBLIC-API.txt` lists it in full. Every other module is `#[doc(hidden)]`: it is reachable
 //! for the tests, the fuzz targets and the load generator of this repository, and may change with any version. A glob
-//! import takes them along, so that after `use bauta::*` a path such as `http::HeaderValue` is ambiguous: import items by
-//! name, or write `::http::HeaderValue`.
+//! import takes them along, so that after `use bauta::*` a path such as `http::HeaderValue` is ambiguous: import items
+//! by name, or write `::http::HeaderValue`.
 //!
 //! Types of other packages that occur in the interface are those of `bytes` 1, `http` 1, `futures-core` 0.3,
 //! `futures-io` 0.3, `futures-sink` 0.3, `rustls-pki-types` 1 (by `rustls` 0.23) and, with the feature, `tokio` 1.

@@ -310,7 +310,8 @@ impl Reject {
     ///
     /// Clients that race carriers take this for a word about the HTTP version, as they do 421 and 505, and ask again on
     /// the next one: with bauta's own client a handler that answers 501 is called up to three times per tunnel, with
-    /// another [`Request::carrier`] each time. Who means the target or the client answers [`forbidden`](Self::forbidden).
+    /// another [`Request::carrier`] each time. Who means the target or the client answers
+    /// [`forbidden`](Self::forbidden).
     pub fn unsupported() -> Self {
         Self::new(StatusCode::NOT_IMPLEMENTED)
     }

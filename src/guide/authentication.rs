@@ -87,8 +87,8 @@
 //!
 //! Who has a password or a token needs no challenge. [`ClientBuilder::credentials`](crate::ClientBuilder::credentials)
 //! sends them with the first request, in the field that its form asks for; with several relays each `hop` can have its
-//! own. A relay that answers with 401 or 407 because it looks at the other field is asked once more, with both. They are
-//! never printed, and marked never to be indexed by header compression.
+//! own. A relay that answers with 401 or 407 because it looks at the other field is asked once more, with both. They
+//! are never printed, and marked never to be indexed by header compression.
 //!
 //! ```
 //! use bauta::{Client, Credentials};
@@ -106,10 +106,44 @@
 //!
 //! # Asking somebody else
 //!
-//! A handler must not block, so a look-up in a database does not go into `accept`. For tunnels that the relay moves by
-//! itself, `allow_async` of [`Proxies`](crate::Proxies) decides about targets; a session is decided upon in
-//! [`Accept::init`](crate::Accept::init), whose future sees what you took from the request and fails with a
-//! [`Reject`](crate::Reject).
+//! A handler must not block, so a look-up in a database does not go into `accept` itself but into
+//! [`Accept::later`](crate::Accept::later): a future that ends as `accept` does, and so can hand the request to any
+//! other handler once it knows who asks.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use bauta::{Accept, Handler, Proxies, Reject, Request};
+//! use http::HeaderValue;
+//!
+//! # async fn is_known(answer: &HeaderValue) -> bool {
+//! #     answer == "Bearer sesame"
+//! # }
+//! struct Asked<H>(Arc<H>);
+//!
+//! impl<H: Handler> Handler for Asked<H> {
+//!     fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+//!         let answer = request.headers().get("authorization").cloned();
+//!         // Whoever shows nothing costs no look-up.
+//!         let challenge = || Reject::unauthorized(HeaderValue::from_static("Bearer"));
+//!         let answer = answer.ok_or_else(challenge)?;
+//!         let (inner, request) = (Arc::clone(&self.0), request.clone());
+//!         Ok(Accept::later(async move {
+//!             match is_known(&answer).await {
+//!                 true => inner.accept(&request),
+//!                 false => Err(challenge()),
+//!             }
+//!         }))
+//!     }
+//! }
+//!
+//! let handler = Asked(Arc::new(Proxies::new()));
+//! # let _ = bauta::Listener::all(([127, 0, 0, 1], 0)).handler(handler);
+//! ```
+//!
+//! The future runs on the control thread, with tokio's timers and I/O, and shares
+//! [`open_timeout`](crate::ListenerBuilder::open_timeout) with everything else that opening takes. If only the target
+//! is in question, `allow_async` of [`Proxies`](crate::Proxies) is shorter.
 //!
 //! # Certificates
 //!

@@ -63,8 +63,8 @@
 //! ```
 //!
 //! Plain `{error}` names the kind and no more. The cause is in [`source`](std::error::Error::source), as everywhere in
-//! Rust, so that `anyhow` and `eyre`, which walk it, say nothing twice; the answer of the relay and the carriers are not
-//! in that chain.
+//! Rust, so that `anyhow` and `eyre`, which walk it, say nothing twice; the answer of the relay and the carriers are
+//! not in that chain.
 //!
 //! # Trying again
 //!

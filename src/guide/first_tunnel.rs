@@ -208,26 +208,40 @@
 //! # }
 //! ```
 //!
-//! A TCP tunnel says [`Event::Data`](crate::Event::Data), [`Event::Eof`](crate::Event::Eof) when the target has said
-//! everything, and [`Event::Closed`](crate::Event::Closed) when both sides have. It is written by
-//! [`try_write`](crate::TcpTunnel::try_write), which takes as much as there is room for:
+//! A TCP tunnel is written by [`try_write`](crate::TcpTunnel::try_write), which takes what there is room for. When it
+//! finds none, [`Event::Writable`](crate::Event::Writable) says when there is some again. What the target sends comes
+//! as [`Event::Data`](crate::Event::Data), its end as [`Event::Eof`](crate::Event::Eof), and when both directions have
+//! ended there is [`Event::Closed`](crate::Event::Closed):
 //!
 //! ```
-//! use std::io::ErrorKind;
+//! use std::io::{self, ErrorKind};
 //! # use std::io::{Read, Write};
 //! # use std::net::TcpListener;
 //!
-//! use bauta::{Event, Events, Mode};
+//! use bauta::{Event, Events, Mode, TcpTunnel};
 //! # use bauta::{Client, Identity, Listener, Proxies, Trust};
+//!
+//! /// Writes what there is room for, and ends the direction behind the last byte.
+//! fn upload(tunnel: &TcpTunnel, left: &mut &[u8]) -> io::Result<()> {
+//!     while !left.is_empty() {
+//!         match tunnel.try_write(left) {
+//!             Ok(len) => *left = &left[len..],
+//!             // `Event::Writable` follows.
+//!             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+//!             Err(error) => return Err(error),
+//!         }
+//!     }
+//!     tunnel.shutdown_write().map_err(io::Error::other)
+//! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let target = TcpListener::bind("127.0.0.1:0")?;
 //! # let address = target.local_addr()?;
 //! # std::thread::spawn(move || -> std::io::Result<()> {
 //! #     let (mut stream, _) = target.accept()?;
-//! #     let mut question = String::new();
-//! #     stream.read_to_string(&mut question)?;
-//! #     write!(stream, "you asked: {question}")
+//! #     let mut upload = Vec::new();
+//! #     stream.read_to_end(&mut upload)?;
+//! #     write!(stream, "{} bytes", upload.len())
 //! # });
 //! # let (identity, ca_pem) = Identity::development(&[])?;
 //! # let relay = Listener::all(([127, 0, 0, 1], 0))
@@ -242,17 +256,15 @@
 //!     .connect(address)
 //!     .mode(Mode::Events(events.clone()))
 //!     .start_tcp()?;
-//! let mut question = &b"why?"[..];
+//! let file = vec![b'x'; 1_000_000];
+//! let mut left = &file[..];
+//! upload(&tunnel, &mut left)?;
 //! let mut answer = Vec::new();
 //! loop {
 //!     match events.recv_blocking().1 {
-//!         Event::Opened => {
-//!             let len = tunnel.try_write(question)?;
-//!             question = &question[len..];
-//!             tunnel.shutdown_write()?;
-//!         }
+//!         Event::Writable => upload(&tunnel, &mut left)?,
 //!         Event::Data(bytes) => answer.extend_from_slice(&bytes),
-//!         Event::Eof => assert_eq!(answer, b"you asked: why?"),
+//!         Event::Eof => assert_eq!(answer, b"1000000 bytes"),
 //!         Event::Closed(reason) => break println!("{reason}"),
 //!         _ => {}
 //!     }

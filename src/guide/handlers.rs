@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Request ─► Handler::accept ─► Accept ─► 2xx ─► Session: on_open, on_packet, on_data, …, on_close
-//!                     └─────────► Reject ─► 4xx, 5xx
+//!                     ├─────────► Reject ─► 4xx, 5xx
+//!                     └─────────► Accept::later: a future, and then one of these
 //! ```
 //!
 //! A [`Handler`] looks at a [`Request`] and accepts or rejects it. What it accepts with [`Accept::session`] ends in a
@@ -47,8 +48,8 @@
 //! # }
 //! ```
 //!
-//! [`Reject::unsupported`](crate::Reject::unsupported) is a 501, after which clients try their other carriers: a handler
-//! sees such a request up to three times.
+//! [`Reject::unsupported`](crate::Reject::unsupported) is a 501, after which clients try their other carriers: a
+//! handler sees such a request up to three times.
 //!
 //! # On whose thread
 //!
@@ -101,6 +102,10 @@
 //! }
 //! # let _ = Journals;
 //! ```
+//!
+//! Where it is not known yet whether there is a session at all, [`Accept::later`](crate::Accept::later) takes a future
+//! that decides: it ends in anything that `accept` could have said, also in what another handler says.
+//! [Chapter 5](super::authentication) has an example.
 //!
 //! # What a session hears and says
 //!

@@ -67,8 +67,8 @@
 //! # }
 //! ```
 //!
-//! A field for one tunnel, by [`Connect::header`](crate::Connect::header), goes to the last relay. What the others are to
-//! see is said to the client, before the next `hop`: their tunnels lead to a relay, and are shared.
+//! A field for one tunnel, by [`Connect::header`](crate::Connect::header), goes to the last relay. What the others are
+//! to see is said to the client, before the next `hop`: their tunnels lead to a relay, and are shared.
 //!
 //! # Chained
 //!

@@ -18,9 +18,9 @@ use crate::net::clock;
 
 /// A UDP tunnel: datagrams to one target and back (RFC 9298).
 ///
-/// Every method takes `&self` and may be called from any thread and any executor: threads and tasks share a tunnel in an
-/// [`Arc`](std::sync::Arc). As a `futures_core::Stream` it gives what [`recv`](Self::recv) gives and ends when the tunnel
-/// does; as a `futures_sink::Sink` it takes payloads. Dropping it closes the tunnel.
+/// Every method takes `&self` and may be called from any thread and any executor: threads and tasks share a tunnel in
+/// an [`Arc`](std::sync::Arc). As a `futures_core::Stream` it gives what [`recv`](Self::recv) gives and ends when the
+/// tunnel does; as a `futures_sink::Sink` it takes payloads. Dropping it closes the tunnel.
 ///
 /// ```no_run
 /// # async fn example(client: bauta::Client) -> Result<(), bauta::Error> {
