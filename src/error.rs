@@ -83,6 +83,7 @@ impl ErrorKind {
 
 /// Where the cause of an error lies, seen from the party that reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Side {
     /// Towards the client, or the client itself.
     Downstream,
