@@ -243,6 +243,18 @@ impl fmt::Debug for Accept {
 /// It always carries a member of `Proxy-Status` (RFC 9209), by which a client tells this answer from one of somebody
 /// behind us: our name, and an error type that goes with the status, such as `http_request_denied` with 401, 403, 407
 /// and 429. [`reason`](Self::reason) adds details.
+///
+/// ```
+/// use bauta::Reject;
+/// use http::{HeaderValue, StatusCode};
+///
+/// let closed = Reject::too_many_requests(60).reason("one tunnel a minute");
+/// assert_eq!(closed.status(), StatusCode::TOO_MANY_REQUESTS);
+///
+/// let elsewhere = Reject::new(StatusCode::MISDIRECTED_REQUEST)
+///     .header("x-relay", HeaderValue::from_static("relay2.example"));
+/// assert_eq!(elsewhere.headers()["x-relay"], "relay2.example");
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Reject {
@@ -302,6 +314,11 @@ impl Reject {
     }
 
     /// 501: this form of tunnel is not served.
+    ///
+    /// Clients that race carriers take this for a word about the HTTP version, as they do 421 and 505, and ask again on
+    /// the next one: with bauta's own client a handler that answers 501 is called up to three times per tunnel, with
+    /// another [`Request::carrier`] each time. Who means the target or the client answers
+    /// [`forbidden`](Self::forbidden).
     pub fn unsupported() -> Self {
         Self::new(StatusCode::NOT_IMPLEMENTED)
     }

@@ -240,8 +240,17 @@ macro_rules! options {
                 self
             }
 
-            /// Adds a rule that allows; if there is any, a target has to match one. A network opens addresses that are
-            /// not public.
+            /// Adds a rule that allows. The first one closes everything that no such rule matches, and a network opens
+            /// addresses that are not public:
+            ///
+            /// | rules that allow | targets |
+            /// |---|---|
+            /// | none | every public address |
+            /// | `*` and `10.0.0.0/8` | every public address, and that network |
+            /// | `127.0.0.0/8` | this machine, and nothing else |
+            /// | `example.com` | that name alone, where it leads to a public address |
+            ///
+            /// Names and `*` never open addresses that are not public; a single address does, as a network of one.
             ///
             /// Rules are hosts with optional ports: `*`, `192.0.2.0/24`, `[2001:db8::/32]:443`, `example.com:443-500`,
             /// or `.example.com` for the name and all below.
@@ -333,7 +342,18 @@ macro_rules! connect_options {
     };
 }
 
-/// Opens UDP tunnels to their targets (RFC 9298); rejects others.
+/// Opens UDP tunnels to their targets (RFC 9298); rejects others with 501.
+///
+/// ```
+/// use bauta::UdpProxy;
+///
+/// # fn main() -> Result<(), bauta::Error> {
+/// // Name servers, and nothing else.
+/// let handler = UdpProxy::new().allow_rule("*:53")?;
+/// # let _ = bauta::Listener::h3(([127, 0, 0, 1], 0)).handler(handler);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct UdpProxy {
@@ -351,7 +371,22 @@ impl Handler for UdpProxy {
     }
 }
 
-/// Opens TCP tunnels to their targets (RFC 9110 §9.3.6 and draft-ietf-httpbis-connect-tcp); rejects others.
+/// Opens TCP tunnels to their targets (RFC 9110 §9.3.6 and draft-ietf-httpbis-connect-tcp); rejects others with 501.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bauta::{Family, TcpProxy};
+///
+/// # fn main() -> Result<(), bauta::Error> {
+/// let handler = TcpProxy::new()
+///     .deny_rule("*:25")?
+///     .family(Family::V6)
+///     .connect_timeout(Duration::from_secs(10));
+/// # let _ = bauta::Listener::h2(([127, 0, 0, 1], 0)).handler(handler);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct TcpProxy {
@@ -388,6 +423,17 @@ impl Handler for Proxies {
 ///
 /// Rules and hooks judge the target as the client named it: what a name resolves to is for the relay that connects.
 /// Connections to the other relay are shared by the tunnels of a worker.
+///
+/// ```no_run
+/// use bauta::{Chain, Client, Credentials};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let next = Client::builder("https://egress.example").credentials(Credentials::bearer("0a1b2c")?);
+/// let handler = Chain::through(next)?.deny_rule("*:25")?;
+/// # let _ = bauta::Listener::all(([127, 0, 0, 1], 0)).handler(handler);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct Chain {

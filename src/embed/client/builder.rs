@@ -51,6 +51,14 @@ const RECEIVE_QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # After a failure
+///
+/// A relay that could not be reached on a carrier is not tried again on that carrier for 250 ms, and twice as long
+/// after each further failure, up to 10 s; a connection ends the count. Tunnels that are asked for meanwhile fail at
+/// once, with the last failure as the cause and how long nothing is tried; such an error is
+/// [retryable](crate::Error::is_retryable). No answer of a relay starts a pause, except that the next relay cannot be
+/// reached from there.
 #[derive(Clone)]
 #[must_use = "it makes a client when it is built"]
 pub struct ClientBuilder {
@@ -157,7 +165,7 @@ impl ClientBuilder {
     }
 
     /// How long the handshake of a connection may take, 10 ms to a minute: 5 s by default. A carrier that takes longer
-    /// has failed.
+    /// has failed. With HTTP/3 among the carriers, this is how long it takes to learn that there is no relay.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.problems
             .duration("handshake_timeout", timeout, HANDSHAKE_TIMEOUT);

@@ -100,6 +100,8 @@ impl TcpTunnel {
     }
 
     /// Has the tunnel report to [`Events`](crate::Events), or be read; what is queued stays and is received either way.
+    /// Reading in message mode takes from the same queue as the events do, and bytes go to whoever comes first: do one
+    /// of the two.
     pub fn set_mode(&self, mode: Mode) {
         self.handle.shared.set_mode(mode);
     }
