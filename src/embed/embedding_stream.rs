@@ -9,7 +9,6 @@
 //! their queue full displace the oldest ones. Whatever ends before it has come to its end is reset towards the target:
 //! a stream that was cut must not look complete.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -31,7 +30,7 @@ use crate::tunnel::tcp::{self, Outbound, Piece, Progress};
 use crate::wire::capsule::{
     CapsuleEvent, CapsuleReader, CapsuleType, UNKNOWN_VALUE_MAX, encode_datagram_head, encode_head,
 };
-use crate::wire::datagram::{ContextId, split_context_id};
+use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX, split_context_id};
 
 /// Bytes of a TCP tunnel that go into one capsule at most.
 const CAPSULE_BYTES_MAX: usize = 16 * 1024;
@@ -62,6 +61,7 @@ pub struct EmbeddedTunnel {
     /// The client has ended its direction in order.
     given: bool,
     listener: Option<EventListener>,
+    writing: Option<EventListener>,
     /// Among the tunnels that may be open.
     _place: OwnedSemaphorePermit,
 }
@@ -75,9 +75,7 @@ enum Carried {
         tunnel: TcpTunnel,
         reader: tcp::Inbound,
         writer: Outbound,
-        /// From the client, for the tunnel.
-        incoming: VecDeque<Bytes>,
-        /// Nothing follows `incoming`.
+        /// The client has said its last byte, while its stream may go on.
         incoming_ended: bool,
     },
 }
@@ -107,7 +105,6 @@ impl EmbeddedTunnel {
                     reader
                 },
                 writer: Outbound::new(framing),
-                incoming: VecDeque::new(),
                 incoming_ended: false,
             },
         };
@@ -119,6 +116,7 @@ impl EmbeddedTunnel {
             ended: false,
             given: false,
             listener: None,
+            writing: None,
             _place: place,
         }
     }
@@ -204,15 +202,36 @@ impl EmbeddedTunnel {
     }
 
     fn poll_give(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_incoming(context))?;
-        let bytes = bytes.get(..WRITE_BYTES_MAX).unwrap_or(bytes);
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = ready!(self.poll_room(context))?.min(WRITE_BYTES_MAX);
+        let bytes = bytes.get(..room).unwrap_or(bytes);
         let read = self.handle_bytes(Bytes::copy_from_slice(bytes));
         self.unbroken(read)?;
-        // What finds room goes on its way at once; the rest waits for the next call.
-        if let Poll::Ready(Err(error)) = self.poll_incoming(context) {
-            return Poll::Ready(Err(error));
-        }
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// How many bytes of the client have room. No more are taken than go on at once: what waited in here would wait for
+    /// a call that may never come.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Self {
+            carried,
+            shared,
+            writing,
+            ..
+        } = self;
+        match carried {
+            // Datagrams do not wait, nor does what follows the last byte.
+            Carried::Udp { .. }
+            | Carried::Tcp {
+                incoming_ended: true,
+                ..
+            } => Poll::Ready(Ok(WRITE_BYTES_MAX)),
+            Carried::Tcp { .. } => {
+                wait::poll_until(writing, shared.writable(), context, || shared.write_room())
+            }
+        }
     }
 
     /// Takes bytes of the client apart.
@@ -226,7 +245,10 @@ impl EmbeddedTunnel {
                             capsule_type,
                             value,
                         } => drop(tunnel.send_capsule(capsule_type.0, value)),
-                        CapsuleEvent::Oversize { .. } => {}
+                        CapsuleEvent::Oversize {
+                            context_id,
+                            payload_len,
+                        } => check_payload(context_id, payload_len)?,
                     }
                 }
                 Ok(())
@@ -234,55 +256,34 @@ impl EmbeddedTunnel {
             Carried::Tcp {
                 tunnel,
                 reader,
-                incoming,
                 incoming_ended,
                 ..
             } => {
+                let mut written = Ok(());
                 let mut deliver = |piece| match piece {
-                    Piece::Data(bytes) => incoming.push_back(bytes),
+                    Piece::Data(bytes) => {
+                        let taken = self.shared.write(&bytes).transpose();
+                        debug_assert!(!matches!(taken, Ok(None)), "there was room");
+                        written = taken.map(drop);
+                    }
                     // A capsule that finds no room is lost; nobody else waits for it.
                     Piece::Capsule { kind, value } => drop(tunnel.send_capsule(kind, value)),
                 };
                 // What it says of the end it says again when the stream has ended.
                 let progress = reader.handle_data(data, &mut deliver).map_err(invalid)?;
+                written?;
                 *incoming_ended = progress == Progress::Ended;
+                if *incoming_ended {
+                    // FINAL_DATA. It may be over already.
+                    self.shared.shut().ok();
+                }
                 Ok(())
             }
         }
     }
 
-    /// Waits until the tunnel has taken what came from the client, the end included: FINAL_DATA ends the bytes, while
-    /// the stream may go on.
-    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Carried::Tcp {
-            tunnel,
-            incoming,
-            incoming_ended,
-            ..
-        } = &mut self.carried
-        else {
-            return Poll::Ready(Ok(()));
-        };
-        while let Some(first) = incoming.front_mut() {
-            let len = ready!(AsyncWrite::poll_write(
-                Pin::new(&mut *tunnel),
-                context,
-                first
-            ))?;
-            first.advance(len);
-            if first.is_empty() {
-                incoming.pop_front();
-            }
-        }
-        match incoming_ended {
-            true => AsyncWrite::poll_close(Pin::new(tunnel), context),
-            false => Poll::Ready(Ok(())),
-        }
-    }
-
     /// The client has ended its direction.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_incoming(context))?;
         let whole = match &mut self.carried {
             Carried::Udp { reader, .. } => reader.finish().map_err(invalid),
             Carried::Tcp { reader, .. } => reader.handle_finished().map_err(invalid),
@@ -346,12 +347,21 @@ fn next_capsule(tunnel: &UdpTunnel, out: &mut BytesMut) -> Option<io::Result<boo
     }
 }
 
+/// Refuses a UDP payload that no UDP datagram holds (RFC 9298 §5).
+fn check_payload(context: ContextId, len: u64) -> io::Result<()> {
+    match context == ContextId::UDP_PAYLOAD && len > UDP_PAYLOAD_MAX as u64 {
+        true => Err(invalid("a UDP payload of more than 65,527 bytes")),
+        false => Ok(()),
+    }
+}
+
 /// Passes an HTTP Datagram on; one that does not fit is lost, as anywhere.
 fn send_datagram(tunnel: &UdpTunnel, mut datagram: Bytes) -> io::Result<()> {
     let Some((context, used)) = split_context_id(&datagram) else {
         return Err(invalid("a DATAGRAM capsule without a Context ID"));
     };
     datagram.advance(used);
+    check_payload(context, datagram.len() as u64)?;
     match tunnel.send_with_context(context.0, datagram) {
         Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Aborted) => {
             Err(io::Error::new(io::ErrorKind::BrokenPipe, error))
@@ -374,7 +384,7 @@ impl AsyncRead for EmbeddedTunnel {
     }
 }
 
-/// Flushing waits until the tunnel has taken everything. Closing ends the client's direction.
+/// Flushing does nothing: the tunnel has taken what was written. Closing ends the client's direction.
 impl AsyncWrite for EmbeddedTunnel {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -384,8 +394,8 @@ impl AsyncWrite for EmbeddedTunnel {
         self.poll_give(context, bytes)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_incoming(context)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -409,7 +419,7 @@ impl tokio::io::AsyncRead for EmbeddedTunnel {
     }
 }
 
-/// Flushing waits until the tunnel has taken everything. Shutting down ends the client's direction.
+/// Flushing does nothing: the tunnel has taken what was written. Shutting down ends the client's direction.
 #[cfg(feature = "tokio")]
 impl tokio::io::AsyncWrite for EmbeddedTunnel {
     fn poll_write(
@@ -420,8 +430,8 @@ impl tokio::io::AsyncWrite for EmbeddedTunnel {
         self.poll_give(context, bytes)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_incoming(context)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

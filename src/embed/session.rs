@@ -204,6 +204,11 @@ impl Outgoing {
         }
     }
 
+    /// How much waits for the client.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     /// Whether so much waits that the client is not listened to.
     pub(super) fn is_full(&self) -> bool {
         self.waiting_bytes > SESSION_WAITING_BYTES_MAX

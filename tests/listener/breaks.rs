@@ -16,6 +16,8 @@ use crate::raw::PATIENCE;
 
 /// DATA of draft-ietf-httpbis-connect-tcp: "hello".
 const DATA: &[u8] = b"\xa0\x28\xd7\xf2\x05hello";
+/// The head of one with 16 KiB.
+const DATA_16_KIB: &[u8] = b"\xa0\x28\xd7\xf2\x80\x00\x40\x00";
 /// FINAL_DATA without bytes.
 const FINAL: &[u8] = b"\xa0\x28\xd7\xf3\0";
 
@@ -98,6 +100,22 @@ fn broken_framing(mut tunnel: EmbeddedTunnel) {
 /// A DATAGRAM capsule without a Context ID (RFC 9298 §5).
 fn broken_datagram(mut tunnel: EmbeddedTunnel) {
     let error = smol::block_on(tunnel.write_all(b"\0\0")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    smol::block_on(tunnel.closed());
+}
+
+/// A UDP payload that no UDP datagram holds (RFC 9298 §5).
+// spec: 9298-5-d
+fn too_long(mut tunnel: EmbeddedTunnel) {
+    let capsule = [&b"\0\x80\x00\xff\xf9\0"[..], &[7; 65_528]].concat();
+    let error = smol::block_on(tunnel.write_all(&capsule)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    smol::block_on(tunnel.closed());
+}
+
+/// The same, longer than any value is kept.
+fn far_too_long(mut tunnel: EmbeddedTunnel) {
+    let error = smol::block_on(tunnel.write_all(b"\0\xbf\xff\xff\xff\0")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData);
     smol::block_on(tunnel.closed());
 }
@@ -225,10 +243,46 @@ fn listening(says: usize) -> (Embedding, Receiver<(Vec<u8>, CloseReason)>) {
     (Embedding::new(handler).unwrap(), ends)
 }
 
+/// What a write took is on its way, whether or not anybody writes or flushes again.
+#[test]
+fn nothing_that_was_taken_waits_for_another_call() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let embedding = Embedding::new(Proxies::new().public_only(false)).unwrap();
+    for form in [Form::Classic, Form::Capsules] {
+        let mut tunnel = smol::block_on(open(&embedding, form, &address));
+        let (mut target, _) = listener.accept().unwrap();
+        target.set_read_timeout(Some(PATIENCE)).unwrap();
+        // DATA capsules of 16 KiB, or the same bytes as they are.
+        let piece = [DATA_16_KIB, &[7; 16 * 1024]].concat();
+        let mut taken = 0;
+        while let Some(written) = {
+            let rest = &piece[taken % piece.len()..];
+            smol::block_on(smol::future::poll_once(tunnel.write(rest)))
+        } {
+            taken += written.unwrap();
+        }
+        let (pieces, rest) = (taken / piece.len(), taken % piece.len());
+        let expected = match form {
+            Form::Classic => taken,
+            Form::Capsules | Form::Udp => {
+                taken - pieces * DATA_16_KIB.len() - rest.min(DATA_16_KIB.len())
+            }
+        };
+        target.read_exact(&mut vec![0; expected]).unwrap();
+        drop(tunnel);
+    }
+}
+
 #[test]
 fn a_session_hears_that_it_was_aborted() {
     let (embedding, ends) = listening(0);
-    let udp: [(Form, Cut); 2] = [(Form::Udp, dropped), (Form::Udp, broken_datagram)];
+    let udp: [(Form, Cut); 4] = [
+        (Form::Udp, dropped),
+        (Form::Udp, broken_datagram),
+        (Form::Udp, too_long),
+        (Form::Udp, far_too_long),
+    ];
     for (form, cut) in CUTS.into_iter().chain(udp) {
         let mut tunnel = smol::block_on(open(&embedding, form, "192.0.2.1:80"));
         smol::block_on(tunnel.write_all(form.hello())).unwrap();

@@ -400,6 +400,37 @@ fn a_client_that_does_not_read_is_not_read_from() {
     assert_eq!(given.load(Ordering::Relaxed), ASKED);
 }
 
+/// Says more than any buffer holds, and closes.
+struct Monologue(Sender<&'static str>);
+
+impl Session for Monologue {
+    fn on_open(&mut self, actions: &mut Actions<'_>) {
+        actions.send_data(vec![7; 64 * 1024 * 1024]).unwrap();
+        actions.close();
+    }
+
+    fn on_close(&mut self, reason: CloseReason) {
+        let is_aborted = matches!(reason, CloseReason::Aborted(_));
+        let reason = if is_aborted { "aborted" } else { "in order" };
+        self.0.send(reason).ok();
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_put_off_the_end() {
+    let (tell, told) = channel();
+    let server = Server::start(move |_: &Request| Ok(Accept::session(Monologue(tell.clone()))));
+    let mut client = server.connect();
+    client.ask_tcp("192.0.2.1:80", "");
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "aborted");
+    // Who reads gets everything.
+    let mut client = server.connect();
+    client.ask_tcp("192.0.2.1:80", "");
+    let (bytes, orderly) = client.rest();
+    assert_eq!((bytes.len(), orderly), (64 * 1024 * 1024, true));
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "in order");
+}
+
 /// Talks on its own, as long as there is room.
 struct Talker {
     left: usize,

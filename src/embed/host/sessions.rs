@@ -40,7 +40,8 @@ use crate::tunnel::TunnelId;
 use crate::worker::run::World;
 use crate::worker::{Closed, HandlerEvent, Incoming, LocalEvent, Machine, PlainRequest};
 
-/// How long a client may take, after a session has closed its tunnel, to take what is left and to end its direction.
+/// How long a client may take, after a session has closed a TCP tunnel, to end its direction, or to take more of what
+/// is left.
 const LINGER: Duration = Duration::from_secs(5);
 /// Policies that a worker remembers; those of handlers that make more are put together anew each time.
 const REMEMBERED_MAX: usize = 64;
@@ -516,10 +517,11 @@ impl Sessions {
         };
         match act(live, &mut engine) {
             Ok(next) => {
-                // From the close on: a client that does not read would put it off for ever.
-                if live.lingers.is_none() && live.is_closing() {
+                if live.lingers_anew() {
                     let until = now + LINGER;
-                    live.lingers = Some(until);
+                    if let Some(before) = live.lingers.replace(until) {
+                        self.lingering.remove(&(before, id));
+                    }
                     self.lingering.insert((until, id));
                 }
                 match next {

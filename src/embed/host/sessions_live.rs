@@ -126,6 +126,8 @@ pub(super) struct Live {
     ending: bool,
     /// Until when its client may take to end too.
     pub(super) lingers: Option<Instant>,
+    /// What waited for the client when that was decided, in bytes.
+    left: usize,
 }
 
 impl Live {
@@ -137,6 +139,7 @@ impl Live {
             paused: false,
             ending: false,
             lingers: None,
+            left: 0,
         }
     }
 
@@ -185,9 +188,15 @@ impl Live {
         self.ending = true;
     }
 
-    /// Whether the session has closed in an orderly way, and waits for its client.
-    pub(super) fn is_closing(&self) -> bool {
-        self.outgoing.ending == Some(Ending::Orderly) && self.outgoing.protocol() == Protocol::Tcp
+    /// Whether the time begins in which the client of a session that has closed has to do something: with the close,
+    /// not behind what waits, as a client that does not read would put it off for ever.
+    pub(super) fn lingers_anew(&mut self) -> bool {
+        let is_tcp = self.outgoing.protocol() == Protocol::Tcp;
+        if !is_tcp || self.outgoing.ending != Some(Ending::Orderly) {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.left, self.outgoing.waiting_bytes());
+        self.lingers.is_none() || self.left < before
     }
 
     pub(super) fn open(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {

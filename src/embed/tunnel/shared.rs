@@ -174,7 +174,7 @@ impl Shared {
         &self.readable
     }
 
-    pub(super) const fn writable(&self) -> &Notice {
+    pub(in crate::embed) const fn writable(&self) -> &Notice {
         &self.writable
     }
 
@@ -312,7 +312,17 @@ impl Shared {
         self.write_some(bytes, false)
     }
 
-    /// The same for who waits for [`Event::Writable`] if there is no room.
+    /// How many bytes a write would take, once it would take any.
+    pub(in crate::embed) fn write_room(&self) -> Option<io::Result<usize>> {
+        let inner = self.inner.lock();
+        let room = inner.outbound.room();
+        match inner.check_usable() {
+            Ok(()) => (room > 0).then_some(Ok(room)),
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    /// Queues as [`write`](Self::write) does; who finds no room hears of it by [`Event::Writable`].
     pub(super) fn try_write(self: &Arc<Self>, bytes: &[u8]) -> io::Result<usize> {
         let full = || Err(io::ErrorKind::WouldBlock.into());
         self.write_some(bytes, true).unwrap_or_else(full)
@@ -342,7 +352,7 @@ impl Shared {
     }
 
     /// Ends the writing direction behind what was written.
-    pub(super) fn shut(self: &Arc<Self>) -> Result<(), ShutdownError> {
+    pub(in crate::embed) fn shut(self: &Arc<Self>) -> Result<(), ShutdownError> {
         let mut inner = self.inner.lock();
         match inner.phase {
             // What was written before waits as well.
