@@ -46,8 +46,8 @@ impl Connect {
     }
 
     /// Adds a field to the request of this tunnel to the last relay, in place of those of the same name that the client
-    /// sends; [`ClientBuilder::header`](crate::ClientBuilder::header) is for any relay on the way. Reserved are the same
-    /// ones as there.
+    /// sends; [`ClientBuilder::header`](crate::ClientBuilder::header) is for any relay on the way. Reserved are the
+    /// same ones as there.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.problems.header(&mut self.headers, name, value);
         self
