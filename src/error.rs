@@ -262,8 +262,8 @@ impl Error {
         self.0.retryable
     }
 
-    /// The relay that refused or could not be reached, as `https://host:port`: with several on the way, that one of them
-    /// which it is about.
+    /// The relay that refused or could not be reached, as `https://host:port`: with several on the way, the one that
+    /// it is about.
     #[must_use]
     pub fn relay(&self) -> Option<&str> {
         self.0.relay.as_deref()

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustls::CertificateError;
+
 use crate::error::{CertificateFault, Refusal, TlsFault};
 use crate::http::request::ResponseHead;
 use crate::transport::quic::CloseReason;
@@ -97,7 +99,7 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     const CERTIFICATE_ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 113];
     let tls = |code: u64, ours: Option<&str>| match code.checked_sub(CRYPTO_ERROR) {
         Some(alert) if ours.is_some() && CERTIFICATE_ALERTS.contains(&alert) => {
-            let fault = TlsFault::Certificate(certificate(alert, ours.unwrap_or_default()));
+            let fault = TlsFault::Certificate(fault_of_alert(alert, ours.unwrap_or_default()));
             Some(Refusal::NextHopTls { fault })
         }
         Some(alert) if ours.is_none() && alert <= 0xff => Some(Refusal::NextHopTls {
@@ -130,8 +132,8 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     }
 }
 
-/// What the alert of rustls says about a certificate, and its text where the alert says too little.
-fn certificate(alert: u64, text: &str) -> CertificateFault {
+/// What the alert that rustls sends says about a certificate, and its text where the alert says too little.
+fn fault_of_alert(alert: u64, text: &str) -> CertificateFault {
     match alert {
         // bad_certificate is also sent when the name is another one.
         42 if text.contains("not valid for name") || text.contains("NotValidForName") => {
@@ -145,13 +147,35 @@ fn certificate(alert: u64, text: &str) -> CertificateFault {
     }
 }
 
+/// Why a certificate was not accepted.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the errors of rustls are many, and not ours"
+)]
+const fn fault_of(error: &CertificateError) -> CertificateFault {
+    match error {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            CertificateFault::UnknownIssuer
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            CertificateFault::WrongName
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => CertificateFault::Expired,
+        CertificateError::ApplicationVerificationFailure => CertificateFault::NotPinned,
+        _ => CertificateFault::Other,
+    }
+}
+
 fn refusal_of_tcp(reason: &tcp::CloseReason) -> Refusal {
     use std::io::ErrorKind;
     use tcp::{CloseReason, TlsFailure};
     match reason {
         CloseReason::Tls(failure) => Refusal::NextHopTls {
             fault: match failure {
-                TlsFailure::Certificate(fault) => TlsFault::Certificate(*fault),
+                TlsFailure::Certificate(error) => TlsFault::Certificate(fault_of(error)),
                 TlsFailure::Alert { id } => TlsFault::Alert { id: *id },
                 TlsFailure::Protocol => TlsFault::Protocol,
             },
@@ -172,5 +196,64 @@ fn refusal_of_tcp(reason: &tcp::CloseReason) -> Refusal {
         | CloseReason::IdleTimeout
         | CloseReason::WriteTimeout
         | CloseReason::Local => Refusal::DestinationUnavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_stacks_tell_the_same_of_a_certificate() {
+        for (error, fault) in [
+            (
+                CertificateError::UnknownIssuer,
+                CertificateFault::UnknownIssuer,
+            ),
+            (
+                CertificateError::BadSignature,
+                CertificateFault::UnknownIssuer,
+            ),
+            (
+                CertificateError::NotValidForName,
+                CertificateFault::WrongName,
+            ),
+            (CertificateError::Expired, CertificateFault::Expired),
+            (CertificateError::NotValidYet, CertificateFault::Expired),
+            (
+                CertificateError::ApplicationVerificationFailure,
+                CertificateFault::NotPinned,
+            ),
+            (CertificateError::BadEncoding, CertificateFault::Other),
+        ] {
+            assert_eq!(fault_of(&error), fault, "{error:?}");
+            let alert = u8::from(rustls::AlertDescription::from(error.clone()));
+            let text = rustls::Error::from(error).to_string();
+            assert_eq!(fault_of_alert(alert.into(), &text), fault, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_an_answer_to_who_asks_is_final() {
+        for (status, is_final) in [
+            (401, true),
+            (403, true),
+            (407, true),
+            (429, true),
+            (400, false),
+            (404, false),
+            (405, false),
+            (421, false),
+            (501, false),
+            (502, false),
+            (503, false),
+        ] {
+            let status = ::http::StatusCode::from_u16(status).unwrap();
+            let failure = Failure {
+                response: Some(ResponseHead::new(status).into()),
+                ..Refusal::NextHopStatus { status }.into()
+            };
+            assert_eq!(failure.is_final(), is_final, "{status}");
+        }
     }
 }

@@ -17,7 +17,6 @@ use rustc_hash::FxHashMap;
 use super::http::Http;
 use super::tls::Session;
 use super::{ByteLink, StreamId, TcpHubLimits};
-use crate::error::CertificateFault;
 use crate::http::h3::code::Code;
 use crate::http::h3::{ConnectionError, Role};
 use crate::http::request::{RequestHead, ResponseHead};
@@ -81,10 +80,10 @@ pub enum Event {
 }
 
 /// What went wrong in TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TlsFailure {
     /// The peer's certificate is not acceptable.
-    Certificate(CertificateFault),
+    Certificate(rustls::CertificateError),
     /// The peer sent a fatal alert.
     Alert {
         /// The AlertDescription of RFC 8446 section 6.

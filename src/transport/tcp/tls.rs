@@ -18,7 +18,6 @@ use rustls::pki_types::{CertificateDer, ServerName};
 
 use super::gauge::Gauge;
 use super::{ConnectError, TlsFailure};
-use crate::error::CertificateFault;
 use crate::wire::carrier::Carrier;
 
 /// Decrypted bytes beyond which nothing more is decrypted.
@@ -230,28 +229,6 @@ impl Session {
     }
 }
 
-/// Why a certificate was not accepted.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the errors of rustls are many, and not ours"
-)]
-const fn certificate(error: &CertificateError) -> CertificateFault {
-    match error {
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            CertificateFault::UnknownIssuer
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            CertificateFault::WrongName
-        }
-        CertificateError::Expired
-        | CertificateError::ExpiredContext { .. }
-        | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => CertificateFault::Expired,
-        CertificateError::ApplicationVerificationFailure => CertificateFault::NotPinned,
-        _ => CertificateFault::Other,
-    }
-}
-
 /// What a failed handshake or a broken record says about the peer.
 #[expect(
     clippy::wildcard_enum_match_arm,
@@ -259,9 +236,12 @@ const fn certificate(error: &CertificateError) -> CertificateFault {
 )]
 pub(super) fn failure_of(error: &rustls::Error) -> TlsFailure {
     match error {
-        rustls::Error::InvalidCertificate(error) => TlsFailure::Certificate(certificate(error)),
-        rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertRevocationList(_) => {
-            TlsFailure::Certificate(CertificateFault::Other)
+        rustls::Error::InvalidCertificate(error) => TlsFailure::Certificate(error.clone()),
+        rustls::Error::NoCertificatesPresented => {
+            TlsFailure::Certificate(CertificateError::BadEncoding)
+        }
+        rustls::Error::InvalidCertRevocationList(_) => {
+            TlsFailure::Certificate(CertificateError::UnknownRevocationStatus)
         }
         rustls::Error::AlertReceived(alert) => TlsFailure::Alert {
             id: u8::from(*alert),

@@ -449,7 +449,7 @@ fn a_certificate_that_is_not_trusted_is_told_apart() {
     world.run();
     assert!(!world.client.hub.is_open(id));
     let fault = CloseReason::Tls(TlsFailure::Certificate(
-        crate::error::CertificateFault::UnknownIssuer,
+        rustls::CertificateError::BadSignature,
     ));
     assert_eq!(world.client.closed(), fault);
     assert!(matches!(
