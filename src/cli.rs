@@ -376,7 +376,7 @@ mod tests {
             ),
             (
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a",
-                "port is empty",
+                "port is missing",
             ),
             (
                 "bauta udp --via a --listen 127.0.0.1:1 --target a:1",

@@ -17,17 +17,20 @@ mod refusal;
 mod unreachable;
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::{error, fmt};
 
 use ::http::{HeaderMap, StatusCode};
 
 use crate::wire::carrier::Carrier;
 use crate::wire::proxy_status::ProxyStatus;
-use crate::wire::target::TargetError;
+use crate::wire::target::{Target, TargetError};
+use crate::wire::template::DEFAULT_PORT;
 
 pub use abort::{Abort, Ending, H3_NO_ERROR};
 pub use refusal::{
-    NEXT_HOP_FIELDS, PROXY_STATUS, Rcode, Refusal, Row, StreamCode, TlsFault, proxy_status,
+    CertificateFault, NEXT_HOP_FIELDS, PROXY_STATUS, Rcode, Refusal, Row, StreamCode, TlsFault,
+    proxy_status,
 };
 pub use unreachable::Unreachable;
 
@@ -95,8 +98,9 @@ pub enum Side {
 /// The error of the public interface.
 ///
 /// Opaque: match on [`kind`](Self::kind), ask [`is_retryable`](Self::is_retryable), and follow
-/// [`source`](error::Error::source) for the cause. Print it with `{:#}`: everything on one line, the causes, what the
-/// relay answered, and each carrier that was tried. Plain `{}` prints this level only, for reports that walk the chain.
+/// [`source`](error::Error::source) for the cause. Print it with `{:#}`: everything on one line, the
+/// relay and the target, each cause once, what the relay answered, and each carrier that failed in another way. Plain
+/// `{}` prints this level only, for reports that walk the chain.
 ///
 /// ```no_run
 /// # fn example(client: bauta::Client) {
@@ -122,6 +126,12 @@ struct Inner {
     status: Option<StatusCode>,
     headers: Option<HeaderMap>,
     code: Option<u64>,
+    /// The origin of the relay that it is about.
+    relay: Option<Box<str>>,
+    /// What that relay was asked for.
+    target: Option<Box<str>>,
+    hint: Option<&'static str>,
+    pause: Option<Duration>,
     attempts: Vec<Attempt>,
     source: Option<Arc<dyn error::Error + Send + Sync>>,
 }
@@ -153,6 +163,10 @@ impl Error {
             status: None,
             headers: None,
             code: None,
+            relay: None,
+            target: None,
+            hint: None,
+            pause: None,
             attempts: Vec::new(),
             source: None,
         }))
@@ -196,6 +210,31 @@ impl Error {
         self
     }
 
+    /// Says that nothing was tried, and for how long nothing will be.
+    #[must_use]
+    pub(crate) fn with_pause(mut self, pause: Duration) -> Self {
+        self.0.pause = Some(pause);
+        self
+    }
+
+    /// Says which relay it is about, and what that was asked for.
+    #[must_use]
+    pub(crate) fn with_place(mut self, relay: Option<&Target>, target: Option<&Target>) -> Self {
+        self.0.relay = relay.map(|relay| match relay.port {
+            DEFAULT_PORT => format!("https://{}", relay.host).into(),
+            _ => format!("https://{relay}").into(),
+        });
+        self.0.target = target.map(|target| target.to_string().into());
+        self
+    }
+
+    /// Says what can be done about it.
+    #[must_use]
+    pub(crate) fn with_hint(mut self, hint: Option<&'static str>) -> Self {
+        self.0.hint = hint;
+        self
+    }
+
     /// Adds the carriers that were tried.
     #[must_use]
     pub(crate) fn with_attempts(mut self, attempts: Vec<Attempt>) -> Self {
@@ -220,6 +259,13 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
+    }
+
+    /// The relay that refused or could not be reached, as `https://host:port`: with several on the way, that one of them
+    /// which it is about.
+    #[must_use]
+    pub fn relay(&self) -> Option<&str> {
+        self.0.relay.as_deref()
     }
 
     /// The status of the answer, if a relay gave one.
@@ -268,27 +314,106 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.kind.as_str())?;
-        if !f.alternate() {
-            return Ok(());
+/// What `{:#}` is made of.
+impl Error {
+    /// What failed, and where.
+    fn headline(&self) -> String {
+        let kind = self.0.kind.as_str();
+        let Some(relay) = &self.0.relay else {
+            return kind.to_owned();
+        };
+        match (self.0.kind, &self.0.target) {
+            (ErrorKind::Refused, Some(target)) => format!("tunnel to {target} refused by {relay}"),
+            (ErrorKind::Refused, None) => format!("{kind} by {relay}"),
+            (ErrorKind::Connect, _) => format!("{kind} to {relay}"),
+            (ErrorKind::Tls, _) => format!("TLS with {relay} failed"),
+            (_, Some(target)) => format!("tunnel to {target} by {relay}: {kind}"),
+            (_, None) => format!("{kind} at {relay}"),
         }
+    }
+
+    /// The headline, each cause once, and what the relay said.
+    fn line(&self) -> String {
+        let mut line = self.headline();
         let mut cause = error::Error::source(self);
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            // Some errors repeat their cause, and some causes begin with what they are the cause of.
+            if !line.contains(&text) {
+                let last = line.rsplit(": ").next().unwrap_or_default();
+                let rest = text.strip_prefix(last);
+                let rest = rest.and_then(|rest| rest.strip_prefix(": "));
+                line.push_str(": ");
+                line.push_str(rest.unwrap_or(&text));
+            }
             cause = error.source();
         }
         if let Some(status) = self.0.status {
-            write!(f, "; the relay answered {}", status.as_u16())?;
+            let said = format!("the relay answered {}", status.as_u16());
+            if !line.contains(&said) {
+                line = format!("{line}: {said}");
+            }
         }
-        if let Some(text) = self.proxy_status() {
-            write!(f, " ({text})")?;
+        match self.said() {
+            Some(said) => format!("{line}: {said}"),
+            None => line,
         }
+    }
+
+    /// What the relays say in `Proxy-Status`, without their names.
+    fn said(&self) -> Option<String> {
+        let mut said: Vec<String> = Vec::new();
+        for member in ProxyStatus::parse(self.headers()?).members {
+            let error = member.error.map(|error| match &member.rcode {
+                Some(rcode) => format!("{} ({rcode})", error.as_str()),
+                None => error.as_str().to_owned(),
+            });
+            let details = member.details.map(|details| format!("\"{details}\""));
+            let text: Vec<_> = error.into_iter().chain(details).collect();
+            let text = text.join(", ");
+            if !text.is_empty() && !said.contains(&text) {
+                said.push(text);
+            }
+        }
+        (!said.is_empty()).then(|| said.join(", then "))
+    }
+
+    /// How the carriers failed that have something else to say than the error as a whole.
+    fn others(&self, line: &str) -> Vec<(String, String)> {
+        let same_place = format!("{}: ", self.headline());
+        let mut others: Vec<(String, String)> = Vec::new();
         for Attempt { carrier, error } in &self.0.attempts {
-            write!(f, "; {carrier}: {error:#}")?;
+            let text = error.line();
+            if text == line {
+                continue;
+            }
+            let text = text.strip_prefix(&same_place).unwrap_or(&text).to_owned();
+            match others.iter_mut().find(|(_, other)| *other == text) {
+                Some((carriers, _)) => carriers.push_str(&format!(", {carrier}")),
+                None => others.push((carrier.to_string(), text)),
+            }
         }
-        Ok(())
+        others
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return f.write_str(self.0.kind.as_str());
+        }
+        let line = self.line();
+        f.write_str(&line)?;
+        if let Some(pause) = self.0.pause {
+            write!(f, "; not tried again for {} ms", pause.as_millis().max(1))?;
+        }
+        for (carriers, text) in self.others(&line) {
+            write!(f, "; {carriers}: {text}")?;
+        }
+        match self.0.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -299,6 +424,12 @@ impl fmt::Debug for Error {
             .field("kind", &self.0.kind)
             .field("side", &self.0.side)
             .field("retryable", &self.0.retryable);
+        if let Some(relay) = &self.0.relay {
+            debug.field("relay", relay);
+        }
+        if let Some(pause) = &self.0.pause {
+            debug.field("pause", pause);
+        }
         if let Some(status) = self.0.status {
             debug.field("status", &status);
         }
@@ -380,9 +511,60 @@ mod tests {
             .with_attempts(attempts);
         assert_eq!(
             format!("{error:#}"),
-            "tunnel refused: no answer from a name server in time; the relay answered 502 (r; error=dns_error); \
-             h3: tunnel refused: the target did not answer in time; h2: tunnel refused: the target refused the \
-             connection"
+            "tunnel refused: no answer from a name server in time: the relay answered 502: dns_error; \
+             h3: the target did not answer in time; h2: the target refused the connection"
+        );
+    }
+
+    #[test]
+    fn the_alternate_form_says_everything_once() {
+        let relay: Target = "relay.test:443".parse().unwrap();
+        let target: Target = "192.0.2.1:9".parse().unwrap();
+        let said = "r; error=connection_refused; details=\"the target refused the connection\"";
+        let headers = HeaderMap::from_iter([(PROXY_STATUS, said.parse().unwrap())]);
+        let status = StatusCode::BAD_GATEWAY;
+        let answered = Error::new(ErrorKind::Refused, Side::Upstream)
+            .with_source(format!("the relay answered {status}"))
+            .with_status(status)
+            .with_headers(headers)
+            .with_place(Some(&relay), Some(&target));
+        let tried = vec![Attempt::new(Carrier::H3, answered.clone())];
+        assert_eq!(
+            format!("{:#}", answered.with_attempts(tried)),
+            "tunnel to 192.0.2.1:9 refused by https://relay.test: the relay answered 502 Bad Gateway: \
+             connection_refused, \"the target refused the connection\""
+        );
+
+        let relay: Target = "[::1]:4433".parse().unwrap();
+        let failed = |kind, refusal| {
+            Error::new(kind, Side::Upstream)
+                .with_source(Unreachable(refusal))
+                .with_place(Some(&relay), None)
+        };
+        let refused = failed(ErrorKind::Connect, Refusal::ConnectionRefused);
+        let silent = failed(ErrorKind::Timeout, Refusal::ConnectTimeout);
+        let attempts = vec![
+            Attempt::new(Carrier::H2, refused.clone()),
+            Attempt::new(Carrier::H1, refused.clone()),
+            Attempt::new(Carrier::H3, silent),
+        ];
+        let error = refused
+            .with_pause(Duration::from_millis(250))
+            .with_attempts(attempts);
+        assert_eq!(
+            format!("{error:#}"),
+            "cannot connect to https://[::1]:4433: the relay refused the connection; not tried again for 250 ms; \
+             h3: timed out at https://[::1]:4433: the relay did not answer in time"
+        );
+        assert_eq!(error.relay(), Some("https://[::1]:4433"));
+
+        // A source that repeats its own.
+        let inner = std::io::Error::other("listen on a: address in use");
+        let error = Error::new(ErrorKind::Io, Side::Local).with_source(inner);
+        let error = Error::new(ErrorKind::Io, Side::Local).with_source(error);
+        assert_eq!(
+            format!("{error:#}"),
+            "system error: listen on a: address in use"
         );
     }
 }

@@ -1,8 +1,67 @@
 //! What the end of a connection to a next hop means for the tunnels that waited for it.
 
-use crate::error::{Refusal, TlsFault};
+use std::time::Duration;
+
+use crate::error::{CertificateFault, Refusal, TlsFault};
+use crate::http::request::ResponseHead;
 use crate::transport::quic::CloseReason;
 use crate::transport::tcp;
+use crate::wire::target::Target;
+
+/// Why there is no stream at a relay for a tunnel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The reason.
+    pub refusal: Refusal,
+    /// What a relay answered, if one did: the one that was asked, or an earlier one on the way to it.
+    pub response: Option<Box<ResponseHead>>,
+    /// Which relay it is about, if it is about one.
+    pub relay: Option<Target>,
+    /// What that relay was asked for, if it was asked.
+    pub target: Option<Target>,
+    /// Nobody was asked now: `refusal` is why the last attempt failed, and this long none is made.
+    pub pause: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure about a relay that was not asked for anything.
+    pub fn at(relay: Target, refusal: Refusal) -> Self {
+        Self {
+            relay: Some(relay),
+            ..refusal.into()
+        }
+    }
+
+    /// Whether a relay on the way has answered for good: the way is there, and on any carrier it would say the same.
+    ///
+    /// Answers about the way in which it was asked are not: a relay may know CONNECT only, and CONNECT-UDP is what
+    /// HTTP/3 at the next relay takes.
+    pub(crate) fn is_final(&self) -> bool {
+        /// Bad Request, Not Found, Method Not Allowed, Misdirected Request, Upgrade Required.
+        const ABOUT_THE_FORM: [u16; 5] = [400, 404, 405, 421, 426];
+        self.response.as_ref().is_some_and(|response| {
+            let status = response.status;
+            status.is_client_error() && !ABOUT_THE_FORM.contains(&status.as_u16())
+        })
+    }
+
+    /// Whether it says nothing of the hop itself: an earlier relay had the say.
+    pub(super) fn is_of_another(&self) -> bool {
+        self.pause.is_some() || self.is_final()
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            response: None,
+            relay: None,
+            target: None,
+            pause: None,
+        }
+    }
+}
 
 /// Why a connection to a next hop is over.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +95,12 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     /// The alerts that say that a certificate was not accepted (RFC 8446 §6.2). rustls sends decrypt_error (51) when
     /// its signature is not that of the authority which it names.
     const CERTIFICATE_ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 113];
-    let tls = |code: u64, ours: bool| match code.checked_sub(CRYPTO_ERROR) {
-        Some(alert) if ours && CERTIFICATE_ALERTS.contains(&alert) => Some(Refusal::NextHopTls {
-            fault: TlsFault::Certificate,
-        }),
-        Some(alert) if !ours && alert <= 0xff => Some(Refusal::NextHopTls {
+    let tls = |code: u64, ours: Option<&str>| match code.checked_sub(CRYPTO_ERROR) {
+        Some(alert) if ours.is_some() && CERTIFICATE_ALERTS.contains(&alert) => {
+            let fault = TlsFault::Certificate(certificate(alert, ours.unwrap_or_default()));
+            Some(Refusal::NextHopTls { fault })
+        }
+        Some(alert) if ours.is_none() && alert <= 0xff => Some(Refusal::NextHopTls {
             fault: TlsFault::Alert { id: alert as u8 },
         }),
         Some(alert) if alert <= 0xff => Some(Refusal::NextHopTls {
@@ -54,10 +114,10 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
         }
         CloseReason::Misbehaved(_) => Refusal::NextHopProtocol,
         CloseReason::Lost(ConnectionError::TransportError(error)) => {
-            tls(error.code.into(), true).unwrap_or(Refusal::NextHopProtocol)
+            tls(error.code.into(), Some(&error.reason)).unwrap_or(Refusal::NextHopProtocol)
         }
         CloseReason::Lost(ConnectionError::ConnectionClosed(close)) => {
-            tls(close.error_code.into(), false).unwrap_or(Refusal::ConnectionRefused)
+            tls(close.error_code.into(), None).unwrap_or(Refusal::ConnectionRefused)
         }
         CloseReason::Lost(
             ConnectionError::VersionMismatch
@@ -70,13 +130,28 @@ fn refusal_of(reason: &CloseReason) -> Refusal {
     }
 }
 
+/// What the alert of rustls says about a certificate, and its text where the alert says too little.
+fn certificate(alert: u64, text: &str) -> CertificateFault {
+    match alert {
+        // bad_certificate is also sent when the name is another one.
+        42 if text.contains("not valid for name") || text.contains("NotValidForName") => {
+            CertificateFault::WrongName
+        }
+        45 => CertificateFault::Expired,
+        48 | 51 => CertificateFault::UnknownIssuer,
+        // access_denied is what a verifier of pins comes to.
+        49 => CertificateFault::NotPinned,
+        _ => CertificateFault::Other,
+    }
+}
+
 fn refusal_of_tcp(reason: &tcp::CloseReason) -> Refusal {
     use std::io::ErrorKind;
     use tcp::{CloseReason, TlsFailure};
     match reason {
         CloseReason::Tls(failure) => Refusal::NextHopTls {
             fault: match failure {
-                TlsFailure::Certificate => TlsFault::Certificate,
+                TlsFailure::Certificate(fault) => TlsFault::Certificate(*fault),
                 TlsFailure::Alert { id } => TlsFault::Alert { id: *id },
                 TlsFailure::Protocol => TlsFault::Protocol,
             },

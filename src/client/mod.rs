@@ -15,6 +15,6 @@ mod hop;
 mod pool;
 
 pub use self::credentials::{Credentials, CredentialsError};
-pub use self::failure::Failed;
+pub use self::failure::{Failed, Failure};
 pub use self::hop::{Hop, HopKey, HopTls, Pooling, Request, TcpForm, TunnelKind};
 pub use self::pool::{DialId, HopId, Pool, PoolEvent, PoolLimits, RouteId, Ticket};

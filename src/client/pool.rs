@@ -11,7 +11,9 @@
 //! tunnel, so as many are dialled as tunnels wait, within a bound. A hop's [`Pooling`](super::Pooling) may ask for the
 //! same on any carrier, or for a few tunnels on each connection. The addresses of a name race (RFC 8305): the next
 //! starts when the one before failed, or was silent for a while. GOAWAY takes a connection out of service without
-//! touching its tunnels. After a failure the hop backs off, and tunnels that ask meanwhile are refused at once.
+//! touching its tunnels. After a failure the hop backs off, and tunnels that ask meanwhile are refused at once, with what
+//! the last dial failed of. When an earlier relay refuses for good to reach the hop, that is its answer to the tunnels that
+//! wait, and no failure of the hop.
 //!
 //! A *route* is the way to the last of several relays, with the hops to choose from. Which carrier worked is remembered
 //! by network, so that a network without QUIC costs a head start only once.
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 use self::dial::Dial;
 use self::memory::Memory;
 use self::registry::Registry;
+use super::failure::Failure;
 use super::hop::{Hop, HopKey, Request, TunnelKind};
 use crate::config::HeadStarts;
 use crate::error::Refusal;
@@ -115,7 +118,7 @@ pub enum PoolEvent {
         /// With which ticket.
         ticket: Ticket,
         /// Why not.
-        refusal: Refusal,
+        failure: Box<Failure>,
     },
     /// The hop's name has to be resolved: answer with [`Pool::handle_resolved`] or [`Pool::handle_unresolved`].
     Resolve {
@@ -170,6 +173,8 @@ struct Entry {
     small_path: bool,
     failures: u32,
     not_before: Option<Instant>,
+    /// Why the last dial failed.
+    failure: Option<Box<Failure>>,
     /// Where the last connection went.
     address: Option<SocketAddr>,
 }
@@ -270,6 +275,7 @@ impl Pool {
                 small_path: false,
                 failures: 0,
                 not_before: None,
+                failure: None,
                 address: None,
             })
         });
@@ -331,6 +337,11 @@ impl Pool {
         self.last_hop(route)?.open_timeout
     }
 
+    /// The last relay of a route.
+    pub fn relay(&self, route: RouteId) -> Option<Target> {
+        self.last_hop(route).map(Hop::target)
+    }
+
     fn last_hop(&self, route: RouteId) -> Option<&Hop> {
         let (_, hop) = self.routes.get(route.0)?.hops.first()?;
         Some(self.hop(*hop))
@@ -385,25 +396,25 @@ impl Pool {
         let number = self.number();
         let ticket = Ticket { hop, number };
         let entry = self.entries.get_mut(hop.0);
-        let refusal = match &entry {
-            None => Some(Refusal::DestinationUnavailable),
-            Some(entry) if entry.backs_off(now) => Some(Refusal::DestinationUnavailable),
-            Some(entry) if entry.waiting.len() >= limits.waiting_per_hop_max => {
-                Some(Refusal::Overloaded)
-            }
-            Some(_) => None,
+        let failure = match entry {
+            None => Refusal::DestinationUnavailable.into(),
+            Some(entry) => match entry.pause(now) {
+                Some(failure) => failure,
+                None if entry.waiting.len() >= limits.waiting_per_hop_max => {
+                    Failure::at(entry.hop.target(), Refusal::Overloaded)
+                }
+                None => {
+                    entry.waiting.insert(number, (tunnel, request));
+                    self.pump(now, hop, carriers);
+                    return ticket;
+                }
+            },
         };
-        match (refusal, entry) {
-            (None, Some(entry)) => {
-                entry.waiting.insert(number, (tunnel, request));
-                self.pump(now, hop, carriers);
-            }
-            (refusal, _) => self.events.push_back(PoolEvent::Failed {
-                tunnel,
-                ticket,
-                refusal: refusal.unwrap_or(Refusal::DestinationUnavailable),
-            }),
-        }
+        self.events.push_back(PoolEvent::Failed {
+            tunnel,
+            ticket,
+            failure: failure.into(),
+        });
         ticket
     }
 
@@ -465,6 +476,7 @@ impl Pool {
             let dial = entry.dials.swap_remove(index);
             entry.failures = 0;
             entry.not_before = None;
+            entry.failure = None;
             let idle = entry.hop.pooling.idle;
             entry.ready.push(Pooled {
                 id: connection,
@@ -585,7 +597,7 @@ impl Pool {
                 Err(refusal) => PoolEvent::Failed {
                     tunnel,
                     ticket,
-                    refusal,
+                    failure: Failure::at(entry.hop.target(), refusal).into(),
                 },
             };
             self.events.push_back(event);
@@ -619,10 +631,21 @@ impl Pool {
 }
 
 impl Entry {
-    /// Whether nobody may ask now: the last dial failed, and no connection is left.
-    fn backs_off(&self, now: Instant) -> bool {
-        self.not_before.is_some_and(|instant| now < instant)
-            && self.ready.iter().all(|pooled| pooled.going_away)
+    /// Why nobody may ask now, if so: the last dial failed, and no connection is left.
+    fn pause(&self, now: Instant) -> Option<Failure> {
+        let until = self.not_before.filter(|instant| now < *instant)?;
+        if self.ready.iter().any(|pooled| !pooled.going_away) {
+            return None;
+        }
+        let failure = match &self.failure {
+            Some(failure) => Failure::clone(failure),
+            None => Failure::at(self.hop.target(), Refusal::DestinationUnavailable),
+        };
+        Some(Failure {
+            response: None,
+            pause: Some(until - now),
+            ..failure
+        })
     }
 
     /// Whether each tunnel has a connection of its own.

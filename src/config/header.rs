@@ -34,7 +34,7 @@ pub enum HeaderError {
     #[error("{0:?} is not a field name")]
     Name(String),
     /// The relay writes this field itself.
-    #[error("{0} is a field that the relay writes itself")]
+    #[error("{0} is a field that the library writes itself and cannot be set")]
     Reserved(HeaderName),
     /// The value holds CR, LF, NUL or another character that no field value holds (RFC 9110 section 5.5).
     #[error("the value of {0} holds characters that a field value must not hold")]

@@ -418,7 +418,7 @@ fn values() {
         ),
         (
             "[upstream.headers]\nvia = \"s3cret\"",
-            "upstream.headers.via: via is a field that the relay writes itself",
+            "upstream.headers.via: via is a field that the library writes itself and cannot be set",
         ),
     ] {
         assert_eq!(problems_of(text), [expected], "{text}");
@@ -443,7 +443,7 @@ fn values() {
         ),
         (
             "[auth]\ntokens = \"x\"\nheader = \"via\"",
-            "auth.header: \"via\": via is a field that the relay writes itself",
+            "auth.header: \"via\": via is a field that the library writes itself and cannot be set",
         ),
         (
             "[auth]\ntokens = \"x\"\nrealm = 'a\"b'",

@@ -1,10 +1,16 @@
 //! From what a worker says about a tunnel to what its user reads.
 
+use std::time::Duration;
+
 use ::http::StatusCode;
 
 use super::tunnel::{CloseReason, Protocol};
-use crate::error::{Abort, Attempt, Error, ErrorKind, Refusal, Side, Unreachable};
+use crate::client::Failure;
+use crate::error::{
+    Abort, Attempt, CertificateFault, Error, ErrorKind, Refusal, Side, TlsFault, Unreachable,
+};
 use crate::http::h3::code::Code;
+use crate::http::request::ResponseHead;
 use crate::worker::Refused;
 
 /// Why a tunnel was refused.
@@ -12,41 +18,72 @@ pub(super) fn refused(refused: Refused) -> Error {
     let Refused {
         refusal,
         response,
+        relay,
+        target,
+        pause,
         attempts,
     } = refused;
-    let error = match response {
+    // A carrier that was not even tried may be the one that works.
+    let pauses = attempts.iter().any(|(_, failure)| failure.pause.is_some());
+    let attempt = |(carrier, failure)| Attempt::new(carrier, failed(failure));
+    let error = failed(Failure {
+        refusal,
+        response,
+        relay,
+        target,
+        pause,
+    });
+    let retryable = error.is_retryable() || pauses;
+    error
+        .retryable(retryable)
+        .with_attempts(attempts.into_iter().map(attempt).collect())
+}
+
+/// Why one carrier came to nothing.
+fn failed(failure: Failure) -> Error {
+    let Failure {
+        refusal,
+        response,
+        relay,
+        target,
+        pause,
+    } = failure;
+    let error = reason(refusal, response, pause).with_hint(hint(refusal));
+    error.with_place(relay.as_ref(), target.as_ref())
+}
+
+/// What to do about it.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most reasons speak for themselves"
+)]
+const fn hint(refusal: Refusal) -> Option<&'static str> {
+    match refusal {
+        Refusal::NextHopTls {
+            fault: TlsFault::Certificate(CertificateFault::UnknownIssuer),
+        } => Some("ClientBuilder::trust says whom to believe"),
+        _ => None,
+    }
+}
+
+fn reason(refusal: Refusal, response: Option<Box<ResponseHead>>, pause: Option<Duration>) -> Error {
+    let reason = Unreachable(refusal);
+    let row = refusal.row();
+    if let Some(pause) = pause {
+        return Error::new(reason.kind(), row.side)
+            .retryable(true)
+            .with_pause(pause)
+            .with_source(reason);
+    }
+    match response {
         Some(response) => Error::new(ErrorKind::Refused, Side::Upstream)
             .retryable(is_retryable(response.status))
             .with_status(response.status)
             .with_headers(response.headers)
             .with_source(format!("the relay answered {}", response.status)),
-        None => unreachable(refusal),
-    };
-    let attempt = |(carrier, refusal)| Attempt::new(carrier, unreachable(refusal));
-    error.with_attempts(attempts.into_iter().map(attempt).collect())
-}
-
-/// Why no relay answered.
-fn unreachable(refusal: Refusal) -> Error {
-    let reason = Unreachable(refusal);
-    let row = refusal.row();
-    let error = Error::new(reason.kind(), row.side)
-        .retryable(row.retryable)
-        .with_source(reason);
-    match refused_with(refusal) {
-        Some(status) => error.retryable(is_retryable(status)).with_status(status),
-        None => error,
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "one refusal carries what a relay said"
-)]
-const fn refused_with(refusal: Refusal) -> Option<StatusCode> {
-    match refusal {
-        Refusal::NextHopStatus { status } => Some(status),
-        _ => None,
+        None => Error::new(reason.kind(), row.side)
+            .retryable(row.retryable)
+            .with_source(reason),
     }
 }
 
@@ -82,9 +119,10 @@ mod tests {
 
     #[test]
     fn retries_follow_the_row() {
-        assert!(unreachable(Refusal::Draining).is_retryable());
-        assert!(unreachable(Refusal::Overloaded).is_retryable());
-        assert!(!unreachable(Refusal::DeniedByRule).is_retryable());
+        let retries = |refusal: Refusal| failed(refusal.into()).is_retryable();
+        assert!(retries(Refusal::Draining));
+        assert!(retries(Refusal::Overloaded));
+        assert!(!retries(Refusal::DeniedByRule));
         let closed = |abort| aborted(Protocol::Tcp, abort, None);
         let retryable = |abort| closed(abort).error().is_some_and(Error::is_retryable);
         assert!(retryable(Abort::Drain));

@@ -119,7 +119,7 @@ mod tests {
         let text = |error: Error| format!("{error:#}");
         assert_eq!(
             text(Target::try_from("192.0.2.1").unwrap_err()),
-            "invalid configuration: target \"192.0.2.1\": port is empty"
+            "invalid configuration: target \"192.0.2.1\": port is missing"
         );
         assert_eq!(
             text(Target::try_from(("a", 0)).unwrap_err()),

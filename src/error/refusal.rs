@@ -130,12 +130,27 @@ pub enum TlsFault {
     /// The handshake itself.
     Protocol,
     /// The peer's certificate is not acceptable.
-    Certificate,
+    Certificate(CertificateFault),
     /// The peer sent a fatal alert.
     Alert {
         /// The AlertDescription of RFC 8446 section 6.
         id: u8,
     },
+}
+
+/// Why a peer's certificate is not acceptable: for its user here, never sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateFault {
+    /// It was signed by nobody who is trusted.
+    UnknownIssuer,
+    /// It is for other names.
+    WrongName,
+    /// Its time is over, or has not come.
+    Expired,
+    /// Its key is none of those that are pinned.
+    NotPinned,
+    /// Anything else.
+    Other,
 }
 
 /// DNS response codes that are told apart.
@@ -316,7 +331,7 @@ impl Refusal {
             Self::NextHopTls { fault: TlsFault::Protocol } => Row::new(
                 S::BAD_GATEWAY, Some(P::TlsProtocolError), Upstream,
                 "next_hop_tls", "TLS with the next hop failed"),
-            Self::NextHopTls { fault: TlsFault::Certificate } => Row::new(
+            Self::NextHopTls { fault: TlsFault::Certificate(_) } => Row::new(
                 S::BAD_GATEWAY, Some(P::TlsCertificateError), Upstream,
                 "next_hop_certificate", "the certificate of the next hop is not acceptable"),
             Self::NextHopTls { fault: TlsFault::Alert { .. } } => Row::new(

@@ -3,7 +3,7 @@
 
 use std::{error, fmt};
 
-use super::{ErrorKind, Refusal, TlsFault};
+use super::{CertificateFault, ErrorKind, Refusal, TlsFault};
 
 /// A refusal that came without a response of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +45,23 @@ impl fmt::Display for Unreachable {
             Refusal::DnsError { .. } => "the name of the relay does not resolve",
             Refusal::Unroutable => "no route to the relay",
             Refusal::NextHopTls {
-                fault: TlsFault::Certificate,
-            } => "the certificate of the relay is not acceptable",
-            // The tunnel that carries the second connection is the only one whose response stays inside.
-            Refusal::NextHopStatus { status } => {
-                return write!(f, "the first relay refuses to reach the second: {status}");
-            }
+                fault: TlsFault::Certificate(fault),
+            } => match fault {
+                CertificateFault::UnknownIssuer => {
+                    "the certificate of the relay is from an unknown issuer"
+                }
+                CertificateFault::WrongName => {
+                    "the certificate of the relay is not valid for its name"
+                }
+                CertificateFault::Expired => "the certificate of the relay is not valid now",
+                CertificateFault::NotPinned => {
+                    "the key in the certificate of the relay is not pinned"
+                }
+                CertificateFault::Other => "the certificate of the relay is not acceptable",
+            },
+            Refusal::NextHopTls { .. } => "the TLS handshake with the relay failed",
+            Refusal::NextHopProtocol => "the relay cannot carry the request",
+            Refusal::NextHopStatus { status } => return write!(f, "the relay answered {status}"),
             other => return other.fmt(f),
         })
     }

@@ -157,7 +157,7 @@ pub fn explain(refused: &Refused) -> String {
         let reason = Unreachable(refused.refusal).to_string();
         let attempts = refused.attempts.iter();
         let attempts: Vec<_> = attempts
-            .map(|(carrier, refusal)| (carrier, Unreachable(*refusal).to_string()))
+            .map(|(carrier, failure)| (carrier, Unreachable(failure.refusal).to_string()))
             .collect();
         // With a choice of carriers each may have failed in its own way.
         if attempts.iter().all(|(_, text)| *text == reason) {

@@ -44,7 +44,7 @@ pub enum TargetError {
     #[error("host is empty")]
     EmptyHost,
     /// The port is empty or absent (RFC 9298 §3).
-    #[error("port is empty")]
+    #[error("port is missing")]
     EmptyPort,
     /// The port is not a decimal integer from 1 to 65535.
     #[error("port is not a decimal number from 1 to 65535")]
@@ -58,6 +58,9 @@ pub enum TargetError {
     /// An IPv6 address with a zone identifier, which RFC 9298 §3 does not support.
     #[error("IPv6 zone identifiers are not supported")]
     Zone,
+    /// A user or a password before the host.
+    #[error("user and password do not belong here: credentials are an option of their own")]
+    UserInfo,
     /// Colons or brackets, but no IPv6 address.
     #[error("not an IPv6 address")]
     Ipv6,
@@ -77,7 +80,7 @@ pub enum TargetError {
     #[error("label starts or ends with a hyphen")]
     Hyphen,
     /// A byte that is neither letter, digit, hyphen nor underscore.
-    #[error("byte {byte:#04x} is not allowed in a host name")]
+    #[error("byte {byte:#04x} is not allowed in a host name{}", international(*byte))]
     Byte {
         /// The byte.
         byte: u8,
@@ -91,6 +94,14 @@ pub enum TargetError {
     /// The variable occurs more than once (template variables only).
     #[error("variable is given twice")]
     Twice,
+}
+
+/// What to do about a byte that is not ASCII.
+pub(super) const fn international(byte: u8) -> &'static str {
+    match byte.is_ascii() {
+        true => "",
+        false => ": international names are written in ASCII, as xn--…",
+    }
 }
 
 impl Host {
@@ -176,6 +187,9 @@ fn parse_port(text: &str) -> Result<u16, TargetError> {
 
 /// Splits an authority without user information into host and, after a colon, port.
 pub(super) fn parse_authority(text: &str) -> Result<(Host, Option<u16>), TargetError> {
+    if text.contains('@') {
+        return Err(TargetError::UserInfo);
+    }
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (ip, rest) = rest.split_once(']').ok_or(TargetError::Ipv6)?;
         let port = match rest.strip_prefix(':') {

@@ -24,7 +24,7 @@ use std::fmt;
 pub use self::path::{Match, PathTemplate};
 
 use self::part::Part;
-use super::target::{Host, Target, TargetError, parse_authority};
+use super::target::{Host, Target, TargetError, international, parse_authority};
 
 /// The path template that a client uses which knows only the authority of a relay (RFC 9298 §2).
 pub const DEFAULT_PATH: &str = "/.well-known/masque/udp/{target_host}/{target_port}/";
@@ -41,7 +41,7 @@ const SCHEME: &str = "https";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A byte outside 0x21 to 0x7e, or one that no URI template contains as a literal (RFC 6570 §2.1).
-    #[error("byte {byte:#04x} is not allowed in a URI template")]
+    #[error("byte {byte:#04x} is not allowed in a URI template{}", international(*byte))]
     Byte {
         /// The byte.
         byte: u8,
@@ -56,8 +56,8 @@ pub enum TemplateError {
     #[error("variable outside path and query")]
     VariableOutsidePath,
     /// The authority is not a host with an optional port; user information is not allowed.
-    #[error("authority is not a host and port")]
-    Authority(#[source] TargetError),
+    #[error("{0}")]
+    Authority(TargetError),
     /// The path is empty or does not start with a slash.
     #[error("path does not start with a slash")]
     Path,

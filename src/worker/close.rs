@@ -9,6 +9,7 @@ use ::http::HeaderMap;
 use super::leg::{Flow, Leg, State, Tunnel};
 use super::machine::{Closed, End, LocalEvent, Machine, Outside, Refused};
 use super::pipe::Stage;
+use crate::client::Failure;
 use crate::error::{Abort, Ending, Refusal};
 use crate::http::h3;
 use crate::http::h3::code::Code;
@@ -28,6 +29,21 @@ impl Machine {
         response: Option<Box<ResponseHead>>,
         out: &mut impl Outside,
     ) {
+        let failure = Failure {
+            response,
+            ..refusal.into()
+        };
+        self.refuse_because(now, id, failure, out);
+    }
+
+    /// Refuses a tunnel that is not open yet because of a relay on its way.
+    pub(super) fn refuse_because(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        failure: Failure,
+        out: &mut impl Outside,
+    ) {
         let Some(tunnel) = self.take(now, id, Ending::Reset(Code::H3_REQUEST_CANCELLED.0), out)
         else {
             return;
@@ -41,7 +57,12 @@ impl Machine {
         }
         match tunnel.downstream {
             Leg::Stream(stream) => {
-                let received = response.as_deref().map(|head| &head.headers);
+                let received = failure.response.as_deref().map(|head| &head.headers);
+                // Others are told that the next hop is known to be down; why is our business.
+                let refusal = match failure.pause {
+                    Some(_) => Refusal::DestinationUnavailable,
+                    None => failure.refusal,
+                };
                 self.carriers.unbind(stream);
                 self.answer_refused(stream, refusal, received);
             }
@@ -54,9 +75,19 @@ impl Machine {
                     | State::Connecting(_)
                     | State::Open => Vec::new(),
                 };
+                let Failure {
+                    refusal,
+                    response,
+                    relay,
+                    target,
+                    pause,
+                } = failure;
                 let refused = Refused {
                     refusal,
                     response,
+                    relay,
+                    target,
+                    pause,
                     attempts,
                 };
                 self.tell(End::Downstream, LocalEvent::Refused(id, Box::new(refused)));
@@ -64,7 +95,7 @@ impl Machine {
             Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) => {
                 if let Some(dial) = tunnel.nests {
                     self.pool
-                        .handle_unreachable(now, dial, refusal, &mut self.carriers);
+                        .handle_unreachable(now, dial, failure, &mut self.carriers);
                 }
             }
         }
@@ -144,9 +175,9 @@ impl Machine {
             }
             Leg::None => {
                 if let Some(dial) = tunnel.nests {
-                    let refusal = Refusal::DestinationUnavailable;
+                    let failure = Refusal::DestinationUnavailable.into();
                     self.pool
-                        .handle_unreachable(now, dial, refusal, &mut self.carriers);
+                        .handle_unreachable(now, dial, failure, &mut self.carriers);
                 }
             }
             Leg::Socket(_) => {}

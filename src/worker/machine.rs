@@ -20,7 +20,7 @@ use super::leg::Tunnel;
 use super::pipe::Direction;
 use super::rest::Rests;
 use super::stats::Stats;
-use crate::client::{Hop, HopId, Pool, RouteId};
+use crate::client::{Failure, Hop, HopId, Pool, RouteId};
 use crate::config::HeadStarts;
 use crate::error::{Abort, Refusal};
 use crate::http::h3::code::Code;
@@ -35,6 +35,7 @@ use crate::transport::tcp;
 use crate::transport::tcp::TcpHub;
 use crate::tunnel::{EarlyLimits, Table, TunnelId};
 use crate::wire::carrier::Carrier;
+use crate::wire::target::Target;
 
 /// What a socket of a worker is for; the driver hands it back with what the socket received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,8 +240,14 @@ pub struct Refused {
     pub refusal: Refusal,
     /// What the relay answered, if one did.
     pub response: Option<Box<ResponseHead>>,
+    /// Which relay refused or could not be reached, if it is about one.
+    pub relay: Option<Target>,
+    /// What that relay was asked for, if it was asked: the target, or the next relay on the way.
+    pub target: Option<Target>,
+    /// Nobody was asked now: `refusal` is why the last attempt failed, and this long none is made.
+    pub pause: Option<Duration>,
     /// The carriers that were tried, and why each failed, in the order of the failures.
-    pub attempts: Vec<(Carrier, Refusal)>,
+    pub attempts: Vec<(Carrier, Failure)>,
 }
 
 /// Bounds of a [`Machine`] beyond those of its parts.

@@ -19,7 +19,7 @@ use ::http::StatusCode;
 
 use super::leg::{Leg, State, Tunnel};
 use super::machine::{Machine, Outside};
-use crate::client::{HopId, Request, RouteId, TcpForm, Ticket};
+use crate::client::{Failure, HopId, Request, RouteId, TcpForm, Ticket};
 use crate::config::HeadStarts;
 use crate::error::Refusal;
 use crate::http::h3::code::Code;
@@ -29,6 +29,7 @@ use crate::transport::carriers::RequestStream;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
 use crate::wire::field::capsule_protocol;
+use crate::wire::target::Target;
 
 /// How long a path that was alive has at least to show that it still is.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(100);
@@ -43,7 +44,7 @@ pub(super) struct Race {
     choices: VecDeque<(Carrier, HopId)>,
     attempts: Vec<Attempt>,
     /// Why attempts failed, in that order.
-    failures: Vec<(Carrier, Refusal)>,
+    failures: Vec<(Carrier, Failure)>,
     /// When the next carrier may start.
     next: Option<Instant>,
     started: u32,
@@ -82,23 +83,27 @@ impl Race {
     }
 
     /// Why attempts failed, in that order, those that time ran out for last.
-    pub(super) fn failures(self) -> Vec<(Carrier, Refusal)> {
+    pub(super) fn failures(self) -> Vec<(Carrier, Failure)> {
         self.failures
     }
 
     /// Time is up: what is told, and what is noted of each attempt that is still under way.
-    pub(super) fn time_out(&mut self) -> Refusal {
+    pub(super) fn time_out(&mut self, relay: &Option<Target>) -> Failure {
         let silent = |attempt: &Attempt| match attempt.asked {
             Some(_) => Refusal::NextHopTimeout,
             None => Refusal::ConnectTimeout,
         };
+        let at_relay = |refusal: Refusal| Failure {
+            relay: relay.clone(),
+            ..refusal.into()
+        };
         let running = self.attempts.iter();
         self.failures
-            .extend(running.map(|attempt| (attempt.carrier, silent(attempt))));
-        match self.has_asked() {
+            .extend(running.map(|attempt| (attempt.carrier, at_relay(silent(attempt)))));
+        at_relay(match self.has_asked() {
             true => Refusal::NextHopTimeout,
             false => Refusal::ConnectTimeout,
-        }
+        })
     }
 }
 
@@ -275,18 +280,19 @@ impl Machine {
         now: Instant,
         id: TunnelId,
         ticket: Ticket,
-        refusal: Refusal,
+        failure: Failure,
         out: &mut impl Outside,
     ) {
         let Some(race) = self.race_mut(id) else {
             return;
         };
-        if let Some(index) = race
-            .attempts
-            .iter()
-            .position(|attempt| attempt.ticket == ticket)
-        {
-            self.attempt_failed(now, id, index, refusal, None, out);
+        let mut attempts = race.attempts.iter();
+        let Some(index) = attempts.position(|attempt| attempt.ticket == ticket) else {
+            return;
+        };
+        match failure.is_final() {
+            true => self.race_lost(now, id, index, failure, out),
+            false => self.attempt_failed(now, id, index, failure, out),
         }
     }
 
@@ -325,7 +331,36 @@ impl Machine {
             Some(_) => Refusal::NextHopProtocol,
             None => Refusal::DestinationUnavailable,
         };
-        self.attempt_failed(now, id, index, refusal, None, out);
+        let failure = self.failure_asked(id, index, refusal);
+        self.attempt_failed(now, id, index, failure, out);
+    }
+
+    /// What became of an attempt that had asked its relay.
+    fn failure_asked(&mut self, id: TunnelId, index: usize, refusal: Refusal) -> Failure {
+        let Some(race) = self.race_mut(id) else {
+            return refusal.into();
+        };
+        let (target, hop) = (race.request.target.clone(), race.attempts[index].ticket.hop);
+        Failure {
+            target: Some(target),
+            ..Failure::at(self.pool.hop(hop).target(), refusal)
+        }
+    }
+
+    /// A relay has decided, and other carriers lead to the same one.
+    fn race_lost(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        index: usize,
+        failure: Failure,
+        out: &mut impl Outside,
+    ) {
+        if let Some(race) = self.race_mut(id) {
+            let decided = race.attempts[index].carrier;
+            race.failures.push((decided, failure.clone()));
+        }
+        self.refuse_because(now, id, failure, out);
     }
 
     fn attempt_failed(
@@ -333,24 +368,27 @@ impl Machine {
         now: Instant,
         id: TunnelId,
         index: usize,
-        refusal: Refusal,
-        response: Option<Box<ResponseHead>>,
+        failure: Failure,
         out: &mut impl Outside,
     ) {
         let Some(race) = self.race_mut(id) else {
             return;
         };
         let attempt = race.attempts.swap_remove(index);
-        race.failures.push((attempt.carrier, refusal));
-        let (running, first) = (!race.attempts.is_empty(), race.failures[0].1);
+        race.failures.push((attempt.carrier, failure.clone()));
+        let running = !race.attempts.is_empty();
+        let first = race.failures[0].1.clone();
         let more = !race.choices.is_empty();
         self.cancel_attempt(now, attempt);
         if more {
             self.start_attempt(now, id);
             self.handle_pool_events(now, out);
         } else if !running {
-            let refusal = if response.is_some() { refusal } else { first };
-            self.refuse(now, id, refusal, response, out);
+            let told = match failure.response {
+                Some(_) => failure,
+                None => first,
+            };
+            self.refuse_because(now, id, told, out);
         }
     }
 
@@ -404,23 +442,29 @@ impl Machine {
         }
         match check_answer(&head, asked, is_strict) {
             Ok(protocol) => self.attempt_won(now, id, index, protocol, out),
-            Err(refusal) if is_about_carrier(&head) => {
-                self.attempt_failed(now, id, index, refusal, Some(head), out);
-            }
             Err(refusal) => {
-                if let Some(race) = self.race_mut(id) {
-                    let decided = race.attempts[index].carrier;
-                    race.failures.push((decided, refusal));
+                let is_about_carrier = is_about_carrier(&head);
+                let failure = Failure {
+                    response: Some(head),
+                    ..self.failure_asked(id, index, refusal)
+                };
+                match is_about_carrier {
+                    true => self.attempt_failed(now, id, index, failure, out),
+                    false => self.race_lost(now, id, index, failure, out),
                 }
-                self.refuse(now, id, refusal, Some(head), out);
             }
         }
     }
 
     /// Opening took too long.
     pub(super) fn race_timed_out(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
-        if let Some(refusal) = self.race_mut(id).map(Race::time_out) {
-            self.refuse(now, id, refusal, None, out);
+        let Some(route) = self.race_mut(id).map(|race| race.route) else {
+            return;
+        };
+        let relay = self.pool.relay(route);
+        if let Some(race) = self.race_mut(id) {
+            let failure = race.time_out(&relay);
+            self.refuse_because(now, id, failure, out);
         }
     }
 

@@ -428,8 +428,8 @@ impl Machine {
                 PoolEvent::Failed {
                     tunnel,
                     ticket,
-                    refusal,
-                } => self.handle_pool_failed(now, tunnel, ticket, refusal, out),
+                    failure,
+                } => self.handle_pool_failed(now, tunnel, ticket, *failure, out),
                 PoolEvent::Resolve { hop, name } => match name.parse() {
                     Ok(address) => {
                         self.pool
@@ -486,7 +486,7 @@ impl Machine {
             }
         };
         self.pool
-            .handle_unreachable(now, dial, refusal, &mut self.carriers);
+            .handle_unreachable(now, dial, refusal.into(), &mut self.carriers);
     }
 
     fn handle_connection_closed(

@@ -235,3 +235,30 @@ fn a_client_that_is_asked_answers_once() {
         }
     }
 }
+
+/// What the first of two relays answers is told to the user as it is, once, and no reason to wait.
+#[test]
+fn the_first_relay_of_two_challenges() {
+    for carriers in [&[Carrier::H3][..], &[Carrier::H2], &Carrier::ALL] {
+        let mut sim = Sim::new(407);
+        let first = sim.relay_with("ingress.test", &[], |settings| settings.auth = Some(auth()));
+        let last = sim.relay("egress.test", &[]);
+        sim.host("udp.test", 7, true);
+        let hops = ["ingress.test", "egress.test"].map(|name| hop_on(name, carriers));
+        let client = sim.client_with_hops(hops.to_vec(), |_| {});
+        for asked in 1..=3 {
+            let tunnel = sim.open(client, "udp.test:7");
+            sim.run_for(ms(200));
+            let local = sim.tunnel(client, tunnel);
+            assert_eq!(local.status(), Some(401), "{carriers:?}: {local:?}");
+            let (_, response) = local.refused.as_ref().unwrap();
+            let headers = &response.as_ref().unwrap().headers;
+            assert!(headers.contains_key("www-authenticate"), "{headers:?}");
+            assert!(headers.contains_key("proxy-status"), "{headers:?}");
+            assert_eq!(local.pause, None);
+            assert_eq!(local.attempts.len(), 1, "{:?}", local.attempts);
+            assert_eq!(sim.stats(first).requests, asked, "{carriers:?}");
+        }
+        assert_eq!(sim.stats(last).requests, 0);
+    }
+}

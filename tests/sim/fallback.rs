@@ -1,7 +1,7 @@
 //! Pools and chains of relays on TCP carriers: which connections there are, and what happens when a carrier fails.
 
 use bauta::client::TcpForm;
-use bauta::error::{Refusal, TlsFault};
+use bauta::error::{CertificateFault, Refusal, TlsFault};
 use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
 
@@ -139,7 +139,7 @@ fn faults_of_tls_are_told_apart_on_every_carrier() {
         let tunnel = sim.open_tcp(client, TARGET, None);
         sim.run_for(secs(2));
         let (refusal, _) = sim.tunnel(client, tunnel).refused.as_ref().unwrap();
-        let fault = TlsFault::Certificate;
+        let fault = TlsFault::Certificate(CertificateFault::UnknownIssuer);
         assert_eq!(*refusal, Refusal::NextHopTls { fault }, "{carrier:?}");
     }
     // The relay speaks no HTTP/2, and says so in an alert (RFC 7301 section 3.2).

@@ -233,6 +233,8 @@ pub(crate) struct Local {
     pub(crate) refused: Option<(Refusal, Option<Box<ResponseHead>>)>,
     /// The carriers that were tried in vain, and why, in that order.
     pub(crate) attempts: Vec<(Carrier, Refusal)>,
+    /// It was not tried, for this long still.
+    pub(crate) pause: Option<Duration>,
     pub(crate) closed: Option<Instant>,
     pub(crate) reason: Option<Closed>,
     pub(crate) payloads: Vec<Bytes>,
@@ -517,7 +519,11 @@ impl MachineNode {
             }
             LocalEvent::Refused(id, refused) => {
                 let local = self.tunnels.entry(id).or_default();
-                local.attempts = refused.attempts;
+                let attempts = refused.attempts.into_iter();
+                local.attempts = attempts
+                    .map(|(carrier, failure)| (carrier, failure.refusal))
+                    .collect();
+                local.pause = refused.pause;
                 let again = self
                     .tunnels
                     .entry(id)

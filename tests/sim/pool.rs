@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use bauta::error::{Refusal, TlsFault};
+use bauta::error::{CertificateFault, Rcode, Refusal, TlsFault};
 use bauta::policy::resolve::ResolveError;
 use bauta::tunnel::TunnelId;
+use bauta::wire::carrier::Carrier;
 
 use crate::net::{Link, NodeId};
-use crate::node::STRANGER;
+use crate::node::{STRANGER, hop_on};
 use crate::sim::{Sim, ms, payload, secs};
 
 fn open_many(sim: &mut Sim, client: NodeId, count: usize) -> Vec<TunnelId> {
@@ -268,8 +269,24 @@ fn a_next_hop_that_cannot_be_reached_is_reported() {
     let client = sim.client(&["egress.test"]);
     let tunnel = sim.open(client, "target.test:7");
     sim.run_for(secs(1));
-    let fault = TlsFault::Certificate;
+    let fault = TlsFault::Certificate(CertificateFault::UnknownIssuer);
     assert_eq!(refusal(&sim, client, tunnel), Refusal::NextHopTls { fault });
+}
+
+#[test]
+fn a_certificate_for_other_names_is_told_apart() {
+    for carrier in Carrier::ALL {
+        let mut sim = Sim::new(791);
+        let relay = sim.relay("egress.test", &[]);
+        let address = sim.net.ip(relay);
+        sim.net.set_name("elsewhere.test", Ok(vec![address]));
+        let client = sim.client_with_hops(vec![hop_on("elsewhere.test", &[carrier])], |_| {});
+        let tunnel = sim.open(client, "target.test:7");
+        sim.run_for(secs(1));
+        let fault = TlsFault::Certificate(CertificateFault::WrongName);
+        let expected = Refusal::NextHopTls { fault };
+        assert_eq!(refusal(&sim, client, tunnel), expected, "{carrier}");
+    }
 }
 
 #[test]
@@ -285,6 +302,26 @@ fn the_second_address_is_tried_when_the_first_is_silent() {
     let opened = sim.tunnel(client, tunnel).opened.unwrap() - began;
     assert!(opened >= ms(250) && opened < ms(500), "{opened:?}");
     assert_eq!(sim.net.log(ingress).resolved.len(), 1);
+}
+
+/// Who asks while a hop backs off is told why, and for how long.
+#[test]
+fn a_pause_says_why_and_how_long() {
+    let mut sim = Sim::new(811);
+    sim.net.set_name("egress.test", Err(ResolveError::ServFail));
+    let client = sim.client(&["egress.test"]);
+    let reason = Refusal::DnsError {
+        rcode: Some(Rcode::ServFail),
+    };
+    let first = sim.open(client, "target.test:7");
+    sim.run_for(ms(50));
+    assert_eq!(refusal(&sim, client, first), reason);
+    assert_eq!(sim.tunnel(client, first).pause, None, "it was tried");
+    let second = sim.open(client, "target.test:7");
+    sim.run_for(ms(1));
+    assert_eq!(refusal(&sim, client, second), reason);
+    let pause = sim.tunnel(client, second).pause.expect("a pause");
+    assert!(pause > ms(150) && pause <= ms(250), "{pause:?}");
 }
 
 /// Times at which a client that never gives up dials a hop that is down.
@@ -380,7 +417,7 @@ fn a_nested_dial_that_fails_leaves_nothing_behind() {
             0 => {
                 sim.relay_with("egress.test", &[], |settings| settings.identity = &STRANGER);
                 &[Refusal::NextHopTls {
-                    fault: TlsFault::Certificate,
+                    fault: TlsFault::Certificate(CertificateFault::UnknownIssuer),
                 }]
             }
             1 => &[Refusal::NextHopStatus {

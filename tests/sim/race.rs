@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bauta::client::{Hop, TcpForm};
 use bauta::config::HeadStarts;
-use bauta::error::Refusal;
+use bauta::error::{CertificateFault, Refusal, TlsFault};
 use bauta::tunnel::TunnelId;
 use bauta::wire::carrier::Carrier;
 
@@ -259,7 +259,7 @@ fn when_all_fail_each_says_why() {
     let tunnel = scene.open();
     scene.sim.run_for(secs(15));
     let attempts = scene.attempts(tunnel);
-    let fault = bauta::error::TlsFault::Certificate;
+    let fault = TlsFault::Certificate(CertificateFault::UnknownIssuer);
     let certificate = Refusal::NextHopTls { fault };
     assert_eq!(attempts, Carrier::ALL.map(|carrier| (carrier, certificate)));
 

@@ -111,14 +111,26 @@ fn connect_3_trust() {
             );
         }
         let (_, stranger) = Identity::development(&[]).unwrap();
-        for trust in [
-            Trust::pem(stranger),
-            Trust::pinned([[7; 32]]),
-            Trust::system(),
+        let unknown = "the certificate of the relay is from an unknown issuer \
+                       (ClientBuilder::trust says whom to believe)";
+        let unpinned = "the key in the certificate of the relay is not pinned";
+        for (trust, reason) in [
+            (Trust::pem(stranger), unknown),
+            (Trust::pinned([[7; 32]]), unpinned),
+            (Trust::system(), unknown),
         ] {
-            let error = build(trust, carrier).udp_blocking(target).unwrap_err();
+            let client = build(trust, carrier);
+            let error = client.udp_blocking(target).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Tls, "{carrier} {error:?}");
             assert!(!error.is_retryable());
+            assert_eq!(error.relay(), Some(&*relay.url()));
+            let said = format!("TLS with {} failed: {reason}", relay.url());
+            assert_eq!(format!("{error:#}"), said, "{carrier}");
+            // For a moment nothing is tried, and whoever asks hears why.
+            let error = client.udp_blocking(target).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Tls, "{carrier} {error:?}");
+            assert!(error.is_retryable());
+            assert!(format!("{error:#}").contains("; not tried again for "));
         }
     }
     for (nothing, what) in [

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use quinn_proto::ClientConfig;
 
-use super::super::failure::Failed;
+use super::super::failure::{Failed, Failure};
 use super::{DialId, Entry, HopId, Pool, PoolEvent, RESOLVE_WITHIN};
 use crate::client::TunnelKind;
 use crate::error::Refusal;
@@ -146,7 +146,8 @@ impl Pool {
         let before = dials.len();
         dials.retain(|dial| !matches!(dial.stage, Stage::Resolving { .. }));
         if dials.len() < before {
-            self.fail(now, hop, refusal);
+            let failure = self.failure_at(hop, refusal);
+            self.fail(now, hop, failure);
         }
     }
 
@@ -167,7 +168,8 @@ impl Pool {
 
     /// Tries addresses until one can be dialled, or none is left.
     fn try_next_address(&mut self, now: Instant, id: DialId, carriers: &mut Carriers) {
-        let carrier = self.entries[id.hop.0].carrier;
+        let Entry { carrier, hop, .. } = &self.entries[id.hop.0];
+        let (carrier, target) = (*carrier, hop.target());
         loop {
             let Some(dial) = self.dial_mut(id) else {
                 return;
@@ -177,8 +179,8 @@ impl Pool {
             };
             let Some(address) = dial.addresses.pop_front() else {
                 if dial.connections.is_empty() {
-                    let refusal = dial.refusal;
-                    self.fail_dial(now, id, refusal);
+                    let failure = Failure::at(target, dial.refusal);
+                    self.fail_dial(now, id, failure);
                 }
                 return;
             };
@@ -240,7 +242,7 @@ impl Pool {
                 Some(connection)
             }
             Err(refusal) => {
-                self.fail_dial(now, id, refusal);
+                self.fail_dial(now, id, self.failure_at(hop, refusal));
                 None
             }
         }
@@ -251,7 +253,7 @@ impl Pool {
         &mut self,
         now: Instant,
         id: DialId,
-        refusal: Refusal,
+        failure: Failure,
         carriers: &mut Carriers,
     ) {
         let Some(dial) = self.dial_mut(id) else {
@@ -259,11 +261,16 @@ impl Pool {
         };
         match dial.stage {
             Stage::Handshaking { .. } => {
-                dial.refusal = refusal;
+                dial.refusal = failure.refusal;
                 self.try_next_address(now, id, carriers);
             }
-            Stage::Tunnelling | Stage::Resolving { .. } => self.fail_dial(now, id, refusal),
+            Stage::Tunnelling | Stage::Resolving { .. } => self.fail_dial(now, id, failure),
         }
+    }
+
+    /// A failure that is about a hop itself.
+    fn failure_at(&self, hop: HopId, refusal: Refusal) -> Failure {
+        Failure::at(self.entries[hop.0].hop.target(), refusal)
     }
 
     /// Starts TLS and HTTP on a byte link to a hop.
@@ -397,25 +404,31 @@ impl Pool {
         }
     }
 
-    fn fail_dial(&mut self, now: Instant, id: DialId, refusal: Refusal) {
+    fn fail_dial(&mut self, now: Instant, id: DialId, failure: Failure) {
         let dials = &mut self.entries[id.hop.0].dials;
         dials.retain(|dial| dial.number != id.number);
-        self.fail(now, id.hop, refusal);
+        self.fail(now, id.hop, failure);
     }
 
-    /// A dial came to nothing. Those that wait are told when no other is under way.
-    fn fail(&mut self, now: Instant, hop: HopId, refusal: Refusal) {
+    /// A dial came to nothing. Those that wait are told when no other is under way, or when an earlier relay has
+    /// decided for all of them: then it is no failure of the hop, which can be asked for at once.
+    fn fail(&mut self, now: Instant, hop: HopId, failure: Failure) {
         let limits = self.limits;
         let entry = &mut self.entries[hop.0];
+        let is_decided = failure.is_of_another();
         // Dials that failed side by side are one failure.
-        if entry.not_before.is_none_or(|instant| instant <= now) {
+        if !is_decided && entry.not_before.is_none_or(|instant| instant <= now) {
             let pause = limits
                 .backoff_min
                 .saturating_mul(1 << entry.failures.min(16));
             entry.failures += 1;
             entry.not_before = Some(now + pause.min(limits.backoff_max));
         }
-        if !entry.dials.is_empty() {
+        let failure = Box::new(failure);
+        if !is_decided {
+            entry.failure = Some(failure.clone());
+        }
+        if !entry.dials.is_empty() && !is_decided {
             return;
         }
         let waiting = std::mem::take(&mut entry.waiting);
@@ -424,7 +437,7 @@ impl Pool {
             .map(|(number, (tunnel, _))| PoolEvent::Failed {
                 tunnel,
                 ticket: super::Ticket { hop, number },
-                refusal,
+                failure: failure.clone(),
             });
         self.events.extend(failed);
         if self.forgetting {

@@ -51,6 +51,14 @@ const RECEIVE_QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # After a failure
+///
+/// A relay that could not be reached on a carrier is not tried again on that carrier for 250 ms, and twice as long
+/// after each further failure, up to 10 s; a connection ends the count. Tunnels that are asked for meanwhile fail at
+/// once, with the last failure as the cause and how long nothing is tried; such an error is
+/// [retryable](crate::Error::is_retryable). No answer of a relay starts a pause, except that the next relay cannot be
+/// reached from there.
 #[derive(Clone)]
 #[must_use = "it makes a client when it is built"]
 pub struct ClientBuilder {

@@ -18,6 +18,9 @@ use crate::wire::target::Target;
 
 /// The options of one tunnel. [`udp`](Self::udp) or [`tcp`](Self::tcp) opens it.
 ///
+/// After a failure to connect, nothing is tried for a moment: see
+/// [After a failure](crate::ClientBuilder#after-a-failure).
+///
 /// ```no_run
 /// use std::time::Duration;
 ///

@@ -42,7 +42,7 @@ fn all() -> Vec<Refusal> {
             fault: TlsFault::Protocol,
         },
         NextHopTls {
-            fault: TlsFault::Certificate,
+            fault: TlsFault::Certificate(CertificateFault::Other),
         },
         NextHopTls {
             fault: TlsFault::Alert { id: 48 },
@@ -105,7 +105,7 @@ fn spec(refusal: &Refusal) -> (&'static str, u16, &'static str) {
             fault: TlsFault::Protocol,
         } => ("map-26", 502, "tls_protocol_error"),
         NextHopTls {
-            fault: TlsFault::Certificate,
+            fault: TlsFault::Certificate(_),
         } => ("map-26", 502, "tls_certificate_error"),
         NextHopTls {
             fault: TlsFault::Alert { .. },

@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 use super::http::Http;
 use super::tls::Session;
 use super::{ByteLink, StreamId, TcpHubLimits};
+use crate::error::CertificateFault;
 use crate::http::h3::code::Code;
 use crate::http::h3::{ConnectionError, Role};
 use crate::http::request::{RequestHead, ResponseHead};
@@ -83,7 +84,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFailure {
     /// The peer's certificate is not acceptable.
-    Certificate,
+    Certificate(CertificateFault),
     /// The peer sent a fatal alert.
     Alert {
         /// The AlertDescription of RFC 8446 section 6.

@@ -13,10 +13,12 @@ use std::io::{self, BufRead, IoSlice, Write};
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
+use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, ServerName};
 
 use super::gauge::Gauge;
 use super::{ConnectError, TlsFailure};
+use crate::error::CertificateFault;
 use crate::wire::carrier::Carrier;
 
 /// Decrypted bytes beyond which nothing more is decrypted.
@@ -228,6 +230,28 @@ impl Session {
     }
 }
 
+/// Why a certificate was not accepted.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the errors of rustls are many, and not ours"
+)]
+const fn certificate(error: &CertificateError) -> CertificateFault {
+    match error {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            CertificateFault::UnknownIssuer
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            CertificateFault::WrongName
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => CertificateFault::Expired,
+        CertificateError::ApplicationVerificationFailure => CertificateFault::NotPinned,
+        _ => CertificateFault::Other,
+    }
+}
+
 /// What a failed handshake or a broken record says about the peer.
 #[expect(
     clippy::wildcard_enum_match_arm,
@@ -235,9 +259,10 @@ impl Session {
 )]
 pub(super) fn failure_of(error: &rustls::Error) -> TlsFailure {
     match error {
-        rustls::Error::InvalidCertificate(_)
-        | rustls::Error::NoCertificatesPresented
-        | rustls::Error::InvalidCertRevocationList(_) => TlsFailure::Certificate,
+        rustls::Error::InvalidCertificate(error) => TlsFailure::Certificate(certificate(error)),
+        rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertRevocationList(_) => {
+            TlsFailure::Certificate(CertificateFault::Other)
+        }
         rustls::Error::AlertReceived(alert) => TlsFailure::Alert {
             id: u8::from(*alert),
         },

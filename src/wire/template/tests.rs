@@ -148,7 +148,7 @@ fn refused_templates() {
         ),
         (
             "https://u@p.example/{target_host}/{target_port}",
-            authority(TargetError::Byte { byte: b'@' }),
+            authority(TargetError::UserInfo),
         ),
         (
             "https://p.example:0/{target_host}/{target_port}",
@@ -523,4 +523,28 @@ fn templates_of_both_services() {
         matched("/.well-known/masque/tcp/192.0.2.1/0/"),
         Match::Malformed(_)
     ));
+}
+
+#[test]
+fn relay_urls_that_are_wrong_say_how() {
+    for (url, expected) in [
+        (
+            "https://relay.example:99999",
+            "port is not a decimal number from 1 to 65535",
+        ),
+        ("https://relay.example:", "port is missing"),
+        (
+            "https://user:pw@relay.example",
+            "user and password do not belong here: credentials are an option of their own",
+        ),
+        ("https://::1", "IPv6 address must be in brackets here"),
+        (
+            "https://bücher.example",
+            "byte 0xc3 is not allowed in a URI template: international names are written in ASCII, as xn--…",
+        ),
+        ("https://a b", "byte 0x20 is not allowed in a URI template"),
+    ] {
+        let error = Template::from_authority_or_template(url).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{url}");
+    }
 }

@@ -45,6 +45,9 @@ fn refused(status: u16, proxy_status: Option<&'static str>) -> Refused {
             status: response.status,
         },
         response: Some(Box::new(response)),
+        relay: None,
+        target: None,
+        pause: None,
         attempts: Vec::new(),
     }
 }
@@ -185,6 +188,9 @@ fn refusals_reach_the_client() {
     let nobody = Refused {
         refusal: crate::error::Refusal::ConnectTimeout,
         response: None,
+        relay: None,
+        target: None,
+        pause: None,
         attempts: Vec::new(),
     };
     assert_eq!(told(SOCKS, &nobody)[1], 1);

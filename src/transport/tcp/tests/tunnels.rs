@@ -448,7 +448,9 @@ fn a_certificate_that_is_not_trusted_is_told_apart() {
     let id = world.dial(other.client_tls(Carrier::H2));
     world.run();
     assert!(!world.client.hub.is_open(id));
-    let fault = CloseReason::Tls(TlsFailure::Certificate);
+    let fault = CloseReason::Tls(TlsFailure::Certificate(
+        crate::error::CertificateFault::UnknownIssuer,
+    ));
     assert_eq!(world.client.closed(), fault);
     assert!(matches!(
         world.server.closed(),
