@@ -86,6 +86,7 @@ impl ErrorKind {
 
 /// Where the cause of an error lies, seen from the party that reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Side {
     /// Towards the client, or the client itself.
     Downstream,
@@ -98,9 +99,9 @@ pub enum Side {
 /// The error of the public interface.
 ///
 /// Opaque: match on [`kind`](Self::kind), ask [`is_retryable`](Self::is_retryable), and follow
-/// [`source`](error::Error::source) for the cause. Print it with `{:#}`: everything on one line, the
-/// relay and the target, each cause once, what the relay answered, and each carrier that failed in another way. Plain
-/// `{}` prints this level only, for reports that walk the chain.
+/// [`source`](error::Error::source) for the cause. Print it with `{:#}`: everything on one line, the relay and the
+/// target, each cause once, what the relay answered, and each carrier that failed in another way. Plain `{}` prints
+/// this level only, for reports that walk the chain.
 ///
 /// ```no_run
 /// # fn example(client: bauta::Client) {
@@ -261,8 +262,8 @@ impl Error {
         self.0.retryable
     }
 
-    /// The relay that refused or could not be reached, as `https://host:port`: with several on the way, that one of them
-    /// which it is about.
+    /// The relay that refused or could not be reached, as `https://host:port`: with several on the way, that one of
+    /// them which it is about.
     #[must_use]
     pub fn relay(&self) -> Option<&str> {
         self.0.relay.as_deref()

@@ -70,7 +70,7 @@
 //! | servers of others | [`Embedding`], [`EmbeddingBuilder`], [`EmbeddedTunnel`] |
 //! | what becomes of requests | [`Handler`], [`Request`], [`Protocol`], [`Accept`], [`Reject`], [`Proxies`], [`UdpProxy`], [`TcpProxy`], [`Chain`], [`Family`], [`SocketOptions`] |
 //! | tunnels that end in code | [`Session`], [`Actions`], [`TunnelHandle`], [`SendError`], [`SESSION_WAITING_BYTES_MAX`] |
-//! | all | [`Target`], [`Host`], [`Carrier`], [`Error`], [`ErrorKind`], [`Side`], [`Attempt`], [`TargetError`], [`CredentialsError`], [`VERSION`], [`version`] |
+//! | all | [`Target`], [`Host`], [`Carrier`], [`Error`], [`ErrorKind`], [`Side`], [`Attempt`], [`TargetError`], [`CredentialsError`], [`UnknownCarrier`], [`VERSION`], [`version`] |
 //!
 //! That is all of it, and `PUBLIC-API.txt` lists it in full. Every other module is `#[doc(hidden)]`: it is reachable
 //! for the tests, the fuzz targets and the load generator of this repository, and may change with any version. A glob
@@ -145,5 +145,5 @@ pub use self::embed::{
     Listener, ListenerBuilder, ListenerStats, Mode, Protocol, Proxies, Reject, Request,
     SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, SocketOptions, State,
     Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust,
-    TunnelHandle, TunnelId, UdpProxy, UdpTunnel, VERSION, Worker, version,
+    TunnelHandle, TunnelId, UdpProxy, UdpTunnel, UnknownCarrier, VERSION, Worker, version,
 };

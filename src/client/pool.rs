@@ -11,9 +11,9 @@
 //! tunnel, so as many are dialled as tunnels wait, within a bound. A hop's [`Pooling`](super::Pooling) may ask for the
 //! same on any carrier, or for a few tunnels on each connection. The addresses of a name race (RFC 8305): the next
 //! starts when the one before failed, or was silent for a while. GOAWAY takes a connection out of service without
-//! touching its tunnels. After a failure the hop backs off, and tunnels that ask meanwhile are refused at once, with what
-//! the last dial failed of. When an earlier relay refuses for good to reach the hop, that is its answer to the tunnels that
-//! wait, and no failure of the hop.
+//! touching its tunnels. After a failure the hop backs off, and tunnels that ask meanwhile are refused at once, with
+//! what the last dial failed of. When an earlier relay refuses for good to reach the hop, that is its answer to the
+//! tunnels that wait, and no failure of the hop.
 //!
 //! A *route* is the way to the last of several relays, with the hops to choose from. Which carrier worked is remembered
 //! by network, so that a network without QUIC costs a head start only once.

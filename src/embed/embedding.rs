@@ -37,8 +37,9 @@ use crate::error::{Error, ErrorKind, Refusal, Side, Unreachable};
 use crate::handler;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::clock;
-use crate::server::{Server, Services};
+use crate::server::{CONNECT_UDP, Server, Services};
 use crate::wire::carrier::Carrier;
+use crate::wire::codepoints::Revision;
 use crate::worker::Incoming;
 use crate::worker::build::Plan;
 
@@ -100,6 +101,22 @@ impl Embedding {
             handler: Arc::new(handler),
             serving: Serving::default(),
         }
+    }
+
+    /// Whether a request asks for a tunnel, and so is for [`accept`](Self::accept) and not for the user's own pages:
+    /// CONNECT, or an upgrade of HTTP/1.1 to `connect-udp` or `connect-tcp`. Templates, targets and handlers are not
+    /// asked.
+    ///
+    /// An extended CONNECT counts by the `h2::ext::Protocol` in the request. One without it counts whatever its
+    /// `:protocol` is: a server that offers others too, such as `websocket`, looks at that first.
+    #[must_use]
+    pub fn is_tunnel<B>(request: &::http::Request<B>) -> bool {
+        let protocol = request.extensions().get::<h2::ext::Protocol>();
+        let (head, _) = head_of(request, protocol.map(h2::ext::Protocol::as_str));
+        let is_known = |token: &str| {
+            token.eq_ignore_ascii_case(CONNECT_UDP) || Revision::of_token(token).is_some()
+        };
+        head.method == Method::CONNECT && head.protocol.as_deref().is_none_or(is_known)
     }
 
     /// Judges a request, asks the handler, and opens the tunnel.

@@ -89,6 +89,13 @@ impl<H: Handler + ?Sized> Handler for Arc<H> {
     }
 }
 
+/// For handlers that are chosen when the program runs.
+impl Handler for Box<dyn Handler> {
+    fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+        (**self).accept(request)
+    }
+}
+
 /// How a tunnel is served.
 pub(super) enum Ready {
     /// By callbacks.

@@ -264,6 +264,33 @@ fn refusals_are_answers_of_hyper() {
 }
 
 #[test]
+fn a_server_tells_tunnels_from_pages() {
+    let is_tunnel = |request: http::request::Builder| {
+        let request = request.body(()).unwrap();
+        Embedding::is_tunnel(&request)
+    };
+    let extended = |token| {
+        let path = "https://localhost/.well-known/masque/udp/192.0.2.1/53/";
+        let request = http::Request::connect(path).version(http::Version::HTTP_2);
+        request.extension(h2::ext::Protocol::from_static(token))
+    };
+    let upgrade = |token| {
+        let request = http::Request::get("/").header("connection", "keep-alive, Upgrade");
+        request.header("upgrade", token)
+    };
+    assert!(is_tunnel(http::Request::connect("192.0.2.1:80")));
+    for token in ["connect-udp", "connect-tcp"] {
+        assert!(is_tunnel(extended(token)) && is_tunnel(upgrade(token)));
+    }
+    assert!(!is_tunnel(extended("websocket")) && !is_tunnel(upgrade("websocket")));
+    assert!(!is_tunnel(http::Request::get("/")));
+    // An upgrade that `Connection` does not name is none (RFC 9110 §7.8).
+    assert!(!is_tunnel(
+        http::Request::get("/").header("upgrade", "connect-udp")
+    ));
+}
+
+#[test]
 fn a_handler_that_asks_elsewhere_first() {
     let target = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let name = target.local_addr().unwrap().to_string();

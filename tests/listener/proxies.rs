@@ -251,6 +251,7 @@ impl<H: Handler> Handler for AsksElsewhere<H> {
 fn a_handler_asks_elsewhere_and_then_another_handler() {
     let inner = || loopback().deny_rule("192.0.2.1").unwrap();
     for inner in [inner(), inner().allow_async(|_| async { true })] {
+        let inner: Box<dyn Handler> = Box::new(inner);
         let server = Server::start(AsksElsewhere(Arc::new(inner)));
         let target = udp_target().to_string();
         let head = server.connect().ask_udp(&target, "");

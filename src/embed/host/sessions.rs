@@ -40,7 +40,7 @@ use crate::tunnel::TunnelId;
 use crate::worker::run::World;
 use crate::worker::{Closed, HandlerEvent, Incoming, LocalEvent, Machine, PlainRequest};
 
-/// How long a client may take to end its direction after a session has closed a TCP tunnel.
+/// How long a client may take, after a session has closed its tunnel, to take what is left and to end its direction.
 const LINGER: Duration = Duration::from_secs(5);
 /// Policies that a worker remembers; those of handlers that make more are put together anew each time.
 const REMEMBERED_MAX: usize = 64;
@@ -96,7 +96,7 @@ pub(in crate::embed) enum SessionCommand {
     /// A future of a handler is done.
     Decided {
         tunnel: TunnelId,
-        outcome: Result<Result<Served, Reject>, Panicked>,
+        outcome: Box<Result<Result<Served, Reject>, Panicked>>,
     },
 }
 
@@ -303,7 +303,7 @@ impl Sessions {
             let outcome = guarded_future("init", &counters.panics, future).await;
             sender.send(Command::Session(SessionCommand::Decided {
                 tunnel: id,
-                outcome,
+                outcome: Box::new(outcome),
             }));
         });
         let waiting = Tunnel::Waiting(protocol, Task(task.abort_handle()));
@@ -515,11 +515,17 @@ impl Sessions {
             serve,
         };
         match act(live, &mut engine) {
-            Ok(Next::Nothing) => {}
-            Ok(Next::ReadOn) => self.busy.push(id),
-            Ok(Next::Linger) => {
-                let until = *live.lingers.get_or_insert(now + LINGER);
-                self.lingering.insert((until, id));
+            Ok(next) => {
+                // From the close on: a client that does not read would put it off for ever.
+                if live.lingers.is_none() && live.is_closing() {
+                    let until = now + LINGER;
+                    live.lingers = Some(until);
+                    self.lingering.insert((until, id));
+                }
+                match next {
+                    Next::Nothing => {}
+                    Next::ReadOn => self.busy.push(id),
+                }
             }
             Err(Panicked) => {
                 engine.break_off(id);
@@ -541,7 +547,7 @@ impl Sessions {
     ) {
         match command {
             SessionCommand::Decided { tunnel, outcome } => {
-                self.decided(now, tunnel, outcome, machine, out);
+                self.decided(now, tunnel, *outcome, machine, out);
             }
             SessionCommand::Answered { id, outcome } => {
                 self.tunnels.remove(&id);

@@ -304,7 +304,7 @@ impl Shared {
         if inner.inbound.ended {
             return Some(Ok(0));
         }
-        inner.over().map(|error| Err(to_io(error)))
+        inner.over().map(|error| Err(error.into()))
     }
 
     /// Queues as many of the bytes as there is room for.
@@ -321,7 +321,7 @@ impl Shared {
     fn write_some(self: &Arc<Self>, bytes: &[u8], starves: bool) -> Option<io::Result<usize>> {
         let mut inner = self.inner.lock();
         if let Err(error) = inner.check_usable() {
-            return Some(Err(to_io(error)));
+            return Some(Err(error.into()));
         }
         if inner.outbound.shut {
             let text = "the direction was ended before";
@@ -550,17 +550,4 @@ impl Inner {
 
 fn too_large(what: &'static str, size: u64, max: u64) -> Error {
     Error::new(ErrorKind::Limit, Side::Local).with_source(format!("{what}: {size}, at most {max}"))
-}
-
-/// As the kind of error that streams of bytes have.
-fn to_io(error: Error) -> io::Error {
-    let kind = match (error.kind(), error.side()) {
-        (ErrorKind::Aborted, _) => io::ErrorKind::ConnectionReset,
-        (ErrorKind::Closed, Side::Local) => io::ErrorKind::NotConnected,
-        (ErrorKind::Closed, _) => io::ErrorKind::BrokenPipe,
-        (ErrorKind::Timeout, _) => io::ErrorKind::TimedOut,
-        (ErrorKind::Refused | ErrorKind::Connect, _) => io::ErrorKind::ConnectionRefused,
-        _ => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, error)
 }

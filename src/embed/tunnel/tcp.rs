@@ -18,7 +18,8 @@ use crate::error::Error;
 /// A TCP tunnel: bytes to one target and back (RFC 9110 §9.3.6, draft-ietf-httpbis-connect-tcp).
 ///
 /// It reads and writes by the traits of the `futures` package and by those of tokio (feature `tokio`, on by default).
-/// For plain threads `&TcpTunnel` has [`Read`] and [`Write`], so that two of them can share a tunnel.
+/// For plain threads `&TcpTunnel` has [`Read`] and [`Write`], as in `(&tunnel).write_all(…)`, so that two of them can
+/// share a tunnel. `TcpTunnel` itself has not: the same names would mean two things where both worlds are imported.
 ///
 /// Nothing is lost and nothing piles up: 256 KiB wait in each direction at most, then writers wait and the target is
 /// read no further. When the tunnel breaks, the bytes that came before can still be read, and then the error.
@@ -191,6 +192,8 @@ impl TcpTunnel {
 }
 
 /// The direction from the target. Dropping it ends nothing: what arrives then holds back the target.
+///
+/// On plain threads `&TcpReadHalf` has [`Read`]: `(&half).read(…)`.
 #[derive(Debug)]
 pub struct TcpReadHalf {
     handle: Arc<Handle>,
@@ -198,6 +201,8 @@ pub struct TcpReadHalf {
 }
 
 /// The direction to the target. Dropping it ends the direction, as [`TcpTunnel::shutdown_write`] does.
+///
+/// On plain threads `&TcpWriteHalf` has [`Write`]: `(&half).write_all(…)`.
 #[derive(Debug)]
 pub struct TcpWriteHalf {
     handle: Arc<Handle>,
