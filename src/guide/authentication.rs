@@ -75,9 +75,10 @@
 //! # }
 //! ```
 //!
-//! With several relays, [`Connect::header`](crate::Connect::header) answers the last one. The others are asked for ways
-//! that many tunnels share, so that what they want to see belongs to the client:
-//! [`ClientBuilder::header`](crate::ClientBuilder::header) or credentials, before the next `hop`.
+//! With several relays, [`Error::relay`](crate::Error::relay) says whose challenge it is.
+//! [`Connect::header`](crate::Connect::header) answers the last one. The others are asked for ways that many tunnels
+//! share, so that what they want to see belongs to the client: [`ClientBuilder::header`](crate::ClientBuilder::header)
+//! or credentials, before the next `hop`.
 //!
 //! Any scheme fits in there. For Privacy Pass the challenge is `PrivateToken challenge="…", token-key="…"` (RFC 9577
 //! §2.1) and the answer `PrivateToken token="…"`, which the client gets from an issuer between the two requests: a

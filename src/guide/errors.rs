@@ -1,12 +1,13 @@
 //! Chapter 7: what went wrong, on whose side, and whether to try again.
 //!
-//! There is one [`Error`](crate::Error). It answers four questions, of which most programs ask the last:
+//! There is one [`Error`](crate::Error). It answers five questions, of which most programs ask the last:
 //!
 //! | question | answer |
 //! |---|---|
 //! | what kind of thing? | [`kind`](crate::Error::kind): [`ErrorKind`](crate::ErrorKind) |
 //! | whose side? | [`side`](crate::Error::side): this process, or towards the relay and the target |
-//! | what did the relay say? | [`status`](crate::Error::status), [`headers`](crate::Error::headers), [`proxy_error`](crate::Error::proxy_error), [`proxy_status`](crate::Error::proxy_status), [`code`](crate::Error::code) |
+//! | which relay? | [`relay`](crate::Error::relay) |
+//! | what did it say? | [`status`](crate::Error::status), [`headers`](crate::Error::headers), [`proxy_error`](crate::Error::proxy_error), [`proxy_status`](crate::Error::proxy_status), [`code`](crate::Error::code) |
 //! | is it worth another try? | [`is_retryable`](crate::Error::is_retryable) |
 //!
 //! ```
@@ -53,7 +54,8 @@
 //!
 //! # Printing
 //!
-//! Print `{error:#}`: the causes, what the relay answered and what became of each carrier, on one line.
+//! Print `{error:#}`: the relay and the target, the causes, what the relay answered and how the carriers failed, on one
+//! line.
 //!
 //! ```
 //! let error = bauta::Client::builder("http://relay.example").build().unwrap_err();
@@ -116,6 +118,10 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! After a failure nothing is tried for a moment, 250 ms at first and 10 s at most, and tunnels that are asked for
+//! meanwhile fail at once with an error that is retryable: see
+//! [`ClientBuilder`](crate::ClientBuilder#after-a-failure).
 //!
 //! # Ends of tunnels
 //!
