@@ -106,7 +106,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let relay = Listener::all(([127, 0, 0, 1], 0))
         .identity(identity)
         .handler(Gate {
-            proxies: Proxies::new().allow_rule("127.0.0.0/8")?,
+            proxies: Proxies::new().public_only(false),
             subscribers,
         })
         .start()?;

@@ -131,7 +131,7 @@ async fn main() -> Result<()> {
     let tls = QuicServerConfig::try_from(tls)?;
     let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
 
-    let embedding = Embedding::new(Proxies::new().allow_rule("127.0.0.0/8")?)?;
+    let embedding = Embedding::new(Proxies::new().public_only(false))?;
     let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into())?;
     let address = endpoint.local_addr()?;
     tokio::spawn(async move {

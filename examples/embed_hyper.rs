@@ -106,7 +106,7 @@ async fn main() -> Result<()> {
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let tls = TlsAcceptor::from(Arc::new(tls));
 
-    let embedding = Embedding::new(Proxies::new().allow_rule("127.0.0.0/8")?)?;
+    let embedding = Embedding::new(Proxies::new().public_only(false))?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {

@@ -26,7 +26,7 @@ async fn main() -> Result<()> {
     let (identity, authority) = Identity::development(&[])?;
     let relay = Listener::all(([127, 0, 0, 1], 0))
         .identity(identity)
-        .handler(Proxies::new().allow_rule("127.0.0.0/8")?)
+        .handler(Proxies::new().public_only(false))
         .start()?;
     let client = Client::builder(format!("https://{}", relay.local_addr()))
         .trust(Trust::pem(authority))

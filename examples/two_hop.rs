@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The same certificate for all relays: here they differ in their ports only.
     let (identity, authority) = Identity::development(&[])?;
     let trust = Trust::pem(authority);
-    let proxies = Proxies::new().allow_rule("127.0.0.0/8")?;
+    let proxies = Proxies::new().public_only(false);
 
     let egress = relay(&identity, proxies.clone())?;
     let ingress = relay(&identity, proxies)?;

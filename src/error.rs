@@ -86,6 +86,7 @@ impl ErrorKind {
 
 /// Where the cause of an error lies, seen from the party that reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Side {
     /// Towards the client, or the client itself.
     Downstream,
@@ -98,8 +99,19 @@ pub enum Side {
 /// The error of the public interface.
 ///
 /// Opaque: match on [`kind`](Self::kind), ask [`is_retryable`](Self::is_retryable), and follow
-/// [`source`](error::Error::source) for the cause. `Display` prints this level only, `{:#}` everything on one line: the
-/// relay and the target, each cause once, what the relay answered, and each carrier that failed in another way.
+/// [`source`](error::Error::source) for the cause. Print it with `{:#}`: everything on one line, the relay and the
+/// target, each cause once, what the relay answered, and each carrier that failed in another way. Plain `{}` prints this
+/// level only, for reports that walk the chain.
+///
+/// ```no_run
+/// # fn example(client: bauta::Client) {
+/// match client.udp_blocking("192.0.2.53:53") {
+///     Ok(tunnel) => println!("open over {:?}", tunnel.info().carrier),
+///     Err(error) if error.is_retryable() => println!("perhaps later: {error:#}"),
+///     Err(error) => println!("{error:#}"),
+/// }
+/// # }
+/// ```
 ///
 /// Where a relay answered, its [`status`](Self::status), [`headers`](Self::headers) and
 /// [`proxy_status`](Self::proxy_status) are there; where several carriers were tried, [`attempts`](Self::attempts) has

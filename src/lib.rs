@@ -11,6 +11,8 @@
 //! A client:
 //!
 //! ```no_run
+//! use std::time::Duration;
+//!
 //! use bauta::{Client, Error};
 //!
 //! #[tokio::main(flavor = "current_thread")]
@@ -20,8 +22,11 @@
 //!     // Who is example.org? An A record, please.
 //!     let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03org\0\0\x01\0\x01";
 //!     tunnel.send(&question[..])?;
-//!     let answer = tunnel.recv().await?;
-//!     println!("{} bytes over {:?}", answer.payload.len(), tunnel.info().carrier);
+//!     // Datagrams may get lost: who waits for an answer says how long.
+//!     match tunnel.recv_timeout(Duration::from_secs(2)).await? {
+//!         Some(answer) => println!("{} bytes over {:?}", answer.payload.len(), tunnel.info().carrier),
+//!         None => println!("no answer"),
+//!     }
 //!     tunnel.close().await;
 //!     Ok(())
 //! }
@@ -61,13 +66,16 @@
 //! | clients | [`Client`], [`ClientBuilder`], [`Connect`], [`Worker`], [`Trust`], [`Credentials`], [`TcpForm`] |
 //! | their tunnels | [`UdpTunnel`], [`TcpTunnel`], [`TcpReadHalf`], [`TcpWriteHalf`], [`Datagram`], [`Capsule`], [`Info`], [`State`], [`CloseReason`], [`ShutdownError`] |
 //! | messages | [`Mode`], [`Events`], [`Event`], [`TunnelId`] |
-//! | servers | [`Listener`], [`ListenerBuilder`], [`ListenerStats`], [`Identity`], [`ClientAuth`], [`Embedding`], [`EmbeddingBuilder`], [`EmbeddedTunnel`] |
-//! | what becomes of requests | [`Handler`], [`Request`], [`Protocol`], [`Accept`], [`Reject`], [`Proxies`], [`UdpProxy`], [`TcpProxy`], [`Chain`], [`Family`] |
+//! | servers | [`Listener`], [`ListenerBuilder`], [`ListenerStats`], [`Identity`], [`ClientAuth`] |
+//! | servers of others | [`Embedding`], [`EmbeddingBuilder`], [`EmbeddedTunnel`] |
+//! | what becomes of requests | [`Handler`], [`Request`], [`Protocol`], [`Accept`], [`Reject`], [`Proxies`], [`UdpProxy`], [`TcpProxy`], [`Chain`], [`Family`], [`SocketOptions`] |
 //! | tunnels that end in code | [`Session`], [`Actions`], [`TunnelHandle`], [`SendError`], [`SESSION_WAITING_BYTES_MAX`] |
-//! | all | [`Target`], [`Host`], [`Carrier`], [`Error`], [`ErrorKind`], [`Side`], [`Attempt`], [`TargetError`], [`CredentialsError`], [`VERSION`], [`version`] |
+//! | all | [`Target`], [`Host`], [`Carrier`], [`Error`], [`ErrorKind`], [`Side`], [`Attempt`], [`TargetError`], [`CredentialsError`], [`UnknownCarrier`], [`VERSION`], [`version`] |
 //!
 //! That is all of it, and `PUBLIC-API.txt` lists it in full. Every other module is `#[doc(hidden)]`: it is reachable
-//! for the tests, the fuzz targets and the load generator of this repository, and may change with any version.
+//! for the tests, the fuzz targets and the load generator of this repository, and may change with any version. A glob
+//! import takes them along, so that after `use bauta::*` a path such as `http::HeaderValue` is ambiguous: import items
+//! by name, or write `::http::HeaderValue`.
 //!
 //! Types of other packages that occur in the interface are those of `bytes` 1, `http` 1, `futures-core` 0.3,
 //! `futures-io` 0.3, `futures-sink` 0.3, `rustls-pki-types` 1 (by `rustls` 0.23) and, with the feature, `tokio` 1.
@@ -91,6 +99,11 @@
 //! of a relay can tell by times and sizes what belongs together.
 
 #![deny(missing_docs)]
+
+/// Its program is run with the examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 // The layers, in the way of a packet and below; ARCHITECTURE.md is the map.
 #[doc(hidden)]
@@ -132,5 +145,5 @@ pub use self::embed::{
     Listener, ListenerBuilder, ListenerStats, Mode, Protocol, Proxies, Reject, Request,
     SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, SocketOptions, State,
     Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust,
-    TunnelHandle, TunnelId, UdpProxy, UdpTunnel, VERSION, Worker, version,
+    TunnelHandle, TunnelId, UdpProxy, UdpTunnel, UnknownCarrier, VERSION, Worker, version,
 };

@@ -28,6 +28,7 @@ pub struct Credentials {
 
 /// Why text holds no credentials. The text is never part of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CredentialsError {
     /// Neither form.
     #[error("must be USER:PASSWORD, bearer:TOKEN or @FILE")]

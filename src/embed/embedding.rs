@@ -22,13 +22,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::embedding_stream::EmbeddedTunnel;
-use super::handler::{Handler, Reject, Service, without_reserved};
+use super::handler::{Handler, Ready, Reject, Served};
 use super::handler_guard::{Panicked, guarded, guarded_future};
 use super::host::Command;
-use super::host::sessions::{Counters, Ready, Serve, SessionsSetup};
+use super::host::sessions::{Counters, Serve, SessionsSetup};
 use super::host::users::{self, Attached, Open};
 use super::listener::not_built;
-use super::proxy::Way;
+use super::proxy::{Later, Way};
 use super::request::Request;
 use super::running::Running;
 use super::serving::Serving;
@@ -37,8 +37,9 @@ use crate::error::{Error, ErrorKind, Refusal, Side, Unreachable};
 use crate::handler;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::clock;
-use crate::server::{Server, Services};
+use crate::server::{CONNECT_UDP, Server, Services};
 use crate::wire::carrier::Carrier;
+use crate::wire::codepoints::Revision;
 use crate::worker::Incoming;
 use crate::worker::build::Plan;
 
@@ -100,6 +101,22 @@ impl Embedding {
             handler: Arc::new(handler),
             serving: Serving::default(),
         }
+    }
+
+    /// Whether a request asks for a tunnel, and so is for [`accept`](Self::accept) and not for the user's own pages:
+    /// CONNECT, or an upgrade of HTTP/1.1 to `connect-udp` or `connect-tcp`. Templates, targets and handlers are not
+    /// asked.
+    ///
+    /// An extended CONNECT counts by the `h2::ext::Protocol` in the request. One without it counts whatever its
+    /// `:protocol` is: a server that offers others too, such as `websocket`, looks at that first.
+    #[must_use]
+    pub fn is_tunnel<B>(request: &::http::Request<B>) -> bool {
+        let protocol = request.extensions().get::<h2::ext::Protocol>();
+        let (head, _) = head_of(request, protocol.map(h2::ext::Protocol::as_str));
+        let is_known = |token: &str| {
+            token.eq_ignore_ascii_case(CONNECT_UDP) || Revision::of_token(token).is_some()
+        };
+        head.method == Method::CONNECT && head.protocol.as_deref().is_none_or(is_known)
     }
 
     /// Judges a request, asks the handler, and opens the tunnel.
@@ -221,27 +238,20 @@ impl Embedding {
     }
 
     /// Asks the handler, and waits for its future if it has one.
-    async fn decide(&self, request: Request) -> Result<(Ready, ::http::HeaderMap), Reject> {
+    async fn decide(&self, request: Request) -> Result<Served, Reject> {
         let Inner {
             handler, counters, ..
         } = &*self.0;
         let accepted = guarded("accept", &counters.panics, || handler.accept(&request));
         let accept = accepted.map_err(|Panicked| Reject::panicked())??;
-        let fields = without_reserved(accept.headers);
-        let ready = match accept.service {
-            Service::Session(session) => Ready::Session(session),
-            Service::Way(way) => Ready::Way(way),
-            Service::Init(init) => self.wait(async { init.await.map(Ready::Session) }).await?,
-            Service::WayLater(way) => self.wait(async { way.await.map(Ready::Way) }).await?,
-        };
-        Ok((ready, fields))
+        match accept.served() {
+            Ok(served) => Ok(served),
+            Err(later) => self.wait(later).await,
+        }
     }
 
     /// Runs a future of the handler where its kind runs.
-    async fn wait(
-        &self,
-        future: impl Future<Output = Result<Ready, Reject>> + Send + 'static,
-    ) -> Result<Ready, Reject> {
+    async fn wait(&self, future: Later<Result<Served, Reject>>) -> Result<Served, Reject> {
         let (counters, timeout) = (Arc::clone(&self.0.counters), self.0.open_timeout);
         let mut task = AbortOnDrop(self.0.running.control().spawn(async move {
             let guarded = guarded_future("init", &counters.panics, future);

@@ -3,13 +3,13 @@
 //! ```text
 //!   Request ─► Handler::accept ─┬─► Accept::session   ready at once: 2xx, then callbacks
 //!                               ├─► Accept::init      a future; its session, then 2xx
+//!                               ├─► Accept::later     a future that decides, then as if it had been decided at once
 //!                               ├─► what UdpProxy, TcpProxy, Chain, Proxies accept: moved by the worker itself
 //!                               └─► Reject            status, fields, reason
 //! ```
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use ::http::header::{
@@ -18,7 +18,7 @@ use ::http::header::{
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::proxy::{Way, WayLater};
+use super::proxy::{Later, Way};
 use super::request::Request;
 use super::session::Session;
 use crate::error::Refusal;
@@ -67,7 +67,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Accepts or rejects a request.
     ///
     /// Runs on the worker thread, between the packets of everybody else: what takes time, or waits, goes into
-    /// [`Accept::init`]. A panic answers 500, is logged and counted, and hurts nobody else.
+    /// [`Accept::init`] or [`Accept::later`]. A panic answers 500, is logged and counted, and hurts nobody else.
     ///
     /// # Errors
     /// The answer to give instead of a tunnel.
@@ -89,20 +89,29 @@ impl<H: Handler + ?Sized> Handler for Arc<H> {
     }
 }
 
-/// The future of a session that is not ready yet.
-pub(super) type Init = Pin<Box<dyn Future<Output = Result<Box<dyn Session>, Reject>> + Send>>;
+/// For handlers that are chosen when the program runs.
+impl Handler for Box<dyn Handler> {
+    fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+        (**self).accept(request)
+    }
+}
 
 /// How a tunnel is served.
-pub(super) enum Service {
+pub(super) enum Ready {
     /// By callbacks.
     Session(Box<dyn Session>),
-    /// By callbacks, once the future is done.
-    Init(Init),
     /// By the worker itself.
     Way(Way),
-    /// By the worker itself, once a hook has spoken.
-    WayLater(WayLater),
 }
+
+/// How a tunnel is served, or what will say it.
+pub(super) enum Service {
+    Ready(Ready),
+    Later(Later<Result<Accept, Reject>>),
+}
+
+/// How a tunnel is served, and the fields of its 2xx.
+pub(super) type Served = (Ready, HeaderMap);
 
 /// A tunnel that will be served, and how.
 #[must_use]
@@ -112,16 +121,20 @@ pub struct Accept {
 }
 
 impl Accept {
-    pub(super) fn new(service: Service) -> Self {
+    fn new(service: Service) -> Self {
         Self {
             service,
             headers: HeaderMap::new(),
         }
     }
 
+    pub(super) fn ready(ready: Ready) -> Self {
+        Self::new(Service::Ready(ready))
+    }
+
     /// A tunnel that ends in `session`, which is ready: the 2xx goes out at once.
     pub fn session(session: impl Session) -> Self {
-        Self::new(Service::Session(Box::new(session)))
+        Self::ready(Ready::Session(Box::new(session)))
     }
 
     /// A tunnel that ends in the session that `init` makes: opening a database, dialling, asking somebody else whether
@@ -136,10 +149,66 @@ impl Accept {
         S: Session,
         F: Future<Output = Result<S, Reject>> + Send + 'static,
     {
-        Self::new(Service::Init(Box::pin(async move {
-            let session: Box<dyn Session> = Box::new(init.await?);
-            Ok(session)
-        })))
+        Self::later(async move { Ok(Self::session(init.await?)) })
+    }
+
+    /// A decision that takes a while: what `decision` comes to is handled as if [`Handler::accept`] had said it,
+    /// whichever handler it comes from. It runs, and is dropped, as the future of [`Accept::init`] is; all futures of
+    /// one request share the time for opening.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use bauta::{Accept, Handler, Proxies, Reject, Request};
+    ///
+    /// # async fn is_known(token: &http::HeaderValue) -> bool {
+    /// #     token == "sesame"
+    /// # }
+    /// struct Guarded<H> {
+    ///     inner: Arc<H>,
+    /// }
+    ///
+    /// impl<H: Handler> Handler for Guarded<H> {
+    ///     fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+    ///         let (inner, request) = (Arc::clone(&self.inner), request.clone());
+    ///         Ok(Accept::later(async move {
+    ///             match request.headers().get("x-key") {
+    ///                 Some(key) if is_known(key).await => inner.accept(&request),
+    ///                 _ => Err(Reject::forbidden()),
+    ///             }
+    ///         }))
+    ///     }
+    /// }
+    ///
+    /// let handler = Guarded { inner: Arc::new(Proxies::new()) };
+    /// # let _ = handler;
+    /// ```
+    pub fn later<F>(decision: F) -> Self
+    where
+        F: Future<Output = Result<Self, Reject>> + Send + 'static,
+    {
+        Self::new(Service::Later(Box::pin(decision)))
+    }
+
+    /// How the tunnel is served, or the future that will say it, of all futures together.
+    pub(super) fn served(self) -> Result<Served, Later<Result<Served, Reject>>> {
+        let Self { service, headers } = self;
+        match service {
+            Service::Ready(ready) => Ok((ready, without_reserved(headers))),
+            Service::Later(mut later) => Err(Box::pin(async move {
+                let mut headers = headers;
+                loop {
+                    let accept = later.await?;
+                    for (name, value) in &accept.headers {
+                        headers.append(name, value.clone());
+                    }
+                    match accept.service {
+                        Service::Ready(ready) => return Ok((ready, without_reserved(headers))),
+                        Service::Later(next) => later = next,
+                    }
+                }
+            })),
+        }
     }
 
     /// Adds a field to the 2xx.
@@ -158,10 +227,9 @@ impl Accept {
 impl fmt::Debug for Accept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = match &self.service {
-            Service::Session(_) => "session",
-            Service::Init(_) => "init",
-            Service::Way(_) => "proxy",
-            Service::WayLater(_) => "proxy, after a hook",
+            Service::Ready(Ready::Session(_)) => "session",
+            Service::Ready(Ready::Way(_)) => "proxy",
+            Service::Later(_) => "later",
         };
         f.debug_struct("Accept")
             .field("service", &service)
@@ -175,6 +243,18 @@ impl fmt::Debug for Accept {
 /// It always carries a member of `Proxy-Status` (RFC 9209), by which a client tells this answer from one of somebody
 /// behind us: our name, and an error type that goes with the status, such as `http_request_denied` with 401, 403, 407
 /// and 429. [`reason`](Self::reason) adds details.
+///
+/// ```
+/// use bauta::Reject;
+/// use http::{HeaderValue, StatusCode};
+///
+/// let closed = Reject::too_many_requests(60).reason("one tunnel a minute");
+/// assert_eq!(closed.status(), StatusCode::TOO_MANY_REQUESTS);
+///
+/// let elsewhere = Reject::new(StatusCode::MISDIRECTED_REQUEST)
+///     .header("x-relay", HeaderValue::from_static("relay2.example"));
+/// assert_eq!(elsewhere.headers()["x-relay"], "relay2.example");
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Reject {
@@ -234,6 +314,11 @@ impl Reject {
     }
 
     /// 501: this form of tunnel is not served.
+    ///
+    /// Clients that race carriers take this for a word about the HTTP version, as they do 421 and 505, and ask again on
+    /// the next one: with bauta's own client a handler that answers 501 is called up to three times per tunnel, with
+    /// another [`Request::carrier`] each time. Who means the target or the client answers
+    /// [`forbidden`](Self::forbidden).
     pub fn unsupported() -> Self {
         Self::new(StatusCode::NOT_IMPLEMENTED)
     }
@@ -323,7 +408,7 @@ const fn error_of(status: StatusCode) -> ProxyError {
 }
 
 /// What of `headers` may stand in an answer.
-pub(super) fn without_reserved(mut headers: HeaderMap) -> HeaderMap {
+fn without_reserved(mut headers: HeaderMap) -> HeaderMap {
     for name in &RESERVED {
         if headers.remove(name).is_some() {
             tracing::warn!(%name, "a handler may not set this field; it is left out");

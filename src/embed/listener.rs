@@ -86,6 +86,9 @@ impl ListenerBuilder {
     /// Answers requests that are no tunnels, such as a GET for a page, with ordinary responses. It runs on the worker
     /// thread and must not block. Without a fallback they get the error that says what the path takes.
     ///
+    /// It never sees a request in absolute form, `GET http://origin.example/`, by which a client takes the relay for a
+    /// proxy that fetches pages, as curl does without `--proxytunnel`: the answer is 405.
+    ///
     /// The worker completes the response: `content-length`, no content for HEAD. Up to a megabyte of the request's
     /// content is read and thrown away. A panic answers 500.
     pub fn fallback(

@@ -8,13 +8,15 @@ use crate::worker::run::Report;
 pub struct ListenerStats {
     /// Connections that clients have made, on all carriers.
     pub connections_opened: u64,
-    /// Tunnels that were answered with 2xx.
+    /// Tunnels that were answered with 2xx, by the relay or by a handler.
     pub tunnels_opened: u64,
     /// Requests that got another answer.
     pub requests_refused: u64,
     /// Calls into code of the user that panicked: handlers, callbacks, hooks, futures.
     pub handler_panics: u64,
-    /// Every counter of the workers by its name, as `bauta relay` prints them at its end.
+    /// Every counter of the workers by its name, as `bauta relay` prints them at its end. They are for people who look
+    /// for a cause: names come and go with versions, and some count one carrier only, as `connections_opened` does
+    /// those of HTTP/3 and `tcp_connections_opened` the others.
     pub counters: Vec<(&'static str, u64)>,
 }
 

@@ -11,6 +11,7 @@
 //! waits for a user. Handles that wait are told by an event, with deadlines kept by the worker.
 
 mod client;
+mod conversions;
 mod embedding;
 mod embedding_stream;
 mod failure;
@@ -50,7 +51,7 @@ pub use crate::client::{Credentials, CredentialsError, TcpForm};
 pub use crate::error::{Attempt, Error, ErrorKind, Side};
 pub use crate::net::SocketOptions;
 pub use crate::transport::tls::ClientAuth;
-pub use crate::wire::carrier::Carrier;
+pub use crate::wire::carrier::{Carrier, UnknownCarrier};
 pub use crate::wire::target::{Host, Target, TargetError};
 pub use crate::worker::Family;
 

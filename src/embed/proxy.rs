@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{Client, ClientBuilder, Route};
-use super::handler::{Accept, Handler, Reject, Service};
+use super::handler::{Accept, Handler, Ready, Reject};
 use super::request::Request;
 use super::{Error, Protocol};
 use crate::error::{ErrorKind, Refusal, Side};
@@ -34,9 +34,6 @@ pub(super) enum Way {
     /// To a next hop.
     Chain(ChainRoute),
 }
-
-/// The same, once a hook has spoken.
-pub(super) type WayLater = Later<Result<Way, Reject>>;
 
 /// A way to a next hop, prepared.
 #[derive(Clone)]
@@ -127,12 +124,12 @@ impl Options {
             Host::Name(name) => self.resolver.clone().map(|hook| (hook, name.clone())),
         };
         match (allowed, resolver) {
-            (Ok(()), None) => Ok(Accept::new(Service::Way(way(None)))),
+            (Ok(()), None) => Ok(Accept::ready(Ready::Way(way(None)))),
             (Ok(()), Some((Hook::Now(hook), name))) => {
                 let addresses = check_resolved(hook(&name))?;
-                Ok(Accept::new(Service::Way(way(Some(addresses)))))
+                Ok(Accept::ready(Ready::Way(way(Some(addresses)))))
             }
-            (allowed, resolver) => Ok(Accept::new(Service::WayLater(Box::pin(async move {
+            (allowed, resolver) => Ok(Accept::later(async move {
                 if let Err(later) = allowed {
                     check_allowed(later.await)?;
                 }
@@ -141,8 +138,8 @@ impl Options {
                     Some(Ok(resolved)) => Some(check_resolved(resolved)?),
                     Some(Err(later)) => Some(check_resolved(within(timeout, later).await)?),
                 };
-                Ok(way(addresses))
-            })))),
+                Ok(Accept::ready(Ready::Way(way(addresses))))
+            })),
         }
     }
 
@@ -243,8 +240,17 @@ macro_rules! options {
                 self
             }
 
-            /// Adds a rule that allows; if there is any, a target has to match one. A network opens addresses that are
-            /// not public.
+            /// Adds a rule that allows. The first one closes everything that no such rule matches, and a network opens
+            /// addresses that are not public:
+            ///
+            /// | rules that allow | targets |
+            /// |---|---|
+            /// | none | every public address |
+            /// | `*` and `10.0.0.0/8` | every public address, and that network |
+            /// | `127.0.0.0/8` | this machine, and nothing else |
+            /// | `example.com` | that name alone, where it leads to a public address |
+            ///
+            /// Names and `*` never open addresses that are not public; a single address does, as a network of one.
             ///
             /// Rules are hosts with optional ports: `*`, `192.0.2.0/24`, `[2001:db8::/32]:443`, `example.com:443-500`,
             /// or `.example.com` for the name and all below.
@@ -336,7 +342,18 @@ macro_rules! connect_options {
     };
 }
 
-/// Opens UDP tunnels to their targets (RFC 9298); rejects others.
+/// Opens UDP tunnels to their targets (RFC 9298); rejects others with 501.
+///
+/// ```
+/// use bauta::UdpProxy;
+///
+/// # fn main() -> Result<(), bauta::Error> {
+/// // Name servers, and nothing else.
+/// let handler = UdpProxy::new().allow_rule("*:53")?;
+/// # let _ = bauta::Listener::h3(([127, 0, 0, 1], 0)).handler(handler);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct UdpProxy {
@@ -354,7 +371,22 @@ impl Handler for UdpProxy {
     }
 }
 
-/// Opens TCP tunnels to their targets (RFC 9110 §9.3.6 and draft-ietf-httpbis-connect-tcp); rejects others.
+/// Opens TCP tunnels to their targets (RFC 9110 §9.3.6 and draft-ietf-httpbis-connect-tcp); rejects others with 501.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bauta::{Family, TcpProxy};
+///
+/// # fn main() -> Result<(), bauta::Error> {
+/// let handler = TcpProxy::new()
+///     .deny_rule("*:25")?
+///     .family(Family::V6)
+///     .connect_timeout(Duration::from_secs(10));
+/// # let _ = bauta::Listener::h2(([127, 0, 0, 1], 0)).handler(handler);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct TcpProxy {
@@ -391,6 +423,17 @@ impl Handler for Proxies {
 ///
 /// Rules and hooks judge the target as the client named it: what a name resolves to is for the relay that connects.
 /// Connections to the other relay are shared by the tunnels of a worker.
+///
+/// ```no_run
+/// use bauta::{Chain, Client, Credentials};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let next = Client::builder("https://egress.example").credentials(Credentials::bearer("0a1b2c")?);
+/// let handler = Chain::through(next)?.deny_rule("*:25")?;
+/// # let _ = bauta::Listener::all(([127, 0, 0, 1], 0)).handler(handler);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct Chain {

@@ -1,6 +1,6 @@
 //! Where a tunnel leads, in the forms in which users have it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::error::{Error, ErrorKind, Side};
 use crate::wire::target::{Host, Target, TargetError};
@@ -94,10 +94,36 @@ impl TryFrom<(IpAddr, u16)> for Target {
     }
 }
 
+impl TryFrom<(Ipv4Addr, u16)> for Target {
+    type Error = Error;
+
+    fn try_from((address, port): (Ipv4Addr, u16)) -> Result<Self, Error> {
+        Self::try_from((IpAddr::V4(address), port))
+    }
+}
+
+impl TryFrom<(Ipv6Addr, u16)> for Target {
+    type Error = Error;
+
+    fn try_from((address, port): (Ipv6Addr, u16)) -> Result<Self, Error> {
+        Self::try_from((IpAddr::V6(address), port))
+    }
+}
+
+impl From<&SocketAddr> for Target {
+    fn from(address: &SocketAddr) -> Self {
+        Self::from(*address)
+    }
+}
+
+impl From<&Self> for Target {
+    fn from(target: &Self) -> Self {
+        target.clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
 
     #[test]
@@ -108,6 +134,13 @@ mod tests {
         assert_eq!(Target::try_from(("192.0.2.6", 443)).unwrap(), expected);
         assert_eq!(Target::try_from((address.ip(), 443)).unwrap(), expected);
         assert_eq!(Target::from(address), expected);
+        assert_eq!(Target::from(&address), expected);
+        assert_eq!(Target::from(&expected), expected);
+        let v4 = Ipv4Addr::new(192, 0, 2, 6);
+        assert_eq!(Target::try_from((v4, 443)).unwrap(), expected);
+        let v6 = Target::try_from((Ipv6Addr::LOCALHOST, 443)).unwrap();
+        assert_eq!(v6.to_string(), "[::1]:443");
+        assert!(Target::try_from((v4, 0)).is_err());
         assert_eq!(
             Target::try_from(("2001:db8::42", 443)).unwrap(),
             "[2001:db8::42]:443".parse().unwrap()

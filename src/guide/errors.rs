@@ -53,26 +53,29 @@
 //!
 //! # Printing
 //!
-//! `Display` prints its own level only, so that a program which prints the chain does not say everything twice. The
-//! cause is in [`source`](std::error::Error::source), as everywhere in Rust; crates such as `anyhow` and `eyre` walk
-//! it, and so does this:
+//! Print `{error:#}`: the causes, what the relay answered and what became of each carrier, on one line.
 //!
 //! ```
-//! fn chain(error: &bauta::Error) -> String {
-//!     let first: &dyn std::error::Error = error;
-//!     let causes = std::iter::successors(Some(first), |error| error.source());
-//!     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-//! }
-//!
 //! let error = bauta::Client::builder("http://relay.example").build().unwrap_err();
-//! assert!(chain(&error).starts_with("invalid configuration: "));
+//! println!("{error:#}");
+//! assert!(format!("{error:#}").starts_with("invalid configuration: "));
+//! assert_eq!(error.to_string(), "invalid configuration");
 //! ```
+//!
+//! Plain `{error}` names the kind and no more. The cause is in [`source`](std::error::Error::source), as everywhere in
+//! Rust, so that `anyhow` and `eyre`, which walk it, say nothing twice; the answer of the relay and the carriers are
+//! not in that chain.
 //!
 //! # Trying again
 //!
 //! Retryable is what can succeed without anybody repairing anything: a relay that is overloaded or draining, a
 //! connection that broke, an answer of 408, 421, 425, 429 or 503. A target that is forbidden, or down, is not. Wait in
-//! between, longer each time; nothing is retried behind your back except over further carriers.
+//! between, longer each time.
+//!
+//! Behind your back the client asks again in two cases only. Over the next carrier, when one fails or is answered with
+//! 421, 501 or 505, which speak of the carrier rather than of the tunnel: a relay that serves no tunnels of that form
+//! is asked for it up to three times. And with its [`credentials`](crate::ClientBuilder::credentials), when 401 or 407
+//! asks for them in a field that the request did not have.
 //!
 //! ```
 //! use std::time::Duration;
@@ -92,6 +95,26 @@
 //!     }
 //! }
 //! # let _ = open;
+//! ```
+//!
+//! # A relay that is not there
+//!
+//! A machine without a relay refuses TCP at once, but over UDP silence is all that tells: HTTP/3 has failed when its
+//! [`handshake_timeout`](crate::ClientBuilder::handshake_timeout) is over, 5 s by default, and the error comes when the
+//! last carrier has failed. A shorter time brings it earlier, and so does leaving HTTP/3 out of
+//! [`carriers`](crate::ClientBuilder::carriers). Tunnels to a relay that serves only TCP do not wait for it: the next
+//! carrier starts after its head start and wins.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), bauta::Error> {
+//! let client = bauta::Client::builder("https://relay.example")
+//!     .handshake_timeout(Duration::from_millis(800))
+//!     .build()?;
+//! # let _ = client;
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! # Ends of tunnels

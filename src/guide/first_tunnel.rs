@@ -101,6 +101,53 @@
 //! # }
 //! ```
 //!
+//! The same on smol. Its streams have no timeouts, so a timer races with the reading, as on every executor:
+//!
+//! ```
+//! use std::io;
+//! # use std::io::{Read, Write};
+//! # use std::net::TcpListener;
+//! use std::time::Duration;
+//!
+//! # use bauta::{Client, Identity, Listener, Proxies, Trust};
+//! use smol::Timer;
+//! use smol::future::FutureExt;
+//! use smol::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let target = TcpListener::bind("127.0.0.1:0")?;
+//! # let address = target.local_addr()?;
+//! # std::thread::spawn(move || -> std::io::Result<()> {
+//! #     let (mut stream, _) = target.accept()?;
+//! #     let mut question = String::new();
+//! #     stream.read_to_string(&mut question)?;
+//! #     write!(stream, "you asked: {question}")
+//! # });
+//! # let (identity, ca_pem) = Identity::development(&[])?;
+//! # let relay = Listener::all(([127, 0, 0, 1], 0))
+//! #     .identity(identity)
+//! #     .handler(Proxies::new().public_only(false))
+//! #     .start()?;
+//! # let client = Client::builder(format!("https://{}", relay.local_addr()))
+//! #     .trust(Trust::pem(ca_pem))
+//! #     .build()?;
+//! smol::block_on(async {
+//!     let mut tunnel = client.tcp(address).await?;
+//!     tunnel.write_all(b"why?").await?;
+//!     tunnel.shutdown_write()?;
+//!     let mut answer = String::new();
+//!     let reading = tunnel.read_to_string(&mut answer);
+//!     let too_late = async {
+//!         Timer::after(Duration::from_secs(5)).await;
+//!         Err(io::ErrorKind::TimedOut.into())
+//!     };
+//!     reading.or(too_late).await?;
+//!     assert_eq!(answer, "you asked: why?");
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
 //! On threads `&TcpTunnel` has [`Read`](std::io::Read) and [`Write`](std::io::Write), so that one thread can read while
 //! another writes; for two tasks there is [`split`](crate::TcpTunnel::split). A [`UdpTunnel`](crate::UdpTunnel) takes
 //! `&self` everywhere, and is a `Stream` and a `Sink` besides.
@@ -154,6 +201,71 @@
 //!         }
 //!         Event::Closed(reason) => panic!("{id} has ended: {reason}"),
 //!         // Opened; and what may be added one day.
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A TCP tunnel is written by [`try_write`](crate::TcpTunnel::try_write), which takes what there is room for. When it
+//! finds none, [`Event::Writable`](crate::Event::Writable) says when there is some again. What the target sends comes
+//! as [`Event::Data`](crate::Event::Data), its end as [`Event::Eof`](crate::Event::Eof), and when both directions have
+//! ended there is [`Event::Closed`](crate::Event::Closed):
+//!
+//! ```
+//! use std::io::{self, ErrorKind};
+//! # use std::io::{Read, Write};
+//! # use std::net::TcpListener;
+//!
+//! use bauta::{Event, Events, Mode, TcpTunnel};
+//! # use bauta::{Client, Identity, Listener, Proxies, Trust};
+//!
+//! /// Writes what there is room for, and ends the direction behind the last byte.
+//! fn upload(tunnel: &TcpTunnel, left: &mut &[u8]) -> io::Result<()> {
+//!     while !left.is_empty() {
+//!         match tunnel.try_write(left) {
+//!             Ok(len) => *left = &left[len..],
+//!             // `Event::Writable` follows.
+//!             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+//!             Err(error) => return Err(error),
+//!         }
+//!     }
+//!     tunnel.shutdown_write().map_err(io::Error::other)
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let target = TcpListener::bind("127.0.0.1:0")?;
+//! # let address = target.local_addr()?;
+//! # std::thread::spawn(move || -> std::io::Result<()> {
+//! #     let (mut stream, _) = target.accept()?;
+//! #     let mut upload = Vec::new();
+//! #     stream.read_to_end(&mut upload)?;
+//! #     write!(stream, "{} bytes", upload.len())
+//! # });
+//! # let (identity, ca_pem) = Identity::development(&[])?;
+//! # let relay = Listener::all(([127, 0, 0, 1], 0))
+//! #     .identity(identity)
+//! #     .handler(Proxies::new().public_only(false))
+//! #     .start()?;
+//! # let client = Client::builder(format!("https://{}", relay.local_addr()))
+//! #     .trust(Trust::pem(ca_pem))
+//! #     .build()?;
+//! let events = Events::new();
+//! let tunnel = client
+//!     .connect(address)
+//!     .mode(Mode::Events(events.clone()))
+//!     .start_tcp()?;
+//! let file = vec![b'x'; 1_000_000];
+//! let mut left = &file[..];
+//! upload(&tunnel, &mut left)?;
+//! let mut answer = Vec::new();
+//! loop {
+//!     match events.recv_blocking().1 {
+//!         Event::Writable => upload(&tunnel, &mut left)?,
+//!         Event::Data(bytes) => answer.extend_from_slice(&bytes),
+//!         Event::Eof => assert_eq!(answer, b"1000000 bytes"),
+//!         Event::Closed(reason) => break println!("{reason}"),
 //!         _ => {}
 //!     }
 //! }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Request ─► Handler::accept ─► Accept ─► 2xx ─► Session: on_open, on_packet, on_data, …, on_close
-//!                     └─────────► Reject ─► 4xx, 5xx
+//!                     ├─────────► Reject ─► 4xx, 5xx
+//!                     └─────────► Accept::later: a future, and then one of these
 //! ```
 //!
 //! A [`Handler`] looks at a [`Request`] and accepts or rejects it. What it accepts with [`Accept::session`] ends in a
@@ -46,6 +47,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Reject::unsupported`](crate::Reject::unsupported) is a 501, after which clients try their other carriers: a
+//! handler sees such a request up to three times.
 //!
 //! # On whose thread
 //!
@@ -98,6 +102,10 @@
 //! }
 //! # let _ = Journals;
 //! ```
+//!
+//! Where it is not known yet whether there is a session at all, [`Accept::later`](crate::Accept::later) takes a future
+//! that decides: it ends in anything that `accept` could have said, also in what another handler says.
+//! [Chapter 5](super::authentication) has an example.
 //!
 //! # What a session hears and says
 //!
@@ -239,6 +247,9 @@
 //! });
 //! # let _ = builder;
 //! ```
+//!
+//! A request in absolute form, `GET http://origin.example/`, never gets there: it takes the relay for a proxy that
+//! fetches pages, and the answer is 405.
 //!
 //! [`Accept::init`]: crate::Accept::init
 //! [`Accept::session`]: crate::Accept::session

@@ -47,6 +47,28 @@
 //! # }
 //! ```
 //!
+//! Mind what the first rule that allows does: it closes everything else. Your own network beside the public one takes
+//! two rules, and a test on one machine is best opened with `public_only(false)`:
+//!
+//! | handler | reaches |
+//! |---|---|
+//! | `Proxies::new()` | every public address |
+//! | `.allow_rule("*")?.allow_rule("10.0.0.0/8")?` | every public address, and that network |
+//! | `.allow_rule("127.0.0.0/8")?` | this machine and nothing else |
+//! | `.allow_rule("*:443")?` | port 443 of public addresses |
+//! | `.allow_rule("db.internal")?` | that name, if it leads to a public address: names open nothing |
+//! | `.public_only(false)` | whatever this machine reaches, its own services included |
+//!
+//! ```
+//! # fn main() -> Result<(), bauta::Error> {
+//! let public_and_lan = bauta::Proxies::new()
+//!     .allow_rule("*")?
+//!     .allow_rule("10.0.0.0/8")?;
+//! # let _ = public_and_lan;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! `allow` and [`resolver`](crate::Proxies::resolver) run on the worker thread; their `_async` twins are for those that
 //! have to ask somebody. [`UdpProxy`](crate::UdpProxy) and [`TcpProxy`](crate::TcpProxy) serve one protocol and refuse
 //! the other, [`Chain`](crate::Chain) goes through a further relay. All of them are handlers like your own and can be

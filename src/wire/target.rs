@@ -64,13 +64,13 @@ pub enum TargetError {
     /// Colons or brackets, but no IPv6 address.
     #[error("not an IPv6 address")]
     Ipv6,
-    /// The name is longer than [`NAME_MAX`].
+    /// The name is longer than 253 bytes (RFC 1035 §2.3.4).
     #[error("host name of {len} bytes is longer than {NAME_MAX}")]
     NameTooLong {
         /// Length in bytes.
         len: usize,
     },
-    /// A label is empty or longer than [`LABEL_MAX`].
+    /// A label is empty or longer than 63 bytes.
     #[error("label of {len} bytes is not within 1 to {LABEL_MAX}")]
     Label {
         /// Length in bytes.

@@ -65,6 +65,7 @@ pub struct Direct {
 
 /// Versions of IP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Family {
     /// Both, in the order of the resolver.
     #[default]

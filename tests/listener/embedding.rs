@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
 use bauta::{Accept, Actions, Embedding, Handler, Protocol, Proxies, Reject, Request, Session};
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use crate::proxies::AsksElsewhere;
 use crate::raw::PATIENCE;
 
 struct Echo;
@@ -259,6 +261,53 @@ fn refusals_are_answers_of_hyper() {
     let (_embedding, address) = start(Proxies::new());
     let (_stream, head) = ask(address, &tcp("127.0.0.1:1"));
     assert!(head.starts_with("HTTP/1.1 403"), "{head}");
+}
+
+#[test]
+fn a_server_tells_tunnels_from_pages() {
+    let is_tunnel = |request: http::request::Builder| {
+        let request = request.body(()).unwrap();
+        Embedding::is_tunnel(&request)
+    };
+    let extended = |token| {
+        let path = "https://localhost/.well-known/masque/udp/192.0.2.1/53/";
+        let request = http::Request::connect(path).version(http::Version::HTTP_2);
+        request.extension(h2::ext::Protocol::from_static(token))
+    };
+    let upgrade = |token| {
+        let request = http::Request::get("/").header("connection", "keep-alive, Upgrade");
+        request.header("upgrade", token)
+    };
+    assert!(is_tunnel(http::Request::connect("192.0.2.1:80")));
+    for token in ["connect-udp", "connect-tcp"] {
+        assert!(is_tunnel(extended(token)) && is_tunnel(upgrade(token)));
+    }
+    assert!(!is_tunnel(extended("websocket")) && !is_tunnel(upgrade("websocket")));
+    assert!(!is_tunnel(http::Request::get("/")));
+    // An upgrade that `Connection` does not name is none (RFC 9110 §7.8).
+    assert!(!is_tunnel(
+        http::Request::get("/").header("upgrade", "connect-udp")
+    ));
+}
+
+#[test]
+fn a_handler_that_asks_elsewhere_first() {
+    let target = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let name = target.local_addr().unwrap().to_string();
+    let inner = Proxies::new().public_only(false);
+    let (_embedding, address) = start(AsksElsewhere(Arc::new(inner)));
+    let (_stream, head) = ask(address, &tcp(&name));
+    assert!(head.starts_with("HTTP/1.1 401"), "{head}");
+    let token = "Authorization: PrivateToken token=\"abc\"\r\n\r\n";
+    let request = tcp(&name).replace("\r\n\r\n", &format!("\r\n{token}"));
+    let (mut stream, head) = ask(address, &request);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    for by in ["the outer one", "the inner one"] {
+        assert!(head.contains(&format!("x-by: {by}")), "{head}");
+    }
+    let (mut connection, _) = target.accept().unwrap();
+    connection.write_all(b"hello").unwrap();
+    expect(&mut stream, b"hello");
 }
 
 #[test]

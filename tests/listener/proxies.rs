@@ -222,6 +222,64 @@ fn a_handler_wraps_another_and_challenges() {
     assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
 
+/// Asks somebody else about the token, and then another handler.
+pub(crate) struct AsksElsewhere<H>(pub(crate) Arc<H>);
+
+impl<H: Handler> Handler for AsksElsewhere<H> {
+    fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+        let (inner, request) = (Arc::clone(&self.0), request.clone());
+        let decision = async move {
+            let authorization = request.headers().get("authorization").cloned();
+            let asked = tokio::spawn(async move {
+                tokio::task::yield_now().await;
+                authorization.is_some_and(|value| value == "PrivateToken token=\"abc\"")
+            });
+            match asked.await.unwrap() {
+                true => Ok((inner.accept(&request)?).header("x-by", "the inner one".parse()?)),
+                false => Err(Reject::unauthorized(
+                    "PrivateToken challenge=\"xyz\"".parse()?,
+                )),
+            }
+        };
+        let outer = Accept::later(decision).header("x-by", "the outer one".parse()?);
+        // A decision may come to one that has yet to be made.
+        Ok(Accept::later(async move { Ok(outer) }))
+    }
+}
+
+#[test]
+fn a_handler_asks_elsewhere_and_then_another_handler() {
+    let inner = || loopback().deny_rule("192.0.2.1").unwrap();
+    for inner in [inner(), inner().allow_async(|_| async { true })] {
+        let inner: Box<dyn Handler> = Box::new(inner);
+        let server = Server::start(AsksElsewhere(Arc::new(inner)));
+        let target = udp_target().to_string();
+        let head = server.connect().ask_udp(&target, "");
+        assert_eq!(head.status, 401);
+        let challenge = head.field("www-authenticate").unwrap();
+        assert_eq!(challenge, "PrivateToken challenge=\"xyz\"");
+        let token = "Authorization: PrivateToken token=\"abc\"\r\n";
+        let mut client = server.connect();
+        let head = client.ask_udp(&target, token);
+        assert_eq!(
+            (head.status, head.field("x-by")),
+            (101, Some("the outer one"))
+        );
+        client.send(0, b"hello");
+        assert_eq!(client.capsule(), (0, b"\0hello".to_vec()));
+        // The inner one may refuse as well.
+        let head = server.connect().ask_udp("192.0.2.1:9", token);
+        assert_eq!((head.status, head.field("x-by")), (403, None));
+    }
+}
+
+#[test]
+fn a_handler_that_panics_later_answers_500() {
+    let server = Server::start(|_: &Request| Ok(Accept::later(async { panic!("as it should") })));
+    assert_eq!(server.connect().ask_tcp("a.example:1", "").status, 500);
+    assert_eq!(server.listener.stats().handler_panics, 1);
+}
+
 #[test]
 fn a_request_shows_what_was_asked() {
     let seen = Arc::new(OnceLock::new());

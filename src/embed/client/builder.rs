@@ -165,7 +165,7 @@ impl ClientBuilder {
     }
 
     /// How long the handshake of a connection may take, 10 ms to a minute: 5 s by default. A carrier that takes longer
-    /// has failed.
+    /// has failed. With HTTP/3 among the carriers, this is how long it takes to learn that there is no relay.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.problems
             .duration("handshake_timeout", timeout, HANDSHAKE_TIMEOUT);

@@ -20,6 +20,24 @@ use crate::wire::target::Target;
 ///
 /// After a failure to connect, nothing is tried for a moment: see
 /// [After a failure](crate::ClientBuilder#after-a-failure).
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use bauta::TcpForm;
+///
+/// # async fn example(client: bauta::Client) -> Result<(), bauta::Error> {
+/// let tunnel = client
+///     .connect("origin.example:443")
+///     .header("x-purpose", "updates")
+///     .tcp_form(TcpForm::Raw)
+///     .timeout(Duration::from_secs(3))
+///     .tcp()
+///     .await?;
+/// # drop(tunnel);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "it opens a tunnel when it is told which"]
 pub struct Connect {
@@ -45,9 +63,12 @@ impl Connect {
         }
     }
 
-    /// Adds a field to the request of this tunnel to the last relay, in place of those of the same name that the client
-    /// sends; [`ClientBuilder::header`](crate::ClientBuilder::header) is for any relay on the way. Reserved are the
-    /// same ones as there.
+    /// Adds a field to the request of this tunnel, in place of those of the same name that the client sends. Reserved
+    /// are the same ones as in [`ClientBuilder::header`](crate::ClientBuilder::header).
+    ///
+    /// With several relays it goes to the last one, which connects to the target. The ones before see requests for
+    /// tunnels to the next relay, which many tunnels share: their fields and credentials belong to the client, by
+    /// [`ClientBuilder::header`](crate::ClientBuilder::header) before [`hop`](crate::ClientBuilder::hop).
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.problems.header(&mut self.headers, name, value);
         self

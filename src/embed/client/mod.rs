@@ -43,7 +43,8 @@ use crate::wire::target::Target;
 /// let client = bauta::Client::builder("https://relay.example").build()?;
 /// let tunnel = client.udp("192.0.2.6:53").await?;
 /// tunnel.send("question")?;
-/// let answer = tunnel.recv().await?.payload;
+/// let answer = tunnel.recv_timeout(std::time::Duration::from_secs(2)).await?;
+/// # drop(answer);
 /// # Ok(())
 /// # }
 /// ```
@@ -119,7 +120,10 @@ impl Client {
     /// [`SocketAddr`](std::net::SocketAddr) or a [`Target`].
     ///
     /// # Errors
-    /// Why there is no tunnel: what the relay answered, or what became of each carrier that was tried.
+    /// Why there is no tunnel: what the relay answered, or what became of each carrier that was tried. Print it with
+    /// `{:#}`. Where there is no relay at all, it comes after the
+    /// [`handshake_timeout`](ClientBuilder::handshake_timeout) of HTTP/3, 5 s by default, as silence is all that UDP
+    /// tells.
     pub async fn udp<T>(&self, target: T) -> Result<UdpTunnel, Error>
     where
         T: TryInto<Target>,

@@ -27,9 +27,9 @@ use super::sessions_live::{Engine, Live, Next};
 use super::{Command, HostSender};
 use crate::client::RouteId;
 use crate::embed::client::Route;
-use crate::embed::handler::{Handler, Reject, Service, without_reserved};
+use crate::embed::handler::{Handler, Ready, Reject, Served};
 use crate::embed::handler_guard::{Panicked, guarded, guarded_future};
-use crate::embed::proxy::{Hook, Way};
+use crate::embed::proxy::{Hook, Later, Way};
 use crate::embed::request::Request;
 use crate::embed::session::{Ending, Session};
 use crate::embed::session_handle::TunnelHandle;
@@ -40,7 +40,7 @@ use crate::tunnel::TunnelId;
 use crate::worker::run::World;
 use crate::worker::{Closed, HandlerEvent, Incoming, LocalEvent, Machine, PlainRequest};
 
-/// How long a client may take to end its direction after a session has closed a TCP tunnel.
+/// How long a client may take, after a session has closed its tunnel, to take what is left and to end its direction.
 const LINGER: Duration = Duration::from_secs(5);
 /// Policies that a worker remembers; those of handlers that make more are put together anew each time.
 const REMEMBERED_MAX: usize = 64;
@@ -96,7 +96,7 @@ pub(in crate::embed) enum SessionCommand {
     /// A future of a handler is done.
     Decided {
         tunnel: TunnelId,
-        outcome: Result<Result<Ready, Reject>, Panicked>,
+        outcome: Box<Result<Result<Served, Reject>, Panicked>>,
     },
 }
 
@@ -111,12 +111,6 @@ pub(in crate::embed) enum Act {
     Data(Bytes, bool),
     Capsule(u64, Bytes),
     Close(Ending),
-}
-
-/// What a handler's future has come to.
-pub(in crate::embed) enum Ready {
-    Session(Box<dyn Session>),
-    Way(Way),
 }
 
 impl fmt::Debug for SessionCommand {
@@ -218,14 +212,26 @@ impl Sessions {
             Ok(Err(rejected)) => return reject(now, id, rejected, machine, out),
             Err(Panicked) => return reject(now, id, Reject::panicked(), machine, out),
         };
-        machine.set_answer(id, without_reserved(accept.headers));
-        match accept.service {
-            Service::Session(session) => self.open(now, id, protocol, session, machine, out),
-            Service::Way(way) => self.proceed(now, id, way, machine, out),
-            Service::Init(init) => {
-                self.wait(id, protocol, async { init.await.map(Ready::Session) })
-            }
-            Service::WayLater(way) => self.wait(id, protocol, async { way.await.map(Ready::Way) }),
+        match accept.served() {
+            Ok(served) => self.go_ahead(now, id, protocol, served, machine, out),
+            Err(later) => self.wait(id, protocol, later),
+        }
+    }
+
+    /// Does what was decided about a request.
+    fn go_ahead(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        protocol: Protocol,
+        (ready, headers): Served,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        machine.set_answer(id, headers);
+        match ready {
+            Ready::Session(session) => self.open(now, id, protocol, session, machine, out),
+            Ready::Way(way) => self.proceed(now, id, way, machine, out),
         }
     }
 
@@ -288,12 +294,7 @@ impl Sessions {
     }
 
     /// Runs a future for a request.
-    fn wait(
-        &mut self,
-        id: TunnelId,
-        protocol: Protocol,
-        future: impl Future<Output = Result<Ready, Reject>> + Send + 'static,
-    ) {
+    fn wait(&mut self, id: TunnelId, protocol: Protocol, future: Later<Result<Served, Reject>>) {
         let Some(serve) = &self.serve else {
             return;
         };
@@ -302,7 +303,7 @@ impl Sessions {
             let outcome = guarded_future("init", &counters.panics, future).await;
             sender.send(Command::Session(SessionCommand::Decided {
                 tunnel: id,
-                outcome,
+                outcome: Box::new(outcome),
             }));
         });
         let waiting = Tunnel::Waiting(protocol, Task(task.abort_handle()));
@@ -313,7 +314,7 @@ impl Sessions {
         &mut self,
         now: Instant,
         id: TunnelId,
-        outcome: Result<Result<Ready, Reject>, Panicked>,
+        outcome: Result<Result<Served, Reject>, Panicked>,
         machine: &mut Machine,
         out: &mut World<'_>,
     ) {
@@ -323,10 +324,7 @@ impl Sessions {
         };
         self.tunnels.remove(&id);
         match outcome {
-            Ok(Ok(Ready::Session(session))) => {
-                self.open(now, id, protocol, session, machine, out);
-            }
-            Ok(Ok(Ready::Way(way))) => self.proceed(now, id, way, machine, out),
+            Ok(Ok(served)) => self.go_ahead(now, id, protocol, served, machine, out),
             Ok(Err(rejected)) => reject(now, id, rejected, machine, out),
             Err(Panicked) => reject(now, id, Reject::panicked(), machine, out),
         }
@@ -517,11 +515,17 @@ impl Sessions {
             serve,
         };
         match act(live, &mut engine) {
-            Ok(Next::Nothing) => {}
-            Ok(Next::ReadOn) => self.busy.push(id),
-            Ok(Next::Linger) => {
-                let until = *live.lingers.get_or_insert(now + LINGER);
-                self.lingering.insert((until, id));
+            Ok(next) => {
+                // From the close on: a client that does not read would put it off for ever.
+                if live.lingers.is_none() && live.is_closing() {
+                    let until = now + LINGER;
+                    live.lingers = Some(until);
+                    self.lingering.insert((until, id));
+                }
+                match next {
+                    Next::Nothing => {}
+                    Next::ReadOn => self.busy.push(id),
+                }
             }
             Err(Panicked) => {
                 engine.break_off(id);
@@ -543,7 +547,7 @@ impl Sessions {
     ) {
         match command {
             SessionCommand::Decided { tunnel, outcome } => {
-                self.decided(now, tunnel, outcome, machine, out);
+                self.decided(now, tunnel, *outcome, machine, out);
             }
             SessionCommand::Answered { id, outcome } => {
                 self.tunnels.remove(&id);

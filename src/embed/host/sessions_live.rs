@@ -112,8 +112,6 @@ pub(super) enum Next {
     Nothing,
     /// There is more to read, in another turn.
     ReadOn,
-    /// The session has closed; its client has a while to do so too.
-    Linger,
 }
 
 /// A session whose tunnel is open.
@@ -171,30 +169,33 @@ impl Live {
     }
 
     /// Does what a callback, or a handle, has decided about the end of the tunnel.
-    fn settle(&mut self, engine: &mut Engine<'_, '_>) -> Next {
+    fn settle(&mut self, engine: &mut Engine<'_, '_>) {
         let id = self.id();
         let Some(ending) = self.outgoing.ending.filter(|_| !self.ending) else {
-            return Next::Nothing;
+            return;
         };
         match ending {
             Ending::Abrupt(code) => engine.close_with(id, code),
-            Ending::Orderly if !self.outgoing.end(engine) => return Next::Nothing,
+            Ending::Orderly if !self.outgoing.end(engine) => return,
             // A datagram tunnel has no half to wait for.
             Ending::Orderly if self.outgoing.protocol() == Protocol::Udp => engine.close(id),
-            Ending::Orderly => {
-                self.ending = true;
-                return Next::Linger;
-            }
+            // The client has a while to end its direction.
+            Ending::Orderly => {}
         }
         self.ending = true;
-        Next::Nothing
+    }
+
+    /// Whether the session has closed in an orderly way, and waits for its client.
+    pub(super) fn is_closing(&self) -> bool {
+        self.outgoing.ending == Some(Ending::Orderly) && self.outgoing.protocol() == Protocol::Tcp
     }
 
     pub(super) fn open(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
         self.call("on_open", engine, |session, actions| {
             session.on_open(actions);
         })?;
-        Ok(self.settle(engine))
+        self.settle(engine);
+        Ok(Next::Nothing)
     }
 
     pub(super) fn packet(
@@ -206,7 +207,8 @@ impl Live {
         self.call("on_packet", engine, |session, actions| {
             session.on_packet(actions, context, payload);
         })?;
-        Ok(self.settle(engine))
+        self.settle(engine);
+        Ok(Next::Nothing)
     }
 
     pub(super) fn capsule(
@@ -224,8 +226,7 @@ impl Live {
     /// Reads while the session keeps up.
     pub(super) fn read(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
         let mut room = BYTES_PER_TURN;
-        let mut next = Next::Nothing;
-        while !self.eof && !self.outgoing.is_full() && next == Next::Nothing {
+        while !self.eof && !self.outgoing.is_full() {
             if room == 0 {
                 return Ok(Next::ReadOn);
             }
@@ -247,10 +248,10 @@ impl Live {
                     })?;
                 }
             }
-            next = self.settle(engine);
+            self.settle(engine);
         }
         self.paused = !self.eof && self.outgoing.is_full();
-        Ok(next)
+        Ok(Next::Nothing)
     }
 
     /// Gives the session what came before its tunnel broke, however much of its own waits: there will be no other time.
@@ -269,9 +270,10 @@ impl Live {
 
     /// Settles, and reads on where reading stopped, if there is room now: whatever made it.
     fn go_on(&mut self, engine: &mut Engine<'_, '_>) -> Result<Next, Panicked> {
-        match self.settle(engine) {
-            Next::Nothing if self.paused && !self.outgoing.is_full() => self.read(engine),
-            next @ (Next::Nothing | Next::ReadOn | Next::Linger) => Ok(next),
+        self.settle(engine);
+        match self.paused && !self.outgoing.is_full() {
+            true => self.read(engine),
+            false => Ok(Next::Nothing),
         }
     }
 

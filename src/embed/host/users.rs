@@ -226,7 +226,7 @@ impl Users {
         &mut self,
         now: Instant,
         (id, stage): (TunnelId, Stage),
-        shared: &Shared,
+        shared: &Arc<Shared>,
         machine: &mut Machine,
         out: &mut World<'_>,
     ) -> Wish {
@@ -422,7 +422,7 @@ impl Users {
 fn send_bytes(
     now: Instant,
     (id, stage): (TunnelId, Stage),
-    shared: &Shared,
+    shared: &Arc<Shared>,
     machine: &mut Machine,
     out: &mut World<'_>,
 ) -> Wish {

@@ -36,11 +36,16 @@ pub enum Event {
     Datagram(Datagram),
     /// Bytes came (TCP).
     Data(Bytes),
+    /// There is room again after [`try_write`](crate::TcpTunnel::try_write) found none (TCP). It comes once for that,
+    /// and not while there is room anyway.
+    Writable,
     /// A capsule came that bauta has no use for.
     Capsule(Capsule),
     /// The target has ended its direction (TCP); no [`Event::Data`] follows.
     Eof,
-    /// It is over. It comes last, unless the tunnel's handle was dropped before.
+    /// It is over, and why. It comes once and last, whoever brought the end, [`close`](crate::UdpTunnel::close)
+    /// included. A tunnel whose handle was dropped is forgotten and sends none, so that dropping is how to close a
+    /// tunnel in which nobody is interested any more.
     Closed(CloseReason),
 }
 

@@ -145,7 +145,8 @@ pub enum ShutdownError {
     /// What the tunnel carries has no half-close. TCP has, on every carrier and in every form.
     #[error("the tunnel has no half-close")]
     Unsupported,
-    /// The tunnel is not open yet.
+    /// The tunnel is not open yet, and what it carries cannot be ended ahead of that. The half-close of a TCP tunnel
+    /// waits until it is open instead.
     #[error("the tunnel is not open yet")]
     NotReady,
     /// The direction has ended before.

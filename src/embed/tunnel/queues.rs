@@ -149,6 +149,8 @@ pub(super) struct Outbound {
     pub(super) shut: bool,
     /// The machine has been told.
     pub(super) finished: bool,
+    /// Somebody found no room for bytes, and waits for an event that there is some.
+    pub(super) starved: bool,
 }
 
 impl Outbound {
@@ -159,6 +161,7 @@ impl Outbound {
             capsules: VecDeque::new(),
             shut: false,
             finished: false,
+            starved: false,
         }
     }
 

@@ -304,14 +304,24 @@ impl Shared {
         if inner.inbound.ended {
             return Some(Ok(0));
         }
-        inner.over().map(|error| Err(to_io(error)))
+        inner.over().map(|error| Err(error.into()))
     }
 
     /// Queues as many of the bytes as there is room for.
-    pub(super) fn write(self: &Arc<Self>, bytes: &[u8]) -> Option<io::Result<usize>> {
+    pub(in crate::embed) fn write(self: &Arc<Self>, bytes: &[u8]) -> Option<io::Result<usize>> {
+        self.write_some(bytes, false)
+    }
+
+    /// The same for who waits for [`Event::Writable`] if there is no room.
+    pub(super) fn try_write(self: &Arc<Self>, bytes: &[u8]) -> io::Result<usize> {
+        let full = || Err(io::ErrorKind::WouldBlock.into());
+        self.write_some(bytes, true).unwrap_or_else(full)
+    }
+
+    fn write_some(self: &Arc<Self>, bytes: &[u8], starves: bool) -> Option<io::Result<usize>> {
         let mut inner = self.inner.lock();
         if let Err(error) = inner.check_usable() {
-            return Some(Err(to_io(error)));
+            return Some(Err(error.into()));
         }
         if inner.outbound.shut {
             let text = "the direction was ended before";
@@ -322,6 +332,7 @@ impl Shared {
         }
         let len = bytes.len().min(inner.outbound.room());
         if len == 0 {
+            inner.outbound.starved |= starves;
             return None;
         }
         inner.outbound.bytes.extend_from_slice(&bytes[..len]);
@@ -334,8 +345,8 @@ impl Shared {
     pub(super) fn shut(self: &Arc<Self>) -> Result<(), ShutdownError> {
         let mut inner = self.inner.lock();
         match inner.phase {
-            Phase::Opening => return Err(ShutdownError::NotReady),
-            Phase::Open => {}
+            // What was written before waits as well.
+            Phase::Opening | Phase::Open => {}
             Phase::Closed(CloseReason::Finished) => return Err(ShutdownError::AlreadyShut),
             Phase::Closing | Phase::Closed(_) => return Err(ShutdownError::Closing),
         }
@@ -475,6 +486,7 @@ impl Inner {
     fn has_event(&self) -> bool {
         let Self { inbound, told, .. } = self;
         (self.was_open && !told.opened)
+            || self.has_room_again()
             || !inbound.datagrams.is_empty()
             || inbound.has_bytes()
             || !inbound.capsules.is_empty()
@@ -482,11 +494,28 @@ impl Inner {
             || (matches!(self.phase, Phase::Closed(_)) && !told.closed)
     }
 
+    /// Whether somebody found no room, and could write now.
+    fn has_room_again(&self) -> bool {
+        let Self { outbound, .. } = self;
+        outbound.starved && !outbound.shut && outbound.room() > 0 && self.check_usable().is_ok()
+    }
+
     /// What comes next, in an order in which nothing comes behind the end.
     fn pop_event(&mut self) -> Option<Event> {
-        let Self { inbound, told, .. } = self;
+        let writable = self.has_room_again();
+        let Self {
+            inbound,
+            outbound,
+            told,
+            ..
+        } = self;
         if self.was_open && !std::mem::replace(&mut told.opened, self.was_open) {
             return Some(Event::Opened);
+        }
+        // Ahead of what came: a target that never stops talking would hold it back for ever.
+        if writable {
+            outbound.starved = false;
+            return Some(Event::Writable);
         }
         if let Some(datagram) = inbound.datagrams.pop() {
             return Some(Event::Datagram(datagram));
@@ -521,17 +550,4 @@ impl Inner {
 
 fn too_large(what: &'static str, size: u64, max: u64) -> Error {
     Error::new(ErrorKind::Limit, Side::Local).with_source(format!("{what}: {size}, at most {max}"))
-}
-
-/// As the kind of error that streams of bytes have.
-fn to_io(error: Error) -> io::Error {
-    let kind = match (error.kind(), error.side()) {
-        (ErrorKind::Aborted, _) => io::ErrorKind::ConnectionReset,
-        (ErrorKind::Closed, Side::Local) => io::ErrorKind::NotConnected,
-        (ErrorKind::Closed, _) => io::ErrorKind::BrokenPipe,
-        (ErrorKind::Timeout, _) => io::ErrorKind::TimedOut,
-        (ErrorKind::Refused | ErrorKind::Connect, _) => io::ErrorKind::ConnectionRefused,
-        _ => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, error)
 }

@@ -18,7 +18,8 @@ use crate::error::Error;
 /// A TCP tunnel: bytes to one target and back (RFC 9110 §9.3.6, draft-ietf-httpbis-connect-tcp).
 ///
 /// It reads and writes by the traits of the `futures` package and by those of tokio (feature `tokio`, on by default).
-/// For plain threads `&TcpTunnel` has [`Read`] and [`Write`], so that two of them can share a tunnel.
+/// For plain threads `&TcpTunnel` has [`Read`] and [`Write`], as in `(&tunnel).write_all(…)`, so that two of them can
+/// share a tunnel. `TcpTunnel` itself has not: the same names would mean two things where both worlds are imported.
 ///
 /// Nothing is lost and nothing piles up: 256 KiB wait in each direction at most, then writers wait and the target is
 /// read no further. When the tunnel breaks, the bytes that came before can still be read, and then the error.
@@ -75,7 +76,8 @@ impl TcpTunnel {
         self.handle.opened_blocking()
     }
 
-    /// Ends the direction to the target behind everything written; the other direction goes on.
+    /// Ends the direction to the target behind everything written; the other direction goes on. A tunnel that is not
+    /// open yet does so when it is.
     ///
     /// # Errors
     /// [`ShutdownError`] says why there was nothing to end.
@@ -98,6 +100,8 @@ impl TcpTunnel {
     }
 
     /// Has the tunnel report to [`Events`](crate::Events), or be read; what is queued stays and is received either way.
+    /// Reading in message mode takes from the same queue as the events do, and bytes go to whoever comes first: do one
+    /// of the two.
     pub fn set_mode(&self, mode: Mode) {
         self.handle.shared.set_mode(mode);
     }
@@ -105,10 +109,10 @@ impl TcpTunnel {
     /// Writes as much as there is room for, without waiting; for tunnels that report to [`Events`](crate::Events).
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] while there is no room, otherwise as writing.
+    /// [`io::ErrorKind::WouldBlock`] while there is no room, after which [`Event::Writable`](crate::Event::Writable)
+    /// follows; otherwise as writing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let full = || Err(io::ErrorKind::WouldBlock.into());
-        self.handle.shared.write(bytes).unwrap_or_else(full)
+        self.handle.shared.try_write(bytes)
     }
 
     /// Reads what is there, without waiting; 0 is the end.
@@ -188,6 +192,8 @@ impl TcpTunnel {
 }
 
 /// The direction from the target. Dropping it ends nothing: what arrives then holds back the target.
+///
+/// On plain threads `&TcpReadHalf` has [`Read`]: `(&half).read(…)`.
 #[derive(Debug)]
 pub struct TcpReadHalf {
     handle: Arc<Handle>,
@@ -195,6 +201,8 @@ pub struct TcpReadHalf {
 }
 
 /// The direction to the target. Dropping it ends the direction, as [`TcpTunnel::shutdown_write`] does.
+///
+/// On plain threads `&TcpWriteHalf` has [`Write`]: `(&half).write_all(…)`.
 #[derive(Debug)]
 pub struct TcpWriteHalf {
     handle: Arc<Handle>,

@@ -128,15 +128,56 @@ fn bytes_before_an_abort_come_before_the_error() {
 
 #[test]
 fn half_closes_have_their_errors() {
-    let world = World::new(Protocol::Tcp);
-    assert_eq!(world.shared.shut(), Err(ShutdownError::NotReady));
-    world.shared.handle_opened(Opened::default());
+    let world = World::open(Protocol::Tcp);
     assert_eq!(world.shared.shut(), Ok(()));
     assert_eq!(world.shared.shut(), Err(ShutdownError::AlreadyShut));
     world.shared.begin_close();
     assert_eq!(world.shared.shut(), Err(ShutdownError::Closing));
     let udp = World::open(Protocol::Udp);
     assert_eq!(udp.shared.shut(), Err(ShutdownError::Unsupported));
+}
+
+#[test]
+fn a_half_close_waits_until_the_tunnel_is_open() {
+    let world = World::new(Protocol::Tcp);
+    world.shared.write(b"all of it").unwrap().unwrap();
+    assert_eq!(world.shared.shut(), Ok(()));
+    assert_eq!(world.shared.shut(), Err(ShutdownError::AlreadyShut));
+    assert!(world.shared.write(b"more").unwrap().is_err());
+    assert!(!world.shared.take_work(&mut VecDeque::new(), 0).finish);
+    world.shared.handle_opened(Opened::default());
+    let work = world.shared.take_work(&mut VecDeque::new(), 100);
+    assert_eq!((&*work.bytes, work.finish), (&b"all of it"[..], true));
+}
+
+#[test]
+fn who_found_no_room_hears_once_when_there_is_some() {
+    let world = World::open(Protocol::Tcp);
+    let events = Events::new();
+    world.shared.set_mode(Mode::Events(events.clone()));
+    let next = || Some(events.try_recv()?.1.to_string_for_test());
+    assert_eq!(next(), Some("opened"));
+    let bytes = vec![0; SEND_BYTES_MAX];
+    world.shared.try_write(&bytes).unwrap();
+    world.shared.take_work(&mut VecDeque::new(), 1);
+    assert_eq!(next(), None, "nobody asked");
+    world.shared.try_write(b"x").unwrap();
+    let full = world.shared.try_write(b"x").unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(next(), None);
+    world.shared.handle_bytes(Bytes::from_static(b"x"));
+    world.shared.take_work(&mut VecDeque::new(), 100);
+    world.shared.take_work(&mut VecDeque::new(), 100);
+    assert_eq!(
+        (next(), next(), next()),
+        (Some("writable"), Some("data"), None)
+    );
+    // Nobody writes on a tunnel that is over.
+    world.shared.try_write(&bytes).unwrap();
+    world.shared.try_write(&bytes).unwrap_err();
+    world.shared.handle_closed(CloseReason::Finished);
+    world.shared.take_work(&mut VecDeque::new(), 100);
+    assert_eq!((next(), next()), (Some("closed"), None));
 }
 
 #[test]
@@ -214,6 +255,7 @@ impl Event {
             Self::Opened => "opened",
             Self::Datagram(_) => "datagram",
             Self::Data(_) => "data",
+            Self::Writable => "writable",
             Self::Capsule(_) => "capsule",
             Self::Eof => "eof",
             Self::Closed(_) => "closed",

@@ -18,9 +18,9 @@ use crate::net::clock;
 
 /// A UDP tunnel: datagrams to one target and back (RFC 9298).
 ///
-/// Every method takes `&self` and may be called from any thread and any executor. As a
-/// [`Stream`] it gives what [`recv`](Self::recv) gives and ends when the tunnel does; as a [`Sink`] it takes payloads.
-/// Dropping it closes the tunnel.
+/// Every method takes `&self` and may be called from any thread and any executor: threads and tasks share a tunnel in
+/// an [`Arc`](std::sync::Arc). As a `futures_core::Stream` it gives what [`recv`](Self::recv) gives and ends when the
+/// tunnel does; as a `futures_sink::Sink` it takes payloads. Dropping it closes the tunnel.
 ///
 /// ```no_run
 /// # async fn example(client: bauta::Client) -> Result<(), bauta::Error> {
@@ -99,6 +99,9 @@ impl UdpTunnel {
 
     /// The next datagram from the target. Cancel-safe: a future that is dropped has taken nothing.
     ///
+    /// In message mode this and [`Events`](crate::Events) take from one queue, and a datagram goes to whoever comes
+    /// first: ask one of them.
+    ///
     /// # Errors
     /// Why the tunnel is over, once everything that came before was received.
     pub async fn recv(&self) -> Result<Datagram, Error> {
@@ -106,8 +109,8 @@ impl UdpTunnel {
         wait::until(shared.readable(), || shared.recv()).await
     }
 
-    /// As [`recv`](Self::recv), at most for `timeout`; then there is `None`. The worker keeps the time: any executor
-    /// will do.
+    /// As [`recv`](Self::recv), at most for `timeout`; then there is `None`, also where the datagrams went to
+    /// [`Events`](crate::Events). The worker keeps the time: any executor will do.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).

@@ -28,6 +28,7 @@ use crate::wire::carrier::Carrier;
 /// What a client shows is checked against the authorities, for its dates and for the purpose `clientAuth`; a
 /// certificate that fails ends the handshake, even where none is required. Revocation is not looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ClientAuth {
     /// Clients are not asked.
     #[default]

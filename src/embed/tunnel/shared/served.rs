@@ -53,38 +53,35 @@ impl Shared {
 
     /// Takes what the user has queued, datagrams into the empty `datagrams`, at most `room` bytes.
     pub(in crate::embed) fn take_work(
-        &self,
+        self: &Arc<Self>,
         datagrams: &mut VecDeque<Datagram>,
         room: usize,
     ) -> Work {
         self.asked.swap(false, Ordering::AcqRel);
-        let mut inner = self.inner.lock();
-        inner.outbound.datagrams.swap(datagrams);
-        let opening = matches!(inner.phase, Phase::Opening);
-        let outbound = &mut inner.outbound;
-        let len = outbound.bytes.len().min(room);
-        let bytes = outbound.bytes.split_to(len).freeze();
-        let is_partial = !outbound.bytes.is_empty();
-        let finish = outbound.shut && !outbound.finished && !is_partial && !opening;
-        outbound.finished |= finish;
-        let capsules = std::mem::take(&mut outbound.capsules);
-        let closing = matches!(inner.phase, Phase::Closing);
-        let broken = inner.broken;
-        if len > 0 {
+        let work = self.update(|inner| {
+            inner.outbound.datagrams.swap(datagrams);
+            let opening = matches!(inner.phase, Phase::Opening);
+            let outbound = &mut inner.outbound;
+            let len = outbound.bytes.len().min(room);
+            let bytes = outbound.bytes.split_to(len).freeze();
+            let is_partial = !outbound.bytes.is_empty();
+            let finish = outbound.shut && !outbound.finished && !is_partial && !opening;
+            outbound.finished |= finish;
+            let capsules = std::mem::take(&mut outbound.capsules);
             inner.count(SENT, 0, len);
-        }
-        drop(inner);
-        if len > 0 {
+            Work {
+                capsules,
+                bytes,
+                finish,
+                closing: matches!(inner.phase, Phase::Closing),
+                broken: inner.broken,
+                is_partial,
+            }
+        });
+        if !work.bytes.is_empty() {
             self.writable.notify(usize::MAX);
         }
-        Work {
-            capsules,
-            bytes,
-            finish,
-            closing,
-            broken,
-            is_partial,
-        }
+        work
     }
 
     /// Puts back capsules for which there was no room.
