@@ -101,8 +101,7 @@ pub enum Side {
 /// Opaque: match on [`kind`](Self::kind), ask [`is_retryable`](Self::is_retryable), and follow
 /// [`source`](error::Error::source) for the cause. Print it with `{:#}`: everything on one line, the relay and the
 /// target, each cause once, what the relay answered, and each carrier that failed in another way. Plain `{}` prints
-/// this
-/// level only, for reports that walk the chain.
+/// this level only, for reports that walk the chain.
 ///
 /// ```no_run
 /// # fn example(client: bauta::Client) {
