@@ -124,7 +124,7 @@ fn every_listener_is_printed_and_served() {
     let refused = site.udp_refused(&[url(UNKNOWN_IP)], target.address);
     assert_eq!(
         refused,
-        "no tunnel: the certificate of the relay is not acceptable"
+        "no tunnel: the certificate of the relay is not valid for its name"
     );
 }
 
