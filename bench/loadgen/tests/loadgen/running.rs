@@ -67,7 +67,7 @@ fn running_relays_are_nested() {
 #[test]
 fn a_relay_that_nobody_trusts() {
     let (relay, other) = (Relay::start(&[]), Relay::start(&[]));
-    let reason = "the certificate of the relay is not acceptable";
+    let reason = "the certificate of the relay is from an unknown issuer";
     let address = relay.url.trim_start_matches("https://").to_owned();
     run(["--relay", &relay.url, "--ca", &other.ca()]).assert_failed(1, &[&address, reason]);
     let missing = run(["--relay", &relay.url, "--ca", "/missing.pem"]);
