@@ -165,6 +165,7 @@ impl Checker<'_> {
                 templates,
                 tcp_templates,
                 origins,
+                reuseport: false,
             });
         }
         match self.environment.dev_listen {
@@ -176,6 +177,7 @@ impl Checker<'_> {
                     templates: vec![PathTemplate::well_known()],
                     tcp_templates: vec![PathTemplate::well_known_tcp()],
                     origins: Vec::new(),
+                    reuseport: false,
                 });
             }
             None if listeners.is_empty()

@@ -71,6 +71,8 @@ pub struct Listener {
     pub tcp_templates: Vec<PathTemplate>,
     /// Accepted values of `:authority`, in lower case; empty accepts any.
     pub origins: Vec<String>,
+    /// Whether other processes of the same user may listen there too; programs that embed a listener ask for it.
+    pub reuseport: bool,
 }
 
 /// Paths of a certificate chain and its private key, both PEM.

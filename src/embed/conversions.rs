@@ -26,7 +26,6 @@ impl From<SendError> for Error {
 impl From<ShutdownError> for Error {
     fn from(error: ShutdownError) -> Self {
         let (kind, goes_by) = match error {
-            ShutdownError::Unsupported => (ErrorKind::Unsupported, false),
             ShutdownError::NotReady => (ErrorKind::Limit, true),
             ShutdownError::AlreadyShut | ShutdownError::Closing => (ErrorKind::Closed, false),
         };
@@ -67,7 +66,7 @@ mod tests {
     }
 
     fn as_io() -> io::Result<()> {
-        Err(Error::from(ShutdownError::Unsupported))?
+        Err(Error::from(SendError::Unsupported))?
     }
 
     #[test]

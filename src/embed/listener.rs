@@ -48,6 +48,7 @@ pub struct ListenerBuilder {
     handler: Option<Arc<dyn Handler>>,
     fallback: Option<Fallback>,
     serving: Serving,
+    reuseport: bool,
 }
 
 impl ListenerBuilder {
@@ -60,6 +61,7 @@ impl ListenerBuilder {
             handler: None,
             fallback: None,
             serving: Serving::default(),
+            reuseport: false,
         }
     }
 
@@ -143,9 +145,20 @@ impl ListenerBuilder {
         self
     }
 
-    /// Worker threads, 1 to 1,024. Default: one per core. A connection stays with its worker.
+    /// Worker threads, 1 to 1,024. Default: one per core. Each accepts by itself, on a socket of its own: there are as
+    /// many acceptors as workers. A connection stays with its worker.
     pub fn workers(mut self, workers: usize) -> Self {
         self.serving.workers = Some(workers);
+        self
+    }
+
+    /// Whether other listeners of the same user that say so too may have the address, in this process or another; the
+    /// kernel spreads new clients over all (`SO_REUSEPORT`). Default: no, an address that is taken is an error.
+    ///
+    /// Connections over TCP stay where they were accepted. Those over QUIC are told apart by the client's address alone
+    /// then: they do not survive its change, nor that a listener joins or leaves.
+    pub fn reuseport(mut self, reuseport: bool) -> Self {
+        self.reuseport = reuseport;
         self
     }
 
@@ -232,6 +245,9 @@ impl ListenerBuilder {
         let mut checked = (self.serving).checked(self.address, &self.carriers, cores())?;
         // How long a shutdown may take is said when it begins.
         checked.timeouts.drain = DRAIN_MAX;
+        for listener in &mut checked.listen {
+            listener.reuseport = self.reuseport;
+        }
         let Some(handler) = self.handler else {
             return Err(misuse("no handler: call ListenerBuilder::handler"));
         };

@@ -258,11 +258,10 @@
 //!     .start_tcp()?;
 //! let file = vec![b'x'; 1_000_000];
 //! let mut left = &file[..];
-//! upload(&tunnel, &mut left)?;
 //! let mut answer = Vec::new();
 //! loop {
 //!     match events.recv_blocking().1 {
-//!         Event::Writable => upload(&tunnel, &mut left)?,
+//!         Event::Opened | Event::Writable => upload(&tunnel, &mut left)?,
 //!         Event::Data(bytes) => answer.extend_from_slice(&bytes),
 //!         Event::Eof => assert_eq!(answer, b"1000000 bytes"),
 //!         Event::Closed(reason) => break println!("{reason}"),

@@ -10,13 +10,19 @@ const BACKLOG: i32 = 1024;
 /// How many ports [`bind_both`] tries when any will do.
 const PORT_TRIES: usize = 16;
 
-/// Binds `count` UDP sockets to the same address as one SO_REUSEPORT group, in order: the first is socket 0 of a
-/// [`steer`](super::steer) program. With port 0 the first picks a port and the others follow.
-///
-/// An IPv6 socket accepts IPv6 only; with `dual_stack` it also accepts IPv4, as mapped addresses.
-///
-/// The group is exclusive: it fails if anybody listens there already, be it another relay of the same user, with which
-/// a plain SO_REUSEPORT bind would share the clients.
+/// With whom an address is shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// An IPv6 socket accepts IPv4 too, as mapped addresses.
+    pub dual_stack: bool,
+    /// Other groups of the same user that say so as well may have the address too, and the kernel spreads clients over
+    /// all sockets. Otherwise the group is exclusive: it fails if anybody listens there already.
+    pub reuseport: bool,
+}
+
+/// Binds `count` UDP sockets to the same address as one SO_REUSEPORT group, in order: unless it is shared with others,
+/// the first is socket 0 of a [`steer`](super::steer) program. With port 0 the first picks a port and the others
+/// follow.
 ///
 /// Give the sockets to [`Driver::add`](super::Driver::add), which sets the options and the buffer sizes.
 ///
@@ -25,9 +31,9 @@ const PORT_TRIES: usize = 16;
 pub fn bind_group(
     address: SocketAddr,
     count: usize,
-    dual_stack: bool,
+    sharing: Sharing,
 ) -> io::Result<Vec<UdpSocket>> {
-    let group = bind_all(address, count, dual_stack, Type::DGRAM);
+    let group = bind_all(address, count, sharing, Type::DGRAM);
     let group = group.map_err(|error| explain(address, &error))?;
     Ok(group.into_iter().map(UdpSocket::from).collect())
 }
@@ -42,9 +48,9 @@ pub fn bind_group(
 pub fn bind_tcp_group(
     address: SocketAddr,
     count: usize,
-    dual_stack: bool,
+    sharing: Sharing,
 ) -> io::Result<Vec<TcpListener>> {
-    let group = bind_all(address, count, dual_stack, Type::STREAM);
+    let group = bind_all(address, count, sharing, Type::STREAM);
     let group = group.map_err(|error| explain(address, &error))?;
     Ok(group.into_iter().map(TcpListener::from).collect())
 }
@@ -57,17 +63,17 @@ pub fn bind_tcp_group(
 pub fn bind_both(
     address: SocketAddr,
     count: usize,
-    dual_stack: bool,
+    sharing: Sharing,
 ) -> io::Result<(Vec<UdpSocket>, Vec<TcpListener>)> {
     // The groups that found the TCP side taken stay bound until the end, so that no try gets the same port.
     let mut passed_over = Vec::new();
     loop {
-        let datagrams = bind_group(address, count, dual_stack)?;
+        let datagrams = bind_group(address, count, sharing)?;
         let chosen = match datagrams.first() {
             Some(first) => SocketAddr::new(address.ip(), first.local_addr()?.port()),
             None => address,
         };
-        match bind_tcp_group(chosen, count, dual_stack) {
+        match bind_tcp_group(chosen, count, sharing) {
             Ok(streams) => return Ok((datagrams, streams)),
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
@@ -100,21 +106,22 @@ fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
 fn bind_all(
     mut address: SocketAddr,
     count: usize,
-    dual_stack: bool,
+    sharing: Sharing,
     kind: Type,
 ) -> io::Result<Vec<Socket>> {
     let mut group = Vec::with_capacity(count);
     for index in 0..count {
         let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), None)?;
         if address.is_ipv6() {
-            socket.set_only_v6(!dual_stack)?;
+            socket.set_only_v6(!sharing.dual_stack)?;
         }
         if kind == Type::STREAM {
             // Only for TCP: connections in TIME_WAIT are in nobody's way. On UDP it would mean sharing.
             socket.set_reuse_address(true)?;
         }
-        // The first binds before it agrees to share, so it collides with everyone else; the others share with it.
-        if index > 0 {
+        // The first of an exclusive group binds before it agrees to share, so it collides with everyone else; the
+        // others share with it.
+        if index > 0 || sharing.reuseport {
             socket.set_reuse_port(true)?;
         }
         socket.bind(&address.into())?;
@@ -140,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_group_shares_one_port() {
-        let group = bind_group(([127, 0, 0, 1], 0).into(), 4, false).unwrap();
+        let group = bind_group(([127, 0, 0, 1], 0).into(), 4, Sharing::default()).unwrap();
         let port = group[0].local_addr().unwrap().port();
         assert_ne!(port, 0);
         assert_eq!(group.len(), 4);
@@ -151,27 +158,27 @@ mod tests {
 
     #[test]
     fn a_group_is_exclusive() {
-        let group = bind_group(([127, 0, 0, 1], 0).into(), 2, false).unwrap();
+        let group = bind_group(([127, 0, 0, 1], 0).into(), 2, Sharing::default()).unwrap();
         let address = group[0].local_addr().unwrap();
-        let error = bind_group(address, 2, false).unwrap_err();
+        let error = bind_group(address, 2, Sharing::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(
             error.to_string(),
             format!("listen on {address}: address in use")
         );
         drop(group);
-        bind_group(address, 2, false).unwrap();
+        bind_group(address, 2, Sharing::default()).unwrap();
     }
 
     #[test]
     fn tcp_groups_are_shared_and_exclusive_alike() {
-        let group = bind_tcp_group(([127, 0, 0, 1], 0).into(), 3, false).unwrap();
+        let group = bind_tcp_group(([127, 0, 0, 1], 0).into(), 3, Sharing::default()).unwrap();
         let address = group[0].local_addr().unwrap();
         assert_eq!(group.len(), 3);
         for socket in &group {
             assert_eq!(socket.local_addr().unwrap(), address);
         }
-        let error = bind_tcp_group(address, 1, false).unwrap_err();
+        let error = bind_tcp_group(address, 1, Sharing::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(
             error.to_string(),
@@ -183,12 +190,13 @@ mod tests {
         drop(accepted.expect("it is somewhere in the group"));
         drop(client);
         drop(group);
-        bind_tcp_group(address, 2, false).unwrap();
+        bind_tcp_group(address, 2, Sharing::default()).unwrap();
     }
 
     #[test]
     fn both_kinds_get_one_port() {
-        let (datagrams, streams) = bind_both(([127, 0, 0, 1], 0).into(), 2, false).unwrap();
+        let (datagrams, streams) =
+            bind_both(([127, 0, 0, 1], 0).into(), 2, Sharing::default()).unwrap();
         assert_eq!((datagrams.len(), streams.len()), (2, 2));
         let address = datagrams[0].local_addr().unwrap();
         for stream in &streams {
@@ -196,7 +204,7 @@ mod tests {
         }
         drop(datagrams);
         // The TCP side of a port that was asked for is taken.
-        let error = bind_both(address, 2, false).unwrap_err();
+        let error = bind_both(address, 2, Sharing::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("listen on {address}: address in use")
@@ -207,7 +215,7 @@ mod tests {
     fn the_error_names_the_address() {
         // A documentation address (RFC 5737): nobody has it.
         let address = ([192, 0, 2, 1], 0).into();
-        let error = bind_group(address, 1, false).unwrap_err();
+        let error = bind_group(address, 1, Sharing::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "listen on 192.0.2.1:0: address not available"

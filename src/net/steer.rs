@@ -170,7 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::net::listen::bind_group;
+    use crate::net::listen::{Sharing, bind_group};
 
     /// Just enough of classic BPF (bpf(4), Linux networking/filter.rst) to run any program of the instructions above.
     fn interpret(program: &[sock_filter], packet: &[u8]) -> u32 {
@@ -259,7 +259,12 @@ mod tests {
     #[test]
     fn the_kernel_agrees() {
         const WORKERS: u32 = 3;
-        let group = bind_group(([127, 0, 0, 1], 0).into(), WORKERS as usize, false).unwrap();
+        let group = bind_group(
+            ([127, 0, 0, 1], 0).into(),
+            WORKERS as usize,
+            Sharing::default(),
+        )
+        .unwrap();
         let address = group[0].local_addr().unwrap();
         let steer = Steer::new(
             [0xdead_beef, 0x9e37_79b9, 0x0123_4567, 0x85eb_ca6b],

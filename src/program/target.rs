@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 
 use super::traffic::{REPORT_EVERY, SIZE_MIN, Traffic};
-use crate::net::listen::bind_group;
+use crate::net::listen::{Sharing, bind_group};
 use crate::net::runtime::{self, IoChoice, yield_now};
 use crate::net::{Driver, DriverConfig, Network, Outgoing, Received, SocketKind};
 
@@ -32,7 +32,7 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn bind() -> io::Result<Self> {
-        let socket = bind_group(SocketAddr::from(([127, 0, 0, 1], 0)), 1, false)?;
+        let socket = bind_group(SocketAddr::from(([127, 0, 0, 1], 0)), 1, Sharing::default())?;
         let socket = socket.into_iter().next().expect("one was asked for");
         let address = socket.local_addr()?;
         Ok(Self {

@@ -18,7 +18,7 @@ use super::forward::{CONNECTIONS_MAX, Client, First, explain};
 use super::threads::StartError;
 use crate::client::RouteId;
 use crate::config::Checked;
-use crate::net::listen::bind_tcp_group;
+use crate::net::listen::{Sharing, bind_tcp_group};
 use crate::net::{Driver, Network, TcpClose, TcpEvent, TcpId};
 use crate::tunnel::TunnelId;
 use crate::wire::target::Target;
@@ -43,7 +43,9 @@ pub struct Forward {
 /// # Errors
 /// What keeps the forwarder from starting.
 pub fn run(forward: Forward, checked: Checked, out: &mut dyn Write) -> Result<(), StartError> {
-    let listener = bind_tcp_group(forward.listen, 1, false)?.into_iter().next();
+    let listener = bind_tcp_group(forward.listen, 1, Sharing::default())?
+        .into_iter()
+        .next();
     let listener = listener.expect("one was asked for");
     let client = Client {
         title: "tcp",

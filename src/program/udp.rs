@@ -16,7 +16,7 @@ use super::forward::{Client, First, Outbox, explain};
 use super::threads::StartError;
 use crate::client::RouteId;
 use crate::config::Checked;
-use crate::net::listen::bind_group;
+use crate::net::listen::{Sharing, bind_group};
 use crate::net::{Driver, Received, SocketId, SocketKind};
 use crate::tunnel::TunnelId;
 use crate::wire::target::Target;
@@ -44,7 +44,9 @@ pub struct Forward {
 /// # Errors
 /// What keeps the forwarder from starting; the refusal, if the relay refuses the target.
 pub fn run(forward: Forward, checked: Checked, out: &mut dyn Write) -> Result<(), StartError> {
-    let socket = bind_group(forward.listen, 1, false)?.into_iter().next();
+    let socket = bind_group(forward.listen, 1, Sharing::default())?
+        .into_iter()
+        .next();
     let socket = socket.expect("one was asked for");
     let address = socket.local_addr()?;
     let (probe, probed) = mpsc::channel(1);

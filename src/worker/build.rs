@@ -22,7 +22,7 @@ use crate::error::Refusal;
 use crate::handler::Handler;
 use crate::http::h3;
 use crate::http::request::ResponseHead;
-use crate::net::listen::{bind_both, bind_group, bind_tcp_group};
+use crate::net::listen::{Sharing, bind_both, bind_group, bind_tcp_group};
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
 use crate::policy::auth::Secrets;
@@ -208,8 +208,11 @@ impl Plan {
             .extend(listener.origins.iter().map(|origin| origin.as_str().into()));
 
         let workers = self.steer.workers() as usize;
-        // [::] means everybody, as operators expect of it.
-        let dual_stack = listener.address.ip().is_unspecified();
+        let sharing = Sharing {
+            // [::] means everybody, as operators expect of it.
+            dual_stack: listener.address.ip().is_unspecified(),
+            reuseport: listener.reuseport,
+        };
         let on_quic = listener.carriers.contains(&Carrier::H3);
         let tcp_carriers: Vec<_> = listener
             .carriers
@@ -218,10 +221,10 @@ impl Plan {
             .filter(|carrier| *carrier != Carrier::H3)
             .collect();
         let (datagrams, streams) = match (on_quic, tcp_carriers.is_empty()) {
-            (true, false) => bind_both(listener.address, workers, dual_stack),
-            (true, true) => bind_group(listener.address, workers, dual_stack)
+            (true, false) => bind_both(listener.address, workers, sharing),
+            (true, true) => bind_group(listener.address, workers, sharing)
                 .map(|datagrams| (datagrams, Vec::new())),
-            (false, _) => bind_tcp_group(listener.address, workers, dual_stack)
+            (false, _) => bind_tcp_group(listener.address, workers, sharing)
                 .map(|streams| (Vec::new(), streams)),
         }
         .map_err(BuildError::Listen)?;
@@ -232,7 +235,10 @@ impl Plan {
         };
         self.addresses.push(address);
         if let Some(first) = datagrams.first() {
-            self.steer(first, workers)?;
+            // A program would be one for all that have the address, and number sockets that are not ours.
+            if !listener.reuseport {
+                self.steer(first, workers)?;
+            }
             self.h3_port = self.h3_port.or_else(|| Some(address.port()));
         }
         self.servers.push(on_quic.then_some(server));
@@ -426,7 +432,15 @@ impl Seed {
 /// A socket that dials IPv6 and IPv4, or IPv4 alone where there is no IPv6.
 fn dialler_socket(driver: &mut Driver) -> io::Result<SocketId> {
     let any = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 0);
-    let bound = bind_group(any("::"), 1, true).or_else(|_| bind_group(any("0.0.0.0"), 1, false))?;
+    let bound = bind_group(
+        any("::"),
+        1,
+        Sharing {
+            dual_stack: true,
+            ..Sharing::default()
+        },
+    )
+    .or_else(|_| bind_group(any("0.0.0.0"), 1, Sharing::default()))?;
     let socket = bound.into_iter().next().expect("one was asked for");
     driver.add(socket, SocketKind::Shared, Tag::Dialler.to_bits())
 }

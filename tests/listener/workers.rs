@@ -179,3 +179,46 @@ fn pages_over_http_3() {
         assert_eq!(body.copy_to_bytes(body.remaining()), "h3 /page");
     });
 }
+
+/// Two listeners have one address if both want it so, and each gets clients; otherwise the second is refused.
+#[test]
+fn an_address_is_shared_by_those_who_agree() {
+    let (identity, ca_pem) = Identity::development(&[]).unwrap();
+    let (opened, opens) = channel();
+    let (closed, _closes) = channel();
+    let start = |address, reuseport| {
+        let (opened, closed) = (opened.clone(), closed.clone());
+        Listener::all(address)
+            .identity(identity.clone())
+            .handler(move |_: &Request| {
+                let (opened, closed) = (opened.clone(), closed.clone());
+                Ok(Accept::session(Echo { opened, closed }))
+            })
+            .workers(1)
+            .reuseport(reuseport)
+            .start()
+    };
+    let first = start(([127, 0, 0, 1], 0).into(), true).unwrap();
+    let address = first.local_addr();
+    let error = start(address, false).unwrap_err();
+    assert_eq!(error.kind(), bauta::ErrorKind::Io);
+    assert!(format!("{error:#}").contains(&address.to_string()));
+    let second = start(address, true).unwrap();
+    for carrier in Carrier::ALL {
+        let mut threads = HashSet::new();
+        let mut tunnels = Vec::new();
+        while threads.len() < 2 {
+            assert!(tunnels.len() < CLIENTS_MAX, "{carrier:?}");
+            let client = Client::builder(format!("https://{address}"))
+                .trust(Trust::pem(&ca_pem))
+                .carriers([carrier])
+                .build()
+                .unwrap();
+            let tunnel = client.tcp_blocking("192.0.2.1:80").unwrap();
+            echo(&tunnel);
+            threads.insert(opens.recv_timeout(PATIENCE).unwrap());
+            tunnels.push(tunnel);
+        }
+    }
+    drop(second);
+}

@@ -571,3 +571,46 @@ fn connect_3_a_clients_own_certificate_is_asked_for() {
         assert_eq!(error.status(), None, "{carrier}");
     }
 }
+
+#[test]
+fn connect_3_a_clients_own_certificate_is_seen_by_the_handler() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["client.example".to_owned()]).unwrap();
+    let certificate = certificate.self_signed(&key).unwrap();
+    let expected = certificate.der().clone();
+    let handler = move |request: &Request| -> Result<Accept, Reject> {
+        let seen = match request.certificate() {
+            Some(certificate) if *certificate == expected => "the client's",
+            Some(_) => "another",
+            None => "none",
+        };
+        let seen = HeaderValue::from_static(seen);
+        Err(Reject::forbidden().header("x-certificate", seen))
+    };
+    let asks = ClientAuth::Optional(certificate.pem());
+    let relay = Server::start(Listener::all(any_port()).handler(handler).client_auth(asks));
+    for carrier in Carrier::ALL {
+        let identity = Identity::from_pem(certificate.pem(), key.serialize_pem()).unwrap();
+        let shows = relay.builder().carriers([carrier]).identity(identity);
+        for (client, seen) in [
+            (shows.build().unwrap(), "the client's"),
+            (relay.client(carrier), "none"),
+        ] {
+            let error = client.udp_blocking("a.example:1").unwrap_err();
+            let headers = error.headers().unwrap();
+            assert_eq!(headers["x-certificate"], seen, "{carrier}");
+        }
+    }
+}
+
+#[test]
+fn connect_3_each_relay_has_an_authority_of_its_own() {
+    let (first, second, target) = (Server::relay(), Server::relay(), udp_echo());
+    for carrier in Carrier::ALL {
+        let two = || first.builder().carriers([carrier]).hop(second.url());
+        let client = two().hop_trust(Trust::pem(&second.ca_pem)).build().unwrap();
+        echo(&client.udp_blocking(target).unwrap(), "hello");
+        let error = two().build().unwrap().udp_blocking(target).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls, "{carrier}: {error:#}");
+    }
+}

@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &ForwarderChild) -> io::Result<()> {
     ignore_interrupts()?;
     bauta::net::raise_file_limit()?;
     let any = SocketAddr::new(arguments.target.ip(), 0);
-    let group = listen::bind_group(any, 1, false)?;
+    let group = listen::bind_group(any, 1, listen::Sharing::default())?;
     let socket = group.into_iter().next().ok_or(io::ErrorKind::Other)?;
     let address = socket.local_addr()?;
     let (started, selected) = bounded(1);

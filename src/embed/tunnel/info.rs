@@ -139,14 +139,19 @@ impl fmt::Display for CloseReason {
 }
 
 /// Why the writing direction of a tunnel could not be ended.
+///
+/// TCP has half-closes on every carrier and in every form. Datagrams have none, so that the question does not come up:
+///
+/// ```compile_fail
+/// fn half_close(tunnel: &bauta::UdpTunnel) {
+///     tunnel.shutdown_write();
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShutdownError {
-    /// What the tunnel carries has no half-close. TCP has, on every carrier and in every form.
-    #[error("the tunnel has no half-close")]
-    Unsupported,
-    /// The tunnel is not open yet, and what it carries cannot be ended ahead of that. The half-close of a TCP tunnel
-    /// waits until it is open instead.
+    /// The tunnel is not open yet: wait for [`opened`](crate::TcpTunnel::opened) or
+    /// [`Event::Opened`](crate::Event::Opened). What was written waits by itself.
     #[error("the tunnel is not open yet")]
     NotReady,
     /// The direction has ended before.

@@ -355,13 +355,10 @@ impl Shared {
     pub(in crate::embed) fn shut(self: &Arc<Self>) -> Result<(), ShutdownError> {
         let mut inner = self.inner.lock();
         match inner.phase {
-            // What was written before waits as well.
-            Phase::Opening | Phase::Open => {}
+            Phase::Opening => return Err(ShutdownError::NotReady),
+            Phase::Open => {}
             Phase::Closed(CloseReason::Finished) => return Err(ShutdownError::AlreadyShut),
             Phase::Closing | Phase::Closed(_) => return Err(ShutdownError::Closing),
-        }
-        if self.terms.protocol != Protocol::Tcp {
-            return Err(ShutdownError::Unsupported);
         }
         if inner.outbound.shut {
             return Err(ShutdownError::AlreadyShut);

@@ -76,8 +76,8 @@ impl TcpTunnel {
         self.handle.opened_blocking()
     }
 
-    /// Ends the direction to the target behind everything written; the other direction goes on. A tunnel that is not
-    /// open yet does so when it is.
+    /// Ends the direction to the target behind everything written; the other direction goes on. Closing it as an
+    /// asynchronous writer does not insist that the tunnel is open, and ends it when it is.
     ///
     /// # Errors
     /// [`ShutdownError`] says why there was nothing to end.
@@ -257,19 +257,6 @@ fn poll_write(
     wait::poll_until(listener, shared.writable(), context, || shared.write(bytes))
 }
 
-/// Ending a direction twice is none of a stream's errors.
-fn shut(shared: &Arc<Shared>) -> io::Result<()> {
-    match shared.shut() {
-        Ok(()) | Err(ShutdownError::AlreadyShut | ShutdownError::Closing) => Ok(()),
-        Err(error @ ShutdownError::NotReady) => {
-            Err(io::Error::new(io::ErrorKind::NotConnected, error))
-        }
-        Err(error @ ShutdownError::Unsupported) => {
-            Err(io::Error::new(io::ErrorKind::Unsupported, error))
-        }
-    }
-}
-
 fn read_blocking(shared: &Arc<Shared>, buffer: &mut [u8]) -> io::Result<usize> {
     wait::until_blocking(shared.readable(), || shared.read(buffer))
 }
@@ -342,7 +329,9 @@ macro_rules! writes {
             }
 
             fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(shut(&self.handle.shared))
+                // Twice is no error of a stream's, and early is none of a closing one's.
+                self.handle.shared.give_up_writing();
+                Poll::Ready(Ok(()))
             }
         }
 
@@ -365,7 +354,9 @@ macro_rules! writes {
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(shut(&self.handle.shared))
+                // Twice is no error of a stream's, and early is none of a closing one's.
+                self.handle.shared.give_up_writing();
+                Poll::Ready(Ok(()))
             }
         }
 

@@ -133,16 +133,14 @@ fn half_closes_have_their_errors() {
     assert_eq!(world.shared.shut(), Err(ShutdownError::AlreadyShut));
     world.shared.begin_close();
     assert_eq!(world.shared.shut(), Err(ShutdownError::Closing));
-    let udp = World::open(Protocol::Udp);
-    assert_eq!(udp.shared.shut(), Err(ShutdownError::Unsupported));
 }
 
 #[test]
-fn a_half_close_waits_until_the_tunnel_is_open() {
+fn a_writer_that_is_done_ends_its_direction_when_the_tunnel_is_open() {
     let world = World::new(Protocol::Tcp);
     world.shared.write(b"all of it").unwrap().unwrap();
-    assert_eq!(world.shared.shut(), Ok(()));
-    assert_eq!(world.shared.shut(), Err(ShutdownError::AlreadyShut));
+    assert_eq!(world.shared.shut(), Err(ShutdownError::NotReady));
+    world.shared.give_up_writing();
     assert!(world.shared.write(b"more").unwrap().is_err());
     assert!(!world.shared.take_work(&mut VecDeque::new(), 0).finish);
     world.shared.handle_opened(Opened::default());

@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 
 use super::socks::{self, Destination};
 use crate::client::RouteId;
-use crate::net::listen::bind_group;
+use crate::net::listen::{Sharing, bind_group};
 use crate::net::{SocketId, SocketKind, Train};
 use crate::program::forward::Outbox;
 use crate::tunnel::TunnelId;
@@ -96,7 +96,7 @@ impl Associations {
             let text = format!("there are {ASSOCIATIONS_MAX} UDP associations already");
             return Err(io::Error::other(text));
         }
-        let bound = bind_group(SocketAddr::new(ip, 0), 1, false)?;
+        let bound = bind_group(SocketAddr::new(ip, 0), 1, Sharing::default())?;
         let bound = bound.into_iter().next().expect("one was asked for");
         let address = bound.local_addr()?;
         let tag = Tag::App(0).to_bits();

@@ -33,7 +33,7 @@ use super::forward::{CONNECTIONS_MAX, Client, First, explain};
 use super::threads::StartError;
 use crate::client::RouteId;
 use crate::config::Checked;
-use crate::net::listen::bind_tcp_group;
+use crate::net::listen::{Sharing, bind_tcp_group};
 use crate::net::{Driver, Network, Received, SocketId, TcpClose, TcpEvent, TcpId, TcpRead};
 use crate::tunnel::TunnelId;
 use crate::wire::target::Target;
@@ -65,7 +65,9 @@ pub struct Proxy {
 /// # Errors
 /// What keeps the proxy from starting.
 pub fn run(proxy: Proxy, checked: Checked, out: &mut dyn Write) -> Result<(), StartError> {
-    let listener = bind_tcp_group(proxy.listen, 1, false)?.into_iter().next();
+    let listener = bind_tcp_group(proxy.listen, 1, Sharing::default())?
+        .into_iter()
+        .next();
     let listener = listener.expect("one was asked for");
     let address = listener.local_addr()?;
     let client = Client {

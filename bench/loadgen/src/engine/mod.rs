@@ -649,7 +649,7 @@ impl App for Engine {
 /// # Errors
 /// What the system refuses.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let group = listen::bind_group(address, 1, false)?;
+    let group = listen::bind_group(address, 1, listen::Sharing::default())?;
     group
         .into_iter()
         .next()

@@ -563,8 +563,12 @@ fn two_ends_are_no_reset() {
 fn a_crowd_is_accepted_over_several_turns() {
     const CROWD: usize = 100;
     let mut driver = driver();
-    let group =
-        crate::net::listen::bind_tcp_group((Ipv4Addr::LOCALHOST, 0).into(), 1, false).unwrap();
+    let group = crate::net::listen::bind_tcp_group(
+        (Ipv4Addr::LOCALHOST, 0).into(),
+        1,
+        crate::net::listen::Sharing::default(),
+    )
+    .unwrap();
     let address = group[0].local_addr().unwrap();
     for listener in group {
         driver.add_tcp_listener(listener, LISTENER).unwrap();
@@ -625,7 +629,15 @@ fn both_families_are_named_as_they_are() {
         return;
     }
     let any = (Ipv6Addr::UNSPECIFIED, 0).into();
-    let group = crate::net::listen::bind_tcp_group(any, 1, true).unwrap();
+    let group = crate::net::listen::bind_tcp_group(
+        any,
+        1,
+        crate::net::listen::Sharing {
+            dual_stack: true,
+            ..crate::net::listen::Sharing::default()
+        },
+    )
+    .unwrap();
     let mut driver = driver();
     let port = group[0].local_addr().unwrap().port();
     for listener in group {

@@ -171,7 +171,15 @@ fn a_dual_stack_socket_speaks_both_families() {
     }
     let mut driver = driver();
     let wildcard = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    let group = crate::net::listen::bind_group(wildcard, 1, true).unwrap();
+    let group = crate::net::listen::bind_group(
+        wildcard,
+        1,
+        crate::net::listen::Sharing {
+            dual_stack: true,
+            ..crate::net::listen::Sharing::default()
+        },
+    )
+    .unwrap();
     let port = group[0].local_addr().unwrap().port();
     let server = group.into_iter().next().unwrap();
     let server = driver.add(server, SocketKind::Shared, 1).unwrap();
