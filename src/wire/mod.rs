@@ -6,6 +6,7 @@
 //!   codepoints           numbers of drafts
 //!   carrier              the HTTP versions, by their ALPN        RFC 7301
 //!   target ─► template   who is asked for, and under which URI  RFC 9298 §2, §3
+//!   ip                   scopes, capsules, packets of CONNECT-IP RFC 9484
 //!   field                Capsule-Protocol                       RFC 9297 §3.4
 //!   proxy_status         why a relay said no                    RFC 9209
 //!   via                  which relays a request has passed      RFC 9110 §7.6.3
@@ -23,6 +24,7 @@ pub mod carrier;
 pub mod codepoints;
 pub mod datagram;
 pub mod field;
+pub mod ip;
 pub mod proxy_status;
 pub mod target;
 pub mod template;
