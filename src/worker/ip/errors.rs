@@ -79,7 +79,7 @@ impl Machine {
             .unwrap_or(parsed.destination);
         let answer = icmp::error(error, packet, from)?;
         self.stats.ip_errors_sent += 1;
-        Some(Bytes::from(answer))
+        Some(answer.freeze())
     }
 }
 

@@ -27,19 +27,16 @@ use crate::net::SocketId;
 use crate::policy::Policy;
 use crate::server::Protocol;
 use crate::tunnel::TunnelId;
-use crate::tunnel::ip::pool::{Owner, Pools};
-use crate::tunnel::ip::{IpEvent, PrefixMap, Violation};
+use crate::tunnel::ip::{IpEvent, Owner, Peer, Pools, PrefixMap, Violation, refusal};
 use crate::wire::ip::icmp::IcmpError;
-use crate::wire::ip::packet::{self, Packet};
+use crate::wire::ip::packet::{self, Packet, protocol};
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, RequestedAddress, ScopeTarget};
-
-/// Protocol numbers (RFC 5237).
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 /// What is the same for the gateways of all workers.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
+    /// The pools, and what may be behind clients: nothing there is in the world outside.
+    pub inside: Vec<IpNet>,
     /// What a client without a scope is told it can reach.
     pub routes: Vec<AddressRange>,
     /// The name servers that clients are told.
@@ -119,12 +116,17 @@ impl Gateway {
             settings,
             worker,
             exit: tun.map_or(Exit::Handler, Exit::Tun),
-            addresses: pools.gateway_addresses(),
+            addresses: pools.gateway_addresses().to_vec(),
             pools,
             own: PrefixMap::default(),
             outgoing: Vec::new(),
             errors: IcmpBudget::default(),
         }
+    }
+
+    fn is_inside(&self, address: IpAddr) -> bool {
+        let mut inside = self.settings.inside.iter();
+        inside.any(|prefix| prefix.contains(&address))
     }
 
     /// Our address of the same version.
@@ -213,9 +215,10 @@ impl Machine {
         let wants = is_flow || self.gateway.as_ref().is_some_and(|it| it.settings.unprompted);
         if wants {
             let mut given = false;
-            for family in [IpNet::V4(ANY_V4), IpNet::V6(ANY_V6)] {
-                let like = |range: &AddressRange| range.start.is_ipv4() == family.addr().is_ipv4();
-                given |= routes.iter().any(like) && self.lease(now, id, 0, family).is_some();
+            let wishes = self.gateway.as_ref().map(|it| it.pools.default_wishes().to_vec());
+            for wish in wishes.unwrap_or_default() {
+                let like = |range: &AddressRange| range.start.is_ipv4() == wish.addr().is_ipv4();
+                given |= routes.iter().any(like) && self.lease(now, id, 0, wish).is_some();
             }
             if !given {
                 return self.refuse(now, id, Refusal::NoAddressLeft, None, out);
@@ -243,13 +246,13 @@ impl Machine {
         };
         let settings = Arc::clone(&gateway.settings);
         if !settings.dns.is_empty() {
-            let assign = |peer: &mut crate::tunnel::ip::Peer| {
+            let assign = |peer: &mut Peer| {
                 Ok(((), peer.assign_dns(settings.dns.clone())?))
             };
             drop(self.tell_peer(now, id, End::Downstream, assign, out));
         }
         if !settings.pref64.is_empty() {
-            let assign = |peer: &mut crate::tunnel::ip::Peer| {
+            let assign = |peer: &mut Peer| {
                 Ok(((), peer.assign_pref64(settings.pref64.clone())?))
             };
             drop(self.tell_peer(now, id, End::Downstream, assign, out));
@@ -298,7 +301,7 @@ impl Machine {
         };
         let assigned = [&flow.stay.leases, refusals].concat();
         let assign =
-            |peer: &mut crate::tunnel::ip::Peer| Ok(((), peer.assign_addresses(assigned)?));
+            |peer: &mut Peer| Ok(((), peer.assign_addresses(assigned)?));
         let told = self.tell_peer(now, id, End::Downstream, assign, out);
         debug_assert!(told.is_none_or(|it| it.is_ok()), "ids are those of requests");
     }
@@ -320,7 +323,7 @@ impl Machine {
         let Stay { leases, sites, .. } = std::mem::take(stay);
         let leases: Vec<_> = leases.into_iter().map(|lease| lease.prefix).collect();
         for prefix in leases.iter().chain(&sites) {
-            gateway.own.remove(prefix);
+            gateway.own.remove(*prefix);
         }
         for prefix in leases {
             self.watch_gateway(GatewayEvent::Released(id, prefix));
@@ -352,7 +355,7 @@ impl Machine {
                     if !self.claim(id, request)
                         && self.lease(now, id, request.request_id, request.prefix).is_none()
                     {
-                        refusals.push(refusal_of(request));
+                        refusals.push(refusal(request));
                     }
                 }
                 self.tell_leases(now, id, &refusals, out);
@@ -406,12 +409,14 @@ impl Machine {
         }
         self.stats.ip_routes_refused += refused;
         for prefix in &flow.stay.sites {
-            gateway.own.remove(prefix);
+            gateway.own.remove(*prefix);
         }
         for prefix in &sites {
             gateway.own.insert(*prefix, id);
         }
-        gateway.pools.advertise(gateway.owner(id), sites.clone());
+        gateway.pools.advertise(gateway.owner(id), &sites);
+        let [side, _] = &mut flow.sides;
+        side.peer.allow_sources(sites.iter().copied());
         flow.stay.sites.clone_from(&sites);
         self.watch_gateway(GatewayEvent::Routes(id, sites));
     }
@@ -447,7 +452,7 @@ impl Machine {
             self.drop_packet(id, reason);
             return self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
         }
-        if packet::is_tcp_syn(&packet, &parsed)
+        if parsed.is_tcp_syn(&packet)
             && let Some(Leg::Stream(stream)) = self.leg(id, End::Downstream)
         {
             let mtu = self.tunnel_mtu(stream).min(self.exit_mtu());
@@ -481,34 +486,23 @@ impl Machine {
             return Err((DESTINATION, IcmpError::NoRoute));
         };
         let [side, _] = &flow.sides;
-        let facts = parsed.facts();
-        let of_site = |prefix: &IpNet| prefix.contains(&parsed.source);
-        if side.peer.check_source(&facts).is_err() && !flow.stay.sites.iter().any(of_site) {
-            return Err((SOURCE, IcmpError::SourceProhibited));
-        }
         let is_gateway = gateway.addresses.contains(&parsed.destination);
-        match side.peer.check_destination(&facts) {
-            Ok(()) => {}
+        match side.peer.check_from_peer(&parsed.facts()) {
+            Err(Violation::Source) => return Err((SOURCE, IcmpError::SourceProhibited)),
+            Ok(()) if !is_gateway => {}
             // Whoever is on the link may be spoken to.
-            Err(_) if is_gateway => {}
+            _ if is_gateway => return Ok(()),
             Err(Violation::Protocol) => return Err((PROTOCOL, IcmpError::Prohibited)),
-            Err(Violation::Source | Violation::Destination) => {
-                return Err((DESTINATION, IcmpError::NoRoute));
-            }
+            Ok(()) | Err(Violation::Destination) => return Err((DESTINATION, IcmpError::NoRoute)),
         }
-        if is_gateway {
-            return Ok(());
-        }
-        if gateway.own.get(parsed.destination).is_some()
-            || gateway.pools.contains(parsed.destination)
-        {
+        if gateway.is_inside(parsed.destination) {
             return match gateway.settings.client_to_client {
                 true => Ok(()),
                 false => Err((PROHIBITED, IcmpError::Prohibited)),
             };
         }
         let port = match parsed.protocol {
-            TCP | UDP if !parsed.later_fragment => packet::destination_port(packet, parsed),
+            protocol::TCP | protocol::UDP => parsed.destination_port(packet),
             _ => None,
         };
         if flow.stay.allowed == Some((parsed.destination, port)) {
@@ -528,7 +522,7 @@ impl Machine {
         let gateway = self.gateway.as_ref()?;
         match gateway.own.get(address) {
             Some(id) => Some(gateway.owner(*id)),
-            None if gateway.pools.contains(address) => gateway.pools.owner_of(address),
+            None if gateway.is_inside(address) => gateway.pools.owner_of(address),
             None => None,
         }
     }
@@ -609,7 +603,7 @@ impl Machine {
         let Some(gateway) = &mut self.gateway else {
             return;
         };
-        if !gateway.pools.contains(parsed.destination) || !gateway.errors.take(now) {
+        if !gateway.is_inside(parsed.destination) || !gateway.errors.take(now) {
             return;
         }
         if let Some(answer) = self.icmp_error(IcmpError::AddressUnreachable, packet)
@@ -636,16 +630,11 @@ impl Machine {
         let Some(flow) = self.ip_flow(id) else {
             return;
         };
-        let of_site = |prefix: &IpNet| prefix.contains(&parsed.destination);
-        let to_site = flow.stay.sites.iter().any(of_site);
-        match flow.side(End::Downstream).peer.check_to_peer(&parsed.facts()) {
-            Ok(()) => {}
-            Err(Violation::Destination) if to_site => {}
-            // What is about a packet may come from anybody on its way.
-            Err(Violation::Source) if packet::is_icmp(&parsed) => {}
-            Err(violation) => return self.stats.count_violation(violation),
+        let peer = &flow.side(End::Downstream).peer;
+        if let Err(violation) = peer.check_to_peer(&parsed.facts()) {
+            return self.stats.count_violation(violation);
         }
-        if packet::is_tcp_syn(&packet, &parsed) {
+        if parsed.is_tcp_syn(&packet) {
             let mtu = self.tunnel_mtu(stream);
             packet::clamp_mss(&mut packet, &parsed, mtu);
         }
@@ -658,20 +647,6 @@ const DESTINATION: &str = "destination";
 const PROTOCOL: &str = "protocol";
 const PROHIBITED: &str = "prohibited";
 const HOP_LIMIT: &str = "hop_limit";
-
-const ANY_V4: ipnet::Ipv4Net = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::UNSPECIFIED, 32);
-const ANY_V6: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::UNSPECIFIED, 128);
-
-/// The refusal of a request (RFC 9484 §4.7.2).
-fn refusal_of(request: RequestedAddress) -> AssignedAddress {
-    AssignedAddress {
-        request_id: request.request_id,
-        prefix: match request.prefix {
-            IpNet::V4(_) => IpNet::V4(ANY_V4),
-            IpNet::V6(_) => IpNet::V6(ANY_V6),
-        },
-    }
-}
 
 /// The fewest prefixes that make up a range.
 fn prefixes_of(range: &AddressRange) -> Vec<IpNet> {

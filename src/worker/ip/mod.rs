@@ -32,12 +32,13 @@ use crate::error::Abort;
 use crate::http::h3::{RecvData, SendData};
 use crate::transport::carriers::RequestStream;
 use crate::transport::quic::SendOutcome;
-use crate::tunnel::ip::{Delivery, IdMap, Inbound, IpError, Peer};
+use crate::tunnel::ip::{Delivery, IdMap, Inbound, IpError, PacketFacts, Peer};
 use crate::tunnel::{Early, TunnelId};
 use crate::wire::capsule::{DATAGRAM_HEAD_MAX, encode_datagram_head};
 use crate::wire::datagram::ContextId;
 use crate::wire::ip::Scope;
-use crate::wire::ip::packet::{Packet, PacketFacts};
+use crate::wire::ip::icmp::IcmpError;
+use crate::wire::ip::packet::Packet;
 
 /// What every IP tunnel carries, whatever the path (RFC 9484 §7.2).
 pub(super) const MTU_MIN: usize = 1_280;
@@ -401,8 +402,8 @@ impl Machine {
     }
 }
 
-fn icmp_too_big(mtu: usize) -> crate::wire::ip::icmp::IcmpError {
-    crate::wire::ip::icmp::IcmpError::TooBig {
+fn icmp_too_big(mtu: usize) -> IcmpError {
+    IcmpError::TooBig {
         mtu: u32::try_from(mtu).unwrap_or(u32::MAX),
     }
 }

@@ -154,7 +154,7 @@ impl Machine {
             assigned: peer.assigned().to_vec(),
             assigned_to_peer: peer.assigned_to_peer().to_vec(),
             routes: peer.routes().to_vec(),
-            requested: peer.requested().to_vec(),
+            requested: peer.pending_of_peer().to_vec(),
             dns: peer.dns().to_vec(),
             pref64: peer.pref64().to_vec(),
             mtu,
