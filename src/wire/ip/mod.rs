@@ -22,8 +22,7 @@ mod value;
 pub use self::capsule::{
     AddressRange, AssignedAddress, IpCapsule, IpCapsuleError, RequestedAddress,
 };
-pub use self::dns::{DnsConfig, Nameserver};
+pub use self::dns::{DnsConfig, DnsError, Nameserver, ServiceKey};
 pub use self::icmp::IcmpError;
 pub use self::packet::{IpVersion, Packet, PacketError};
-pub use self::dns::{DnsConfig, DnsError, Nameserver, ServiceKey};
 pub use self::scope::{Destination, Scope, ScopeError, ScopeTarget};
