@@ -13,9 +13,10 @@
 pub mod capsule;
 pub mod dns;
 pub mod scope;
+mod value;
 
 pub use self::capsule::{
     AddressRange, AssignedAddress, IpCapsule, IpCapsuleError, RequestedAddress,
 };
-pub use self::dns::{DnsConfig, Nameserver};
+pub use self::dns::{DnsConfig, DnsError, Nameserver, ServiceKey};
 pub use self::scope::{Destination, Scope, ScopeError, ScopeTarget};
