@@ -33,6 +33,7 @@ use ipnet::IpNet;
 use super::address::{self, Special};
 use crate::{
     error::{Rcode, Refusal},
+    wire::ip::{Scope, ScopeTarget},
     wire::target::{Host, Target},
 };
 
