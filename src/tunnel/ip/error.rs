@@ -3,7 +3,8 @@
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::peer::{PENDING_MAX, REQUESTS_MAX};
+use super::inbound::IP_VALUE_MAX;
+use super::peer::{NAMES_MAX, PENDING_MAX, REQUESTS_MAX};
 use crate::wire::capsule::{CapsuleError, CapsuleType};
 use crate::wire::ip::{AddressRange, IpCapsuleError};
 
@@ -14,16 +15,14 @@ use crate::wire::ip::{AddressRange, IpCapsuleError};
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum IpError {
     /// A capsule that changes addressing or routing, too long to be held. It cannot be skipped: it replaces a list.
-    #[error("a capsule of type {:#x} of {len} bytes; the most is {max}", .kind.0)]
+    #[error("a capsule of type {:#x} of {len} bytes; the most is {IP_VALUE_MAX}", .kind.0)]
     CapsuleTooLong {
         /// The type.
         kind: CapsuleType,
-        /// Length of the value in bytes, as declared or as it would be.
+        /// Length of the value in bytes, as declared; of our own, that of the whole capsule.
         len: u64,
-        /// The most.
-        max: usize,
     },
-    /// The value of such a capsule is malformed (RFC 9484 §4.7).
+    /// The value of such a capsule is malformed, or would be (RFC 9484 §4.7).
     #[error(transparent)]
     Capsule(#[from] IpCapsuleError),
     /// A DATAGRAM capsule too short for its Context ID (RFC 9297 §3.3).
@@ -32,12 +31,6 @@ pub enum IpError {
     /// The data stream ended inside a capsule (RFC 9297 §3.3).
     #[error(transparent)]
     CapsuleCut(#[from] CapsuleError),
-    /// An ADDRESS_REQUEST for nothing (RFC 9484 §4.7.2).
-    #[error("a request for no address at all")]
-    EmptyRequest,
-    /// A request that cannot be answered (RFC 9484 §4.7.2).
-    #[error("request id 0")]
-    RequestIdZero,
     /// A request under a name that has been used on this stream (RFC 9484 §4.7.2).
     #[error("request id {id} for the second time")]
     RequestIdReused {
@@ -51,12 +44,10 @@ pub enum IpError {
     #[error("more than {REQUESTS_MAX} address requests on a stream")]
     TooManyRequests,
     /// DNS_ASSIGN with more name servers and domains than are kept.
-    #[error("{count} name servers and domains; the most is {max}")]
+    #[error("{count} name servers and domains; the most is {NAMES_MAX}")]
     TooManyNames {
         /// How many.
         count: usize,
-        /// The most.
-        max: usize,
     },
     /// An answer to a request that the peer has not made.
     #[error("no request with id {id}")]
@@ -75,18 +66,6 @@ pub enum IpError {
     NoAddress {
         /// 0.0.0.0/32 or ::/128.
         prefix: IpNet,
-    },
-    /// Bits of an address behind its prefix length are not zero (RFC 9484 §4.7.1, §4.7.2).
-    #[error("{prefix} has bits behind its prefix length")]
-    HostBits {
-        /// The prefix.
-        prefix: IpNet,
-    },
-    /// A range whose ends are of two versions, or in the wrong order (RFC 9484 §4.7.3).
-    #[error("no range: {} to {}", .range.start, .range.end)]
-    NoRange {
-        /// The range.
-        range: AddressRange,
     },
     /// Two ranges of a list have an address in common, for one protocol or for all and one (RFC 9484 §4.7.3).
     #[error("ranges overlap: {} and {}", Shown(.first), Shown(.second))]

@@ -13,14 +13,18 @@
 
 mod bits;
 mod error;
+mod ids;
+mod inbound;
 mod peer;
 mod pool;
 mod prefix_map;
 mod routes;
 
 pub use self::error::IpError;
+pub use self::ids::IdMap;
+pub use self::inbound::{Arrival, Delivery, IP_PACKET_MAX, IP_VALUE_MAX, Inbound, arrival};
 pub use self::peer::{
-    IpEvent, PENDING_MAX, PacketFacts, Peer, REQUESTS_MAX, Violation, is_refusal, refusal,
+    IpEvent, NAMES_MAX, PENDING_MAX, PacketFacts, Peer, REQUESTS_MAX, Violation, refusal,
 };
 pub use self::pool::{
     AssignError, Owner, PoolConfig, PoolError, PoolUsage, Pools, SITE_PREFIXES_MAX,

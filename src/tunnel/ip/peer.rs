@@ -20,11 +20,13 @@ mod requests;
 
 use std::net::IpAddr;
 
+use bytes::BytesMut;
 use ipnet::{IpNet, Ipv6Net};
 use thiserror::Error;
 
 use self::requests::Requests;
 use super::error::IpError;
+use super::inbound::IP_VALUE_MAX;
 use super::routes::{AddressSet, Reach, Routes};
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress};
 
@@ -40,8 +42,10 @@ pub const NAMES_MAX: usize = 1024;
 /// What a capsule of the peer has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IpEvent {
-    /// ADDRESS_ASSIGN: everything that we may use as source from now on, and the refusals of our requests (see
-    /// [`is_refusal`]), which come once.
+    /// ADDRESS_ASSIGN: everything that we may use as source from now on, and the [refusals] of our requests, which come
+    /// once and are no addresses.
+    ///
+    /// [refusals]: AssignedAddress::is_refusal
     Assigned(Vec<AssignedAddress>),
     /// ADDRESS_REQUEST: each wants an answer by [`Peer::assign_addresses`] under its id.
     Requested(Vec<RequestedAddress>),
@@ -89,14 +93,6 @@ pub enum Violation {
     Protocol,
 }
 
-/// Whether an assigned prefix is the refusal of a request: 0.0.0.0/32 or ::/128, which are no addresses of anybody
-/// (RFC 9484 §4.7.2).
-// spec: 9484-4.7.2-f, 9484-4.7.2-j
-#[must_use]
-pub fn is_refusal(prefix: IpNet) -> bool {
-    prefix.prefix_len() == prefix.max_prefix_len() && prefix.addr().is_unspecified()
-}
-
 /// The refusal of a request (RFC 9484 §4.7.2).
 // spec: 9484-4.7.2-f
 #[must_use]
@@ -121,15 +117,13 @@ struct Said {
     /// Whether there has been an ADDRESS_ASSIGN, if only an empty one.
     has_assigned: bool,
     routes: Routes,
-    dns: Vec<DnsConfig>,
-    pref64: Vec<Ipv6Net>,
     requests: Requests,
 }
 
 impl Said {
     // spec: 9484-4.7.1-a, 9484-4.7.1-f
     fn assign(&mut self, list: &[AssignedAddress]) {
-        let kept = list.iter().filter(|entry| !is_refusal(entry.prefix));
+        let kept = list.iter().filter(|entry| !is_no_address(entry.prefix));
         self.assigned = kept.copied().collect();
         self.prefixes = self.assigned.iter().map(|entry| entry.prefix).collect();
         self.has_assigned = true;
@@ -141,12 +135,16 @@ impl Said {
 pub struct Peer {
     ours: Said,
     theirs: Said,
+    /// What the peer has told; our own is not needed again.
+    dns: Vec<DnsConfig>,
+    /// As above.
+    pref64: Vec<Ipv6Net>,
     /// Sources of the peer that are allowed without being assigned.
     sources: AddressSet,
 }
 
 impl Peer {
-    /// Takes a capsule of the peer.
+    /// Takes a capsule of the peer, as it was [parsed](IpCapsule::parse).
     ///
     /// # Errors
     /// The peer's mistake, which ends the stream.
@@ -163,11 +161,11 @@ impl Peer {
             }
             IpCapsule::DnsAssign(list) => {
                 check_names(&list)?;
-                self.theirs.dns.clone_from(&list);
+                self.dns.clone_from(&list);
                 IpEvent::Dns(list)
             }
             IpCapsule::Pref64(list) => {
-                self.theirs.pref64.clone_from(&list);
+                self.pref64.clone_from(&list);
                 IpEvent::Pref64(list)
             }
         })
@@ -181,7 +179,7 @@ impl Peer {
                 entry.request_id = 0;
             }
         }
-        list.retain(|entry| entry.request_id != 0 || !is_refusal(entry.prefix));
+        list.retain(|entry| entry.request_id != 0 || !is_no_address(entry.prefix));
         self.ours.requests.answer(&list);
         self.theirs.assign(&list);
         list
@@ -191,13 +189,13 @@ impl Peer {
     /// order, and the capsule.
     ///
     /// # Errors
-    /// [`IpError::EmptyRequest`], [`IpError::TooManyPending`], [`IpError::TooManyRequests`], [`IpError::HostBits`].
+    /// [`IpError::TooManyPending`], [`IpError::TooManyRequests`], [`IpError::Capsule`]: no wish at all, or one with bits
+    /// behind its prefix length.
     // spec: 9484-4.7.2-a, 9484-4.7.2-b, 9484-4.7.2-c
     pub fn request_addresses(
         &mut self,
         wishes: &[IpNet],
     ) -> Result<(Vec<u64>, IpCapsule), IpError> {
-        check_host_bits(wishes.iter().copied())?;
         let ids = self.ours.requests.next_ids(wishes.len());
         let named = ids.clone().zip(wishes);
         let list: Vec<_> = named
@@ -206,8 +204,9 @@ impl Peer {
                 prefix: *prefix,
             })
             .collect();
+        let capsule = checked(IpCapsule::AddressRequest(list.clone()))?;
         self.ours.requests.add(&list)?;
-        Ok((ids.collect(), IpCapsule::AddressRequest(list)))
+        Ok((ids.collect(), capsule))
     }
 
     /// Says what the peer may use as source from now on: the full list, which replaces the one before. An entry with
@@ -215,14 +214,14 @@ impl Peer {
     /// once and not kept.
     ///
     /// # Errors
-    /// [`IpError::UnknownRequest`], [`IpError::AnsweredTwice`], [`IpError::NoAddress`], [`IpError::HostBits`].
+    /// [`IpError::UnknownRequest`], [`IpError::AnsweredTwice`], [`IpError::NoAddress`], [`IpError::CapsuleTooLong`],
+    /// [`IpError::Capsule`]: a prefix with bits behind its length.
     // spec: 9484-4.7.1-a, 9484-4.7.1-b, 9484-4.7.1-e, 9484-4.7.2-e, 9484-4.7.2-g
     pub fn assign_addresses(&mut self, list: Vec<AssignedAddress>) -> Result<IpCapsule, IpError> {
-        check_host_bits(list.iter().map(|entry| entry.prefix))?;
         let mut ids = Vec::new();
         for entry in &list {
             match entry.request_id {
-                0 if is_refusal(entry.prefix) => {
+                0 if is_no_address(entry.prefix) => {
                     let prefix = entry.prefix;
                     return Err(IpError::NoAddress { prefix });
                 }
@@ -235,43 +234,43 @@ impl Peer {
         if let Some((&id, _)) = (ids.iter().zip(ids.iter().skip(1))).find(|(a, b)| a == b) {
             return Err(IpError::AnsweredTwice { id });
         }
+        let capsule = checked(IpCapsule::AddressAssign(list.clone()))?;
         self.theirs.requests.answer(&list);
         self.ours.assign(&list);
-        Ok(IpCapsule::AddressAssign(list))
+        Ok(capsule)
     }
 
     /// Says what the peer may reach through us from now on: the full list, in any order, which replaces the one before.
     ///
     /// # Errors
-    /// [`IpError::NoRange`], [`IpError::RangesOverlap`].
+    /// [`IpError::RangesOverlap`], [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a range that is none.
     // spec: 9484-4.7.3-a, 9484-4.7.3-d, 9484-4.7.3-f
     pub fn advertise_routes(&mut self, list: Vec<AddressRange>) -> Result<IpCapsule, IpError> {
-        self.ours.routes = Routes::new(list)?;
-        let list = self.ours.routes.ranges().to_vec();
-        Ok(IpCapsule::RouteAdvertisement(list))
+        let routes = Routes::new(list)?;
+        let list = routes.ranges().to_vec();
+        let capsule = checked(IpCapsule::RouteAdvertisement(list))?;
+        self.ours.routes = routes;
+        Ok(capsule)
     }
 
     /// Tells the peer all name servers, which replaces what was told before. Routes to them go first
     /// (draft-ietf-masque-connect-ip-dns §5).
     ///
     /// # Errors
-    /// [`IpError::TooManyNames`].
+    /// [`IpError::TooManyNames`], [`IpError::CapsuleTooLong`], [`IpError::Capsule`].
     // spec: cidns-3.4-a
     pub fn assign_dns(&mut self, list: Vec<DnsConfig>) -> Result<IpCapsule, IpError> {
         check_names(&list)?;
-        self.ours.dns.clone_from(&list);
-        Ok(IpCapsule::DnsAssign(list))
+        checked(IpCapsule::DnsAssign(list))
     }
 
     /// Tells the peer all prefixes of NAT64, which replaces what was told before.
     ///
     /// # Errors
-    /// [`IpError::HostBits`].
+    /// [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a length that NAT64 does not have.
     // spec: cidns-4.1-a
     pub fn assign_pref64(&mut self, list: Vec<Ipv6Net>) -> Result<IpCapsule, IpError> {
-        check_host_bits(list.iter().map(|prefix| IpNet::V6(*prefix)))?;
-        self.ours.pref64.clone_from(&list);
-        Ok(IpCapsule::Pref64(list))
+        checked(IpCapsule::Pref64(list))
     }
 
     /// Lets the peer send from these prefixes too, beside those assigned to it: the networks behind a site whose
@@ -307,13 +306,13 @@ impl Peer {
     /// The name servers that the peer has told.
     #[must_use]
     pub fn dns(&self) -> &[DnsConfig] {
-        &self.theirs.dns
+        &self.dns
     }
 
     /// The prefixes of NAT64 that the peer has told.
     #[must_use]
     pub fn pref64(&self) -> &[Ipv6Net] {
-        &self.theirs.pref64
+        &self.pref64
     }
 
     /// Our requests that the peer has not answered, in the order of their ids.
@@ -391,12 +390,24 @@ impl Peer {
     }
 }
 
-// spec: 9484-4.7.1-e, 9484-4.7.2-b
-fn check_host_bits(prefixes: impl IntoIterator<Item = IpNet>) -> Result<(), IpError> {
-    let mut prefixes = prefixes.into_iter();
-    match prefixes.find(|prefix| *prefix != prefix.trunc()) {
-        Some(prefix) => Err(IpError::HostBits { prefix }),
-        None => Ok(()),
+/// An address that nobody can have: 0.0.0.0/32 or ::/128. With the id of a request it is the refusal.
+// spec: 9484-4.7.2-f, 9484-4.7.2-j
+fn is_no_address(prefix: IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len() && prefix.addr().is_unspecified()
+}
+
+/// Holds a capsule of ours to what a peer accepts, be it one like this.
+// spec: 9484-4.7.1-e, 9484-4.7.2-b, 9484-4.7.3-d, 9484-4.7.3-f
+fn checked(capsule: IpCapsule) -> Result<IpCapsule, IpError> {
+    capsule.check()?;
+    let mut encoded = BytesMut::new();
+    capsule.encode(&mut encoded);
+    match encoded.len() {
+        len if len > IP_VALUE_MAX => Err(IpError::CapsuleTooLong {
+            kind: capsule.capsule_type(),
+            len: len as u64,
+        }),
+        _ => Ok(capsule),
     }
 }
 
@@ -405,10 +416,7 @@ fn check_names(list: &[DnsConfig]) -> Result<(), IpError> {
         1 + config.nameservers.len() + config.internal_domains.len() + config.search_domains.len()
     };
     match list.iter().map(names).sum() {
-        count if count > NAMES_MAX => Err(IpError::TooManyNames {
-            count,
-            max: NAMES_MAX,
-        }),
+        count if count > NAMES_MAX => Err(IpError::TooManyNames { count }),
         _ => Ok(()),
     }
 }

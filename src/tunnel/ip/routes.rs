@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::error::IpError;
 use super::peer::PacketFacts;
-use crate::wire::ip::AddressRange;
+use crate::wire::ip::{AddressRange, IpCapsuleError};
 
 /// Addresses of both versions as ranges without overlap, in order. A question costs a binary search.
 #[derive(Clone, Debug, Default)]
@@ -75,14 +75,14 @@ impl Routes {
     /// Puts ranges into the order of the RFC.
     ///
     /// # Errors
-    /// [`IpError::NoRange`], [`IpError::RangesOverlap`].
+    /// [`IpCapsuleError::Range`], [`IpError::RangesOverlap`].
     // spec: 9484-4.7.3-b, 9484-4.7.3-d, 9484-4.7.3-f
     pub(super) fn new(mut ranges: Vec<AddressRange>) -> Result<Self, IpError> {
         let is_range = |range: &AddressRange| {
             range.start.is_ipv6() == range.end.is_ipv6() && range.start <= range.end
         };
-        if let Some(range) = ranges.iter().copied().find(|range| !is_range(range)) {
-            return Err(IpError::NoRange { range });
+        if let Some(&AddressRange { start, end, .. }) = ranges.iter().find(|r| !is_range(r)) {
+            return Err(IpCapsuleError::Range { start, end }.into());
         }
         ranges.sort_unstable_by_key(order);
         for (first, second) in ranges.iter().zip(ranges.iter().skip(1)) {

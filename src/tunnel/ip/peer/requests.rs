@@ -15,27 +15,18 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Takes the requests of a capsule, all or none.
-    // spec: 9484-4.7.2-a, 9484-4.7.2-h, 9484-4.7.2-j
+    /// Takes the requests of a capsule, all or none. Within the capsule the ids are different, and none is 0.
+    // spec: 9484-4.7.2-a, 9484-4.7.2-j
     pub(super) fn add(&mut self, list: &[RequestedAddress]) -> Result<(), IpError> {
-        if list.is_empty() {
-            return Err(IpError::EmptyRequest);
-        }
         if self.pending.len() + list.len() > PENDING_MAX {
             return Err(IpError::TooManyPending);
         }
         if self.seen.len() + list.len() > REQUESTS_MAX {
             return Err(IpError::TooManyRequests);
         }
-        let mut ids: Vec<u64> = list.iter().map(|request| request.request_id).collect();
-        ids.sort_unstable();
-        let twice = ids.iter().zip(ids.iter().skip(1)).find(|(a, b)| a == b);
-        let again = ids.iter().find(|id| self.seen.contains(**id));
-        if let Some(&id) = again.or(twice.map(|(id, _)| id)) {
+        let ids = list.iter().map(|request| request.request_id);
+        if let Some(id) = ids.clone().find(|id| self.seen.contains(*id)) {
             return Err(IpError::RequestIdReused { id });
-        }
-        if ids.first() == Some(&0) {
-            return Err(IpError::RequestIdZero);
         }
         for id in ids {
             self.seen.insert(id);
@@ -90,9 +81,10 @@ impl Ids {
         run.is_some_and(|(_, last)| id <= *last)
     }
 
-    /// Adds an id that is not in yet.
     fn insert(&mut self, id: u64) {
-        debug_assert!(!self.contains(id));
+        if self.contains(id) {
+            return;
+        }
         self.len += 1;
         let index = self.runs.partition_point(|(first, _)| *first <= id);
         self.runs.insert(index, (id, id));
