@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::leg::Leg;
 use super::super::machine::{End, LocalEvent, Machine, Outside};
-use super::super::pipe::Direction;
+use super::of_end;
 use crate::tunnel::TunnelId;
 use crate::tunnel::ip::{IpError, IpEvent, Peer};
 use crate::wire::ip::IpCapsule;
@@ -48,35 +48,17 @@ impl Machine {
         let Some(flow) = self.ip_flow(id) else {
             return Ok(());
         };
-        let sender = receiver.other();
-        let [downstream, upstream] = &mut flow.sides;
-        let side = match receiver {
-            End::Downstream => downstream,
-            End::Upstream => upstream,
-        };
+        let peer = &mut of_end(&mut flow.sides, receiver).peer;
         let capsule = match event {
-            IpEvent::Requested(requested) => {
-                let prefixes: Vec<_> = requested.iter().map(|it| it.prefix).collect();
-                let (ids, capsule) = side.peer.request_addresses(&prefixes)?;
-                for (request, new) in requested.iter().zip(ids) {
-                    flow.ids(sender).insert(request.request_id, new)?;
-                }
-                capsule
+            IpEvent::Requested(requests) => {
+                of_end(&mut flow.ids, receiver.other()).forward(&requests, peer)?
             }
-            IpEvent::Assigned(assigned) => {
-                let ids = flow.ids(receiver);
-                let assigned = assigned
-                    .into_iter()
-                    .map(|mut it| {
-                        it.request_id = ids.original(it.request_id).unwrap_or(0);
-                        it
-                    })
-                    .collect();
-                flow.side(receiver).peer.assign_addresses(assigned)?
+            IpEvent::Assigned(list) => {
+                peer.assign_addresses(of_end(&mut flow.ids, receiver).answer(&list))?
             }
-            IpEvent::Routes(routes) => side.peer.advertise_routes(routes)?,
-            IpEvent::Dns(configs) => side.peer.assign_dns(configs)?,
-            IpEvent::Pref64(prefixes) => side.peer.assign_pref64(prefixes)?,
+            IpEvent::Routes(routes) => peer.advertise_routes(routes)?,
+            IpEvent::Dns(configs) => peer.assign_dns(configs)?,
+            IpEvent::Pref64(prefixes) => peer.assign_pref64(prefixes)?,
         };
         self.send_ip_capsule(now, id, receiver, encoded(&capsule), out);
         Ok(())

@@ -58,8 +58,8 @@ pub(super) struct IpFlow {
     pub(super) stay: gateway::Stay,
     /// The peers downstream and upstream, where there are streams.
     sides: [Side; 2],
-    /// Request ids on the two streams of a tunnel between relays.
-    ids: IdMap,
+    /// Requests of the two peers of a tunnel between relays, under their names at the other.
+    ids: [IdMap; 2],
     /// ICMP errors that may be sent now.
     errors: IcmpBudget,
 }
@@ -80,17 +80,13 @@ impl IpFlow {
             user: None,
             stay: gateway::Stay::default(),
             sides: Default::default(),
-            ids: IdMap::default(),
+            ids: Default::default(),
             errors: IcmpBudget::default(),
         }
     }
 
     fn side(&mut self, end: End) -> &mut Side {
-        let [downstream, upstream] = &mut self.sides;
-        match end {
-            End::Downstream => downstream,
-            End::Upstream => upstream,
-        }
+        of_end(&mut self.sides, end)
     }
 
     pub(super) fn keep_unknown(&mut self, end: End, bytes_max: usize) {
@@ -405,6 +401,14 @@ impl Machine {
 fn icmp_too_big(mtu: usize) -> IcmpError {
     IcmpError::TooBig {
         mtu: u32::try_from(mtu).unwrap_or(u32::MAX),
+    }
+}
+
+fn of_end<T>(both: &mut [T; 2], end: End) -> &mut T {
+    let [downstream, upstream] = both;
+    match end {
+        End::Downstream => downstream,
+        End::Upstream => upstream,
     }
 }
 

@@ -8,7 +8,6 @@ use thiserror::Error;
 
 use super::super::leg::{Flow, Leg};
 use super::super::machine::{End, Machine, Outside};
-use super::super::pipe::Direction;
 use super::MTU_MIN;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
