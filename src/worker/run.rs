@@ -145,6 +145,10 @@ impl Network for World<'_> {
         self.driver.send_train(socket, datagrams)
     }
 
+    fn send_packets(&mut self, tun: SocketId, packets: &mut Vec<Bytes>) {
+        self.driver.send_packets(tun, packets);
+    }
+
     fn read(
         &mut self,
         socket: TcpId,

@@ -63,6 +63,8 @@ impl Machine {
             }
             // Shared sockets report errors of single peers; QUIC finds out by itself.
             (Tag::Listener(_) | Tag::Dialler, Received::Error(_)) | (Tag::App(_), _) => {}
+            // Packets come from a TUN, which has none of these tags.
+            (Tag::Listener(_) | Tag::Dialler | Tag::Target(_), Received::Packets(_)) => {}
         }
     }
 
