@@ -194,6 +194,10 @@ impl Network for World<'_> {
         TrainOutcome::Done
     }
 
+    fn send_packets(&mut self, _: SocketId, _: &mut Vec<Bytes>) {
+        unreachable!("there is no TUN");
+    }
+
     fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
         Err(io::ErrorKind::NotFound.into())
     }
@@ -221,6 +225,10 @@ impl Outside for World<'_> {
     }
 
     fn forward(&mut self, _: u32, _: u32, _: Train) -> Option<Train> {
+        unreachable!("there is one worker");
+    }
+
+    fn forward_packet(&mut self, _: u32, _: Bytes) {
         unreachable!("there is one worker");
     }
 

@@ -125,6 +125,10 @@ impl Network for World {
         TrainOutcome::Done
     }
 
+    fn send_packets(&mut self, _: SocketId, _: &mut Vec<Bytes>) {
+        unreachable!("there is no TUN");
+    }
+
     fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
         Err(io::ErrorKind::NotFound.into())
     }
@@ -164,6 +168,10 @@ impl Outside for World {
     }
 
     fn forward(&mut self, worker: u32, _: u32, _: Train) -> Option<Train> {
+        panic!("there is no worker {worker}")
+    }
+
+    fn forward_packet(&mut self, worker: u32, _: Bytes) {
         panic!("there is no worker {worker}")
     }
 

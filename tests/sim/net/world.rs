@@ -60,6 +60,10 @@ impl Network for World<'_> {
         TrainOutcome::Done
     }
 
+    fn send_packets(&mut self, tun: SocketId, packets: &mut Vec<Bytes>) {
+        self.net.write_packets(tun, packets);
+    }
+
     fn read(
         &mut self,
         socket: TcpId,
@@ -101,6 +105,7 @@ impl Outside for World<'_> {
     }
 
     fn remove(&mut self, socket: SocketId) {
+        self.net.remove_tun(socket);
         if let Some(gone) = self.net.sockets.remove(&socket) {
             self.net.bound.remove(&gone.local);
         }
@@ -134,6 +139,16 @@ impl Outside for World<'_> {
         let now = self.net.now;
         self.net.wake_at(node, now);
         None
+    }
+
+    fn forward_packet(&mut self, worker: u32, packet: Bytes) {
+        self.net.stats.strays += 1;
+        let node = self.net.ports[self.node.0].workers[worker as usize];
+        self.net.ports[node.0]
+            .letters
+            .push_back(Letter::Packet(packet));
+        let now = self.net.now;
+        self.net.wake_at(node, now);
     }
 
     fn connect_tcp(
