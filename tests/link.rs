@@ -28,13 +28,15 @@ const SETUP: &str = "
     mount -t tmpfs tmpfs /mnt
     printf 'nameserver 192.0.2.53\\n' > /mnt/resolv.conf
     ip link set lo up
-    ip link add out type dummy
+    ip link add out type veth peer name out-peer
+    ip link set out-peer up
     ip address add 192.0.2.2/24 dev out
     ip address add 2001:db8::2/64 dev out nodad
     ip link set out up
     ip route add default via 192.0.2.1
     ip route add default via 2001:db8::1
-    ip link add tun0 type dummy
+    ip link add tun0 type veth peer name tun0-peer
+    ip link set tun0-peer up
     ip link set tun0 up
     exec \"$@\"";
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -142,7 +143,10 @@ impl Links {
 
     async fn try_add_address(&self, index: u32, address: IpNet) -> Result<(), LinkError> {
         let addresses = self.handle.address();
-        let request = addresses.add(index, address.addr(), address.prefix_len());
+        let mut request = addresses.add(index, address.addr(), address.prefix_len());
+        // The relay has seen to it that nobody else has the address, and nobody on the link could answer.
+        let flags = &mut request.message_mut().header.flags;
+        *flags |= AddressHeaderFlags::Nodad;
         let doing = || format!("adding address {address}");
         request.execute().await.map_err(|e| failure(doing(), e))
     }
