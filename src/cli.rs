@@ -2,6 +2,7 @@
 //!
 //! Everything here is checked before the program does anything; what is wrong ends it with exit code 2.
 
+mod tun;
 mod via;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use bauta::wire::carrier::Carrier;
 use bauta::wire::target::Target;
 use clap::{Args, Parser, Subcommand, value_parser};
 
+pub(crate) use tun::TunArgs;
 use via::VIA_MAX;
 pub(crate) use via::ViaArgs;
 
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Tcp(TcpArgs),
     /// Serve SOCKS5 and HTTP CONNECT on a local port, through one relay or two
     Proxy(ProxyArgs),
+    /// Send the IP packets of this machine through one relay or two (a VPN); needs CAP_NET_ADMIN
+    Tun(TunArgs),
     /// Hash a password from standard input for the password file of a relay
     Passwd(PasswdArgs),
 }
@@ -253,6 +257,7 @@ impl Cli {
             Command::Udp(UdpArgs { relays, .. })
             | Command::Tcp(TcpArgs { relays, .. })
             | Command::Proxy(ProxyArgs { relays, .. })
+            | Command::Tun(TunArgs { relays, .. })
                 if relays.via.len() > VIA_MAX =>
             {
                 wrong(format!(
@@ -260,7 +265,7 @@ impl Cli {
                     relays.via.len()
                 ))
             }
-            Command::Udp(_) | Command::Tcp(_) | Command::Proxy(_) => Ok(self),
+            Command::Udp(_) | Command::Tcp(_) | Command::Proxy(_) | Command::Tun(_) => Ok(self),
             Command::Relay(_) | Command::Demo(_) | Command::Passwd(_) => Ok(self),
         }
     }
