@@ -265,7 +265,13 @@ impl Cli {
                     relays.via.len()
                 ))
             }
-            Command::Udp(_) | Command::Tcp(_) | Command::Proxy(_) | Command::Tun(_) => Ok(self),
+            Command::Udp(UdpArgs { relays, .. })
+            | Command::Tcp(TcpArgs { relays, .. })
+            | Command::Proxy(ProxyArgs { relays, .. }) => match relays.only_ip() {
+                Some(error) => wrong(format!("--via: {error}")),
+                None => Ok(self),
+            },
+            Command::Tun(_) => Ok(self),
             Command::Relay(_) | Command::Demo(_) | Command::Passwd(_) => Ok(self),
         }
     }
@@ -320,6 +326,7 @@ mod tests {
             TCP_HELP,
             PROXY_HELP,
             PASSWD_HELP,
+            tun::TUN_HELP,
         ] {
             let joined = help
                 .replace("\\\n      ", "")
@@ -340,7 +347,7 @@ mod tests {
                 examples += 1;
             }
         }
-        assert_eq!(examples, 21);
+        assert_eq!(examples, 26);
     }
 
     #[test]
@@ -392,6 +399,26 @@ mod tests {
                 "bauta udp --via https://a --via https://b --via https://c --via https://d --via https://e \
                  --listen 127.0.0.1:1 --target a:1",
                 "given 5 times, at most 4",
+            ),
+            (
+                "bauta udp --via https://a/vpn --listen 127.0.0.1:1 --target a:1",
+                "variable target_host is missing",
+            ),
+            (
+                "bauta tun --via https://a --mtu 1279",
+                "1279 is not in 1280",
+            ),
+            (
+                "bauta tun --via https://a --route 10.0.0.1/8",
+                "10.0.0.0/8 has none",
+            ),
+            (
+                "bauta tun --via https://a --ipproto 256",
+                "256 is not in 0..=255",
+            ),
+            (
+                "bauta tun --via https://a --target 10.0.0.1/8",
+                "address has bits behind its prefix length of 8",
             ),
             (
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a:1 --ca x --insecure",

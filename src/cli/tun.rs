@@ -53,7 +53,7 @@ pub(crate) struct TunArgs {
     pub(crate) no_offload: bool,
 }
 
-const TUN_HELP: &str = "\
+pub(super) const TUN_HELP: &str = "\
 Addresses, routes and name servers come from the relay. The way to the relay itself stays outside the tunnel, which is
 opened again whenever it ends. Everything that was changed is as before in the end; after a crash the next start does it.
 
