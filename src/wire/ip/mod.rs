@@ -17,11 +17,12 @@ pub mod dns;
 pub mod icmp;
 pub mod packet;
 pub mod scope;
+mod value;
 
 pub use self::capsule::{
     AddressRange, AssignedAddress, IpCapsule, IpCapsuleError, RequestedAddress,
 };
-pub use self::dns::{DnsConfig, Nameserver};
+pub use self::dns::{DnsConfig, DnsError, Nameserver, ServiceKey};
 pub use self::icmp::IcmpError;
 pub use self::packet::{IpVersion, Packet, PacketError};
 pub use self::scope::{Destination, Scope, ScopeError, ScopeTarget};

@@ -161,6 +161,28 @@ impl Packet {
         }
     }
 
+    /// The destination port of TCP or UDP; `bytes` are those that were parsed.
+    #[must_use]
+    pub fn destination_port(&self, bytes: &[u8]) -> Option<u16> {
+        if self.later_fragment || !matches!(self.protocol, protocol::TCP | protocol::UDP) {
+            return None;
+        }
+        match bytes.get(self.transport..self.len)? {
+            [_, _, high, low, ..] => Some(u16::from_be_bytes([*high, *low])),
+            _ => None,
+        }
+    }
+
+    /// Whether it opens a TCP connection; `bytes` are those that were parsed.
+    #[must_use]
+    pub fn is_tcp_syn(&self, bytes: &[u8]) -> bool {
+        const FLAGS: usize = 13;
+        const SYN: u8 = 0x02;
+        self.protocol == protocol::TCP
+            && !self.later_fragment
+            && (bytes.get(self.transport + FLAGS)).is_some_and(|flags| flags & SYN != 0)
+    }
+
     fn parse_v4(bytes: &[u8]) -> Result<Self, PacketError> {
         let header: &[u8; IPV4_HEADER_BYTES] = header(bytes)?;
         let [
