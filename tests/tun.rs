@@ -37,6 +37,7 @@ const TESTS: &[(&str, fn())] = &[
     ("udp_in_super_packets", || udp(true)),
     ("udp_in_single_packets", || udp(false)),
     ("flows_are_spread_over_queues", flows_are_spread_over_queues),
+    ("turns_have_a_budget", turns_have_a_budget),
     ("an_interface_that_is_down", an_interface_that_is_down),
     ("an_interface_that_goes_away", an_interface_that_goes_away),
     ("what_the_kernel_refuses", what_the_kernel_refuses),
@@ -81,13 +82,15 @@ fn run() -> ExitCode {
         .filter(|argument| !argument.starts_with('-'))
         .collect();
     ip("link set lo up");
+    let mut passed = 0;
     for (name, test) in TESTS {
         if filters.is_empty() || filters.iter().any(|filter| name.contains(filter)) {
             println!("test {name}");
             test();
+            passed += 1;
         }
     }
-    println!("all passed");
+    println!("{passed} passed");
     ExitCode::SUCCESS
 }
 
@@ -333,6 +336,42 @@ fn driver(queue: TunQueue) -> (Driver, SocketId) {
     (driver, id)
 }
 
+/// One turn.
+fn receive(driver: &mut Driver) -> Vec<BytesMut> {
+    let mut all = Vec::new();
+    let _woken = driver.poll_ready_nonblocking().unwrap();
+    let _more = driver.receive(&mut |_, _, received| {
+        let Received::Packets(packets) = received else {
+            panic!("{received:?}");
+        };
+        all.extend(packets);
+    });
+    all
+}
+
+fn turns_have_a_budget() {
+    let budget = DriverConfig::default().receive_budget_datagrams;
+    let count = 3 * budget;
+    let mut tun = open(1, false);
+    let (mut driver, _) = driver(tun.queues.remove(0));
+    let (own, behind) = addresses()[0];
+    let client = UdpSocket::bind((own, 0)).unwrap();
+    for _ in 0..count {
+        client.send_to(b"hello", (behind, 9)).unwrap();
+    }
+    let mut seen = 0;
+    let deadline = clock::now() + Duration::from_secs(10);
+    while seen < count {
+        assert!(clock::now() < deadline);
+        let packets = receive(&mut driver);
+        assert!(packets.len() <= budget);
+        seen += packets
+            .iter()
+            .filter(|packet| packet.ends_with(b"hello"))
+            .count();
+    }
+}
+
 fn an_interface_that_is_down() {
     for offload in [true, false] {
         let mut tun = open(1, offload);
@@ -342,10 +381,22 @@ fn an_interface_that_is_down() {
         driver.send_packets(id, &mut packets);
         assert!(packets.is_empty());
         assert_eq!(driver.stats().tun_write_down, 3);
+        receive(&mut driver);
         // What is no packet at all is refused once it is up.
         ip(&format!("link set {} up", tun.name));
         driver.send_packets(id, &mut vec![Bytes::from_static(&[0x15; 40])]);
         assert_eq!(driver.stats().tun_write_invalid, 1);
+        // And the kernel's packets come again.
+        let (own, behind) = addresses()[0];
+        let client = UdpSocket::bind((own, 0)).unwrap();
+        client.send_to(b"hello", (behind, 9)).unwrap();
+        let deadline = clock::now() + Duration::from_secs(10);
+        while !receive(&mut driver)
+            .iter()
+            .any(|packet| packet.ends_with(b"hello"))
+        {
+            assert!(clock::now() < deadline);
+        }
         assert!(driver.remove(id));
         assert!(!driver.remove(id));
         driver.send_packets(id, &mut packets);
