@@ -29,6 +29,7 @@ targets! {
     h1_client
     h1_server
     h3_ops
+    ip
     packet
     proxy_status
     qpack

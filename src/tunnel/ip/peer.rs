@@ -20,7 +20,7 @@ mod requests;
 
 use std::net::IpAddr;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use ipnet::{IpNet, Ipv6Net};
 use thiserror::Error;
 
@@ -29,6 +29,7 @@ use super::error::IpError;
 use super::inbound::IP_VALUE_MAX;
 use super::routes::{AddressSet, Reach, Routes};
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress};
+use crate::wire::varint;
 
 /// Most address requests of one end that wait for an answer.
 pub const PENDING_MAX: usize = 64;
@@ -400,13 +401,12 @@ fn is_no_address(prefix: IpNet) -> bool {
 // spec: 9484-4.7.1-e, 9484-4.7.2-b, 9484-4.7.3-d, 9484-4.7.3-f
 fn checked(capsule: IpCapsule) -> Result<IpCapsule, IpError> {
     capsule.check()?;
+    let kind = capsule.capsule_type();
     let mut encoded = BytesMut::new();
     capsule.encode(&mut encoded);
-    match encoded.len() {
-        len if len > IP_VALUE_MAX => Err(IpError::CapsuleTooLong {
-            kind: capsule.capsule_type(),
-            len: len as u64,
-        }),
+    encoded.advance(varint::size(kind.0));
+    match varint::decode(&encoded) {
+        Some((len, _)) if len > IP_VALUE_MAX as u64 => Err(IpError::CapsuleTooLong { kind, len }),
         _ => Ok(capsule),
     }
 }

@@ -56,7 +56,7 @@ fn datagrams() {
     assert_eq!(read(b"\x40"), Arrival::Dropped);
 }
 
-// The packet of the issue: vectors aa-v4 and aa-nonminimal of section 8 of the RFC 9484 digest.
+// Vectors aa-v4 and aa-nonminimal of section 8 of the RFC 9484 digest.
 // spec: 9484-4.7-a, 9297-3.2-a
 #[test]
 fn packets_and_capsules_in_order() {
