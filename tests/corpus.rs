@@ -29,7 +29,7 @@ targets! {
     h1_client
     h1_server
     h3_ops
-    ip
+    ip_stream
     packet
     proxy_status
     qpack

@@ -20,7 +20,7 @@ use crate::wire::ip::IpCapsule;
 ///
 /// # Panics
 /// When the law is broken.
-pub fn ip(data: &[u8]) {
+pub fn ip_stream(data: &[u8]) {
     let [cuts, rest @ ..] = data else {
         return;
     };
