@@ -3,6 +3,7 @@
 //! The targets in `fuzz/` call them with what the fuzzer invents, `tests/corpus.rs` with the files of `fuzz/corpus/`.
 //! That test has the list of all targets.
 
+mod ip;
 mod ip_stream;
 mod relay;
 mod text;
@@ -11,6 +12,7 @@ use ::http::HeaderMap;
 use ::http::header::{HeaderValue, VIA};
 use bytes::Bytes;
 
+pub use self::ip::{ip_capsule, scope};
 pub use self::ip_stream::ip_stream;
 pub use self::relay::{packet, relay};
 pub use self::text::{config, rule, target, template};

@@ -29,12 +29,14 @@ targets! {
     h1_client
     h1_server
     h3_ops
+    ip_capsule
     ip_stream
     packet
     proxy_status
     qpack
     relay
     rule
+    scope
     settings
     target
     template
@@ -109,6 +111,8 @@ fn no_body_is_forgotten() -> io::Result<()> {
     let mut bodies = Vec::new();
     for file in [
         "fuzzing.rs",
+        "fuzzing/ip.rs",
+        "fuzzing/ip_stream.rs",
         "fuzzing/relay.rs",
         "fuzzing/text.rs",
         "http/h1/fuzz_entry.rs",

@@ -89,7 +89,7 @@ impl EmbeddedTunnel {
         place: OwnedSemaphorePermit,
     ) -> Self {
         let carried = match protocol {
-            server::Protocol::Udp => Carried::Udp {
+            server::Protocol::Udp | server::Protocol::Ip => Carried::Udp {
                 tunnel: UdpTunnel::new(handle),
                 reader: {
                     let mut reader = CapsuleReader::default();

@@ -67,14 +67,10 @@ fn believe(peer: &mut Peer, capsule: &IpCapsule, asked: &mut usize) -> Result<()
             let (refused, held): (Vec<_>, Vec<_>) =
                 list.into_iter().partition(|entry| entry.is_refusal());
             assert_eq!(peer.assigned(), held);
-            assert!(
-                refused
-                    .iter()
-                    .chain(&held)
-                    .all(|entry| entry.request_id <= 2)
-            );
+            let mut ids = refused.iter().chain(&held).map(|entry| entry.request_id);
+            assert!(ids.all(|id| id <= 2));
             for entry in held {
-                let packet = icmp(entry.prefix.broadcast(), entry.prefix.network());
+                let packet = icmp(entry.prefix.network(), entry.prefix.broadcast());
                 assert_eq!(peer.check_from_peer(&packet), Ok(()));
             }
         }

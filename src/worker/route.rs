@@ -120,6 +120,7 @@ pub fn hops(route: RouteOptions) -> Result<Vec<Hop>, BuildError> {
         hops.push(Hop {
             udp: relay.udp,
             tcp: relay.tcp,
+            ip: relay.ip,
             tcp_form: route.tcp_form,
             carriers: carriers.clone(),
             tls: hop_tls,
@@ -155,6 +156,7 @@ mod tests {
     use super::*;
     use crate::client::{Request, TunnelKind};
     use crate::transport::tls::DevCa;
+    use crate::wire::target::Target;
 
     fn relays() -> Vec<RelayTemplates> {
         [
@@ -179,7 +181,7 @@ mod tests {
     }
 
     fn request(kind: TunnelKind) -> Request {
-        Request::new("target.test:7".parse().unwrap(), kind)
+        Request::new("target.test:7".parse::<Target>().unwrap(), kind)
     }
 
     #[test]

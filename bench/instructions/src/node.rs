@@ -63,6 +63,7 @@ impl Events {
             | LocalEvent::Closed(_, _)
             | LocalEvent::Context(..)
             | LocalEvent::Capsule(..)
+            | LocalEvent::Ip(..)
             | LocalEvent::Readable(_)
             | LocalEvent::Writable(_) => {
                 panic!("tunnels open and stay open: {event:?}");
@@ -124,6 +125,7 @@ impl Node {
         let services = Services {
             udp: vec![PathTemplate::well_known()],
             tcp: Vec::new(),
+            ip: Vec::new(),
             classic: false,
         };
         let machine = Machine::new(Setup {
@@ -137,6 +139,7 @@ impl Node {
             pool,
             route: hop,
             server: Server::new(&checked.name, services, Vec::new(), handler),
+            gateway: None,
             steer: (steer, 0),
             limits: machine_limits(&checked),
         });

@@ -417,7 +417,12 @@ fn packets_of_two_sites() {
     assert_eq!(one.check_to_peer(&packet), Ok(()));
     assert_eq!(two.check_from_peer(&packet), Ok(()));
 
-    // An address from the other end, if only to say that there is none, makes sources matter.
+    // A refusal changes nothing; an address makes sources matter, also after it is gone.
+    let (_, capsule) = one.request_addresses(&[net("0.0.0.0/32")]).unwrap();
+    send(&capsule, &mut two).unwrap();
+    let list = vec![refusal(two.pending_of_peer()[0])];
+    send(&two.assign_addresses(list).unwrap(), &mut one).unwrap();
+    assert_eq!(two.check_from_peer(&packet), Ok(()));
     let list = vec![assigned(0, "10.2.3.4/32")];
     for list in [list, Vec::new()] {
         send(&two.assign_addresses(list).unwrap(), &mut one).unwrap();
@@ -555,7 +560,7 @@ proptest! {
     #[test]
     fn both_ends_agree(steps in vec((any::<bool>(), step()), 0..60)) {
         let mut ends = [Peer::default(), Peer::default()];
-        let mut sources: [Vec<IpNet>; 2] = Default::default();
+        let mut sources: [Option<Vec<IpNet>>; 2] = Default::default();
         let mut has_assigned = [false; 2];
         let mut asked: [Vec<u64>; 2] = Default::default();
         for (side, step) in steps {
@@ -593,7 +598,7 @@ proptest! {
                     let unprompted = unprompted.into_iter();
                     list.extend(unprompted.map(|prefix| AssignedAddress { request_id: 0, prefix }));
                     let capsule = us.assign_addresses(list.clone()).unwrap();
-                    has_assigned[side] = true;
+                    has_assigned[side] |= list.iter().any(|entry| !entry.is_refusal());
                     prop_assert_eq!(send(&capsule, peer), Ok(IpEvent::Assigned(list.clone())));
                     list.retain(|entry| !entry.is_refusal());
                     prop_assert_eq!(us.assigned_to_peer(), list);
@@ -621,10 +626,13 @@ proptest! {
                 }
                 Step::AllowSources(list) => {
                     us.allow_sources(list.iter().copied());
-                    sources[side] = list;
+                    sources[side] = Some(list);
                 }
                 Step::Check(packet) => {
-                    let allowed = has_assigned[side].then_some(&sources[side][..]);
+                    let allowed = match &sources[side] {
+                        Some(sources) => Some(&sources[..]),
+                        None => has_assigned[side].then_some(&[][..]),
+                    };
                     let expected = expected_from_peer(us, allowed, &packet);
                     prop_assert_eq!(us.check_from_peer(&packet).err(), expected);
                     let expected = expected_to_peer(us, &packet);
