@@ -14,17 +14,17 @@ const fn assigned(request_id: u64, prefix: IpNet) -> AssignedAddress {
 }
 
 fn requested(event: IpEvent) -> Vec<RequestedAddress> {
-    match event {
-        IpEvent::Requested(list) => list,
-        other => panic!("{other:?}"),
-    }
+    let IpEvent::Requested(list) = event else {
+        panic!("{event:?}");
+    };
+    list
 }
 
 fn answers(event: IpEvent) -> Vec<AssignedAddress> {
-    match event {
-        IpEvent::Assigned(list) => list,
-        other => panic!("{other:?}"),
-    }
+    let IpEvent::Assigned(list) = event else {
+        panic!("{event:?}");
+    };
+    list
 }
 
 // A client, an ingress with an end on each stream, an egress. The ingress has asked for something itself before.
