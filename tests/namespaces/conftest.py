@@ -1,5 +1,6 @@
 """Fixtures: one set of namespaces for each module, certificates for the relays in them, and what runs inside."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,19 +57,33 @@ def origin(processes: Processes, hosts: Topology, certificates: pki.Certificates
     return traffic.start_origin(processes, hosts.origin, topology.ORIGIN_IPV4, certificates)
 
 
-@pytest.fixture
-def programs(
-    network: Network, certificates: pki.Certificates, folder: Path, request: pytest.FixtureRequest
-) -> Iterator[Programs]:
-    """Starts bauta; what a test starts ends with it, in good health unless the test has said otherwise."""
+@contextlib.contextmanager
+def _programs(folder: Path, certificates: pki.Certificates, module: pytest.Node) -> Iterator[Programs]:
     made = Programs(Processes(folder), certificates, folder)
-    module = request.node.getparent(pytest.Module)
     module.stash.setdefault(STARTED, []).append(made.processes)
     try:
         yield made
         made.check_healthy()
     finally:
         made.processes.stop()
+
+
+@pytest.fixture
+def programs(
+    network: Network, certificates: pki.Certificates, folder: Path, request: pytest.FixtureRequest
+) -> Iterator[Programs]:
+    """Starts bauta; what a test starts ends with it, in good health unless the test has said otherwise."""
+    with _programs(folder, certificates, request.node.getparent(pytest.Module)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def lasting(
+    network: Network, certificates: pki.Certificates, folder: Path, request: pytest.FixtureRequest
+) -> Iterator[Programs]:
+    """The same for what serves all tests of a module."""
+    with _programs(folder, certificates, request.node) as made:
+        yield made
 
 
 @pytest.hookimpl(wrapper=True)

@@ -30,7 +30,7 @@ class Connection:
         self.proxy = proxy
         self._peer = split_address(proxy)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind(("", 0))
         self._socket.setblocking(False)
         configuration = QuicConfiguration(
             is_client=True,

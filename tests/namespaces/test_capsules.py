@@ -1,0 +1,438 @@
+"""Clients of CONNECT-IP that send every capsule and every packet by hand, on each carrier, to one relay and to two.
+
+What is malformed ends the stream with the code that the carrier has for it; everything else leaves the tunnel alive.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from harness.carriers.stream import FIN, TRUNCATED
+from harness.carriers.tunnel import encode_capsule
+from harness.certificates import Certificates
+from netns import capsules, packet
+from netns.capsules import ADDRESS_REQUEST, EVERYTHING, MALFORMED, VALID, IpTunnel, Range, request
+from netns.namespace import Namespace
+from netns.packet import Packet
+from netns.programs import POOL_IPV4, POOL_IPV6, Programs, Relay
+from netns.topology import (
+    EGRESS_IPV4,
+    INGRESS_IPV4,
+    ORIGIN_IPV4,
+    ORIGIN_IPV6,
+    OTHER_IPV4,
+    OTHER_IPV6,
+    Topology,
+)
+from netns.traffic import Counter
+
+# A malformed message (RFC 9114 section 4.1.2, RFC 9113 section 8.1.1); HTTP/1.1 can only close.
+MESSAGE_ERROR = {"h3": "reset 0x10e", "h2": "reset 0x1", "h1": TRUNCATED}
+CARRIERS = ("h3", "h2", "h1")
+ALL_CARRIERS = pytest.mark.parametrize("carrier", CARRIERS)
+ORIGINS = {4: ORIGIN_IPV4, 6: ORIGIN_IPV6}
+OTHERS = {4: OTHER_IPV4, 6: OTHER_IPV6}
+POOLS = {4: ip_network(POOL_IPV4), 6: ip_network(POOL_IPV6)}
+
+_names = itertools.count()
+
+Open = Callable[..., IpTunnel]
+
+
+class Opener:
+    """Opens tunnels from the client's namespace; closes them all."""
+
+    def __init__(self, host: Namespace, relay: Relay, ca: Path) -> None:
+        self._host, self._relay, self._ca = host, relay, ca
+        self._opened: list[IpTunnel] = []
+
+    def request(self, carrier: str, target: str = "%2A", protocol: str = "%2A", **fields: str) -> IpTunnel:
+        """A request whose answer may not be there yet."""
+        with self._host.inside():
+            tunnel = IpTunnel(carrier, self._relay.address, self._ca, target, protocol, fields)
+        self._opened.append(tunnel)
+        return tunnel
+
+    def __call__(self, carrier: str, target: str = "%2A", protocol: str = "%2A") -> IpTunnel:
+        return self.request(carrier, target, protocol).open()
+
+    def close(self) -> None:
+        while self._opened:
+            self._opened.pop().stream.close()
+
+
+@pytest.fixture(scope="module")
+def egress(lasting: Programs, hosts: Topology) -> Relay:
+    return lasting.relay(hosts.egress, EGRESS_IPV4)
+
+
+@pytest.fixture(scope="module")
+def ingress(lasting: Programs, hosts: Topology, egress: Relay) -> Relay:
+    return lasting.relay(hosts.ingress, INGRESS_IPV4, upstream=egress.url)
+
+
+@pytest.fixture(params=["direct", "chained"])
+def relay(request: pytest.FixtureRequest) -> Relay:
+    return request.getfixturevalue({"direct": "egress", "chained": "ingress"}[request.param])
+
+
+@pytest.fixture
+def opened(hosts: Topology, relay: Relay, certificates: Certificates) -> Iterator[Opener]:
+    opener = Opener(hosts.client, relay, certificates.ca)
+    yield opener
+    opener.close()
+
+
+@pytest.fixture
+def direct(hosts: Topology, egress: Relay, certificates: Certificates) -> Iterator[Opener]:
+    opener = Opener(hosts.client, egress, certificates.ca)
+    yield opener
+    opener.close()
+
+
+def check_echo(tunnel: IpTunnel, version: int = 4, data: bytes = b"alive?") -> Packet:
+    """The origin answers an echo, and its data come back."""
+    sequence = tunnel.next_sequence()
+    tunnel.send_packet(packet.echo(tunnel.address(version), ORIGINS[version], data, sequence=sequence))
+    reply = tunnel.wait_packet(lambda came: came.is_echo_reply(sequence), "echo")
+    assert reply.quoted() == data and reply.source == ORIGINS[version]
+    return reply
+
+
+def check_dropped(tunnel: IpTunnel, counter: Counter, sent: bytes, version: int = 4) -> None:
+    """`sent` does not reach the origin: `counter` is there for it. What follows it does."""
+    tunnel.send_packet(sent)
+    check_echo(tunnel, version)
+    assert counter.packets() == 0
+
+
+def wait_icmp(tunnel: IpTunnel, sent: bytes, *errors: tuple[int, int]) -> Packet:
+    """An ICMP error of one of these types and codes that quotes `sent`, whose TTL may have changed."""
+    version = sent[0] >> 4
+    ends = slice(12, 20) if version == 4 else slice(8, 40)
+    error = tunnel.wait_packet(lambda came: came.is_icmp and came.icmp() in errors, f"ICMP error out of {errors}")
+    assert error.quoted()[ends] == sent[ends]
+    assert error.destination == tunnel.address(version)
+    return error
+
+
+def watch(host: Namespace, rule: str) -> Counter:
+    return Counter(host, f"watch{next(_names)}", rule)
+
+
+# spec: 9484-4.5-a, 9484-4.7.1-h, 9484-4.7.1-b, 9484-6-b, 9484-7.2-b
+@ALL_CARRIERS
+def test_tunnel_opens(opened: Opener, carrier: str) -> None:
+    tunnel = opened(carrier)
+    assert tunnel.routes[-1] == EVERYTHING
+    given = tunnel.assigned[-1]
+    assert [entry.network.version for entry in given] == [4, 6]
+    for entry in given:
+        assert entry.request_id == 0 and entry.network.prefixlen == entry.network.max_prefixlen
+        assert entry.network.subnet_of(POOLS[entry.network.version])
+    for version in (4, 6):
+        # The origin sends with 64, and the kernel of the egress is a router.
+        assert check_echo(tunnel, version, bytes(1000)).hop_limit == 63
+
+
+# spec: 9484-4.7-a, 9484-4.7.1-a, 9484-4.7.3-a, 9484-4.7.3-b, 9484-4.7.3-d, 9297-3.2-a
+@ALL_CARRIERS
+def test_valid_capsules(opened: Opener, carrier: str) -> None:
+    tunnel = opened(carrier)
+    for name, vector in VALID.items():
+        tunnel.stream.send(bytes.fromhex(vector))
+        assert tunnel.stream.end is None, name
+        check_echo(tunnel)
+
+
+@ALL_CARRIERS
+def test_capsules_in_pieces(direct: Opener, carrier: str) -> None:
+    """Wherever a carrier cuts."""
+    tunnel = direct(carrier)
+    for vector in VALID.values():
+        for byte in bytes.fromhex(vector):
+            tunnel.stream.send(bytes([byte]))
+    check_echo(tunnel, 6)
+
+
+# spec: 9484-4.7-b, 9484-4.7.1-c to 9484-4.7.1-e, 9484-4.7.2-a, 9484-4.7.2-b, 9484-4.7.2-h, 9484-4.7.3-b
+# spec: 9484-4.7.3-e, 9484-4.7.3-g, 9297-3.3-b, map-46, cidns-4.2-a
+@pytest.mark.parametrize("name", MALFORMED)
+@ALL_CARRIERS
+def test_malformed_capsules(opened: Opener, carrier: str, name: str) -> None:
+    tunnel = opened(carrier)
+    tunnel.stream.send(bytes.fromhex(MALFORMED[name]))
+    assert tunnel.stream.wait_end() == MESSAGE_ERROR[carrier]
+
+
+# spec: 9297-3.3-c
+@ALL_CARRIERS
+def test_end_inside_a_capsule(opened: Opener, carrier: str) -> None:
+    tunnel = opened(carrier)
+    tunnel.stream.send(bytes.fromhex(capsules.CUT_BY_FIN))
+    tunnel.stream.finish()
+    # With HTTP/1.1 the answer to an orderly end may be one.
+    assert tunnel.stream.wait_end() in (MESSAGE_ERROR[carrier], FIN if carrier == "h1" else None)
+
+
+@ALL_CARRIERS
+def test_orderly_end(opened: Opener, carrier: str) -> None:
+    tunnel = opened(carrier)
+    check_echo(tunnel)
+    tunnel.stream.finish()
+    assert tunnel.stream.wait_end() == FIN
+
+
+# spec: 9484-4.7.2-d, 9484-4.7.2-e, 9484-4.7.1-b, 9484-4.7.2-i
+@ALL_CARRIERS
+def test_address_requests_are_answered(opened: Opener, carrier: str) -> None:
+    tunnel = opened(carrier)
+    # The higher id first: order means nothing.
+    given = tunnel.ask(request("::/128", 70_000), request("0.0.0.0/32", 7))
+    answers = {entry.request_id: entry for entry in given if entry.request_id}
+    assert set(answers) == {7, 70_000} and len([entry for entry in given if entry.request_id]) == 2
+    assert answers[7].network.subnet_of(POOLS[4]) and answers[70_000].network.subnet_of(POOLS[6])
+    check_echo(tunnel, 4)
+    check_echo(tunnel, 6)
+    # A list is complete: what was given before is still in it, or another address of that family is.
+    again = tunnel.ask(request("0.0.0.0/32", 8))
+    assert any(entry.network.version == 6 and not entry.is_refusal for entry in again)
+    check_echo(tunnel, 6)
+
+
+# spec: 9484-4.7.2-a, 9484-4.7.2-j
+@ALL_CARRIERS
+def test_request_ids_are_used_once(opened: Opener, carrier: str) -> None:
+    tunnel = opened(carrier)
+    tunnel.ask(request("0.0.0.0/32", 7))
+    tunnel.send(ADDRESS_REQUEST, request("0.0.0.0/32", 7))
+    assert tunnel.stream.wait_end() == MESSAGE_ERROR[carrier]
+
+
+# spec: 9484-4.7.2-f
+@ALL_CARRIERS
+def test_addresses_of_others_are_refused_or_replaced(direct: Opener, carrier: str) -> None:
+    """An address outside the pools, and one that another client has."""
+    first, second = direct(carrier), direct(carrier)
+    taken = first.address()
+    assert second.address() != taken
+    given = second.ask(request("192.0.2.1/32", 1), request(f"{taken}/32", 2))
+    for entry in given:
+        assert entry.address not in ("192.0.2.1", taken), given
+        assert entry.is_refusal or entry.network.subnet_of(POOLS[entry.network.version]), given
+    check_echo(first)
+    check_echo(second)
+
+
+# spec: 9484-4.7.2-e to 9484-4.7.2-g
+@ALL_CARRIERS
+def test_exhausted_pool(hosts: Topology, programs: Programs, certificates: Certificates, carrier: str) -> None:
+    """A pool of four IPv4 addresses, of which at most three are for clients."""
+    small = programs.relay(hosts.ingress, INGRESS_IPV4, pools=("10.201.0.0/30", "fd64:201::/64"))
+    opener = Opener(hosts.client, small, certificates.ca)
+    try:
+        opened = [opener(carrier) for _ in range(4)]
+        given = [[entry.address for entry in tunnel.assigned[-1] if entry.network.version == 4] for tunnel in opened]
+        served = [addresses[0] for addresses in given if addresses and addresses[0] != "0.0.0.0"]
+        assert 1 <= len(served) == len(set(served)) <= 3, given
+        # The last one has none, is told so when it asks, and keeps its IPv6.
+        poor = opened[-1]
+        refused = [entry for entry in poor.ask(request("0.0.0.0/32", 5)) if entry.request_id == 5]
+        assert [entry.is_refusal for entry in refused] == [True]
+        later = poor.ask(request("::/128", 6))
+        assert not any(entry.request_id == 5 for entry in later)
+        # What a client leaves is for others.
+        opened[0].stream.finish()
+        opened[0].stream.wait_end()
+
+        def ask_again() -> bool:
+            (entry,) = [entry for entry in poor.ask(request("0.0.0.0/32", next(ids))) if entry.network.version == 4]
+            return not entry.is_refusal
+
+        ids = itertools.count(7)
+        assert any(ask_again() for _ in range(50))
+    finally:
+        opener.close()
+
+
+# spec: 9484-4.6-a to 9484-4.6-d, 9484-4.6-h
+@pytest.mark.parametrize(
+    ("target", "protocol", "routes"),
+    [
+        ("*", "*", EVERYTHING),
+        ("%2A", "%2a", EVERYTHING),
+        ("203.0.113.0%2F24", "*", [Range("203.0.113.0", "203.0.113.255")]),
+        ("203.0.113.0%2f24", "17", [Range("203.0.113.0", "203.0.113.255", 17)]),
+        (ORIGIN_IPV4, "6", [Range(ORIGIN_IPV4, ORIGIN_IPV4, 6)]),
+        ("2001%3Adb8%3A113%3A%3A%2F64", "%2A", [Range("2001:db8:113::", "2001:db8:113:0:ffff:ffff:ffff:ffff")]),
+        ("2001%3Adb8%3A113%3A%3A2", "132", [Range("2001:db8:113::2", "2001:db8:113::2", 132)]),
+        ("*", "17", [Range(entry.start, entry.end, 17) for entry in EVERYTHING]),
+    ],
+)
+@ALL_CARRIERS
+def test_scopes(opened: Opener, carrier: str, target: str, protocol: str, routes: list[Range]) -> None:
+    tunnel = opened(carrier, target, protocol)
+    assert tunnel.routes[-1] == routes
+    # A prefix restricts the request to one version; ICMP passes whatever the protocol.
+    versions = {ip_address(entry.start).version for entry in routes}
+    assert {entry.network.version for entry in tunnel.assigned[-1]} == versions
+    for version in versions:
+        check_echo(tunnel, version)
+
+
+# spec: 9484-4.1-a, map-3
+@pytest.mark.parametrize(
+    ("target", "protocol"),
+    [
+        ("192.0.2.0%2F33", "*"),
+        ("192.0.2.1%2F24", "*"),
+        ("2001%3Adb8%3A%3A%2F129", "*"),
+        ("2001%3Adb8%3A%3A1%2F64", "*"),
+        ("fe80%3A%3A1%25eth0", "*"),
+        ("*", "256"),
+        ("*", "-1"),
+        ("*", "tcp"),
+        ("192.0.2.0%2F", "*"),
+        ("192.0.2.0%2F0024", "*"),
+    ],
+)
+@ALL_CARRIERS
+def test_malformed_scopes(direct: Opener, carrier: str, target: str, protocol: str) -> None:
+    tunnel = direct.request(carrier, target, protocol)
+    tunnel.stream.wait(lambda: tunnel.stream.status is not None or tunnel.stream.end is not None, "answer")
+    assert tunnel.stream.status == 400 or tunnel.stream.end == MESSAGE_ERROR[carrier], tunnel.stream.status
+
+
+# spec: 9484-11-c, 9484-7.2-a, 9484-7.2.1-a, 9484-7.2.1-b
+@pytest.mark.parametrize("version", [4, 6])
+@ALL_CARRIERS
+def test_foreign_sources_are_dropped(
+    hosts: Topology, opened: Opener, carrier: str, version: int
+) -> None:
+    tunnel = opened(carrier)
+    source = {4: "192.0.2.99", 6: "2001:db8:99::1"}[version]
+    counter = watch(hosts.origin, f"ip{'' if version == 4 else '6'} saddr {source}")
+    spoofed = packet.udp(source, ORIGINS[version], (9, 9), b"spoofed")
+    check_dropped(tunnel, counter, spoofed, version)
+    # Another client's address is no better.
+    other = opened(carrier)
+    counter = watch(hosts.origin, f"ip{'' if version == 4 else '6'} saddr {other.address(version)}")
+    spoofed = packet.udp(other.address(version), ORIGINS[version], (9, 9), b"spoofed")
+    check_dropped(tunnel, counter, spoofed, version)
+
+
+# spec: 9484-4.6-e, 9484-4.7.3-c, 9484-4.8-b, 9484-7.2.1-b, 9484-7.2.1-d
+@pytest.mark.parametrize("version", [4, 6])
+@ALL_CARRIERS
+def test_protocols_outside_the_scope_are_dropped(
+    hosts: Topology, opened: Opener, carrier: str, version: int
+) -> None:
+    tunnel = opened(carrier, "*", "17")
+    own, origin = tunnel.address(version), ORIGINS[version]
+    family = "ip" if version == 4 else "ip6"
+    heard = watch(hosts.origin, f"{family} saddr {own} meta l4proto udp")
+    dropped = watch(hosts.origin, f"{family} saddr {own} meta l4proto tcp")
+    syn = packet.tcp_syn(own, origin, (40_000, 443))
+    check_dropped(tunnel, dropped, syn, version)
+    wait_icmp(tunnel, syn, (3, 13) if version == 4 else (1, 1))
+    datagram = packet.udp(own, origin, (40_000, 9), b"in scope")
+    tunnel.send_packet(datagram)
+    check_echo(tunnel, version)
+    assert heard.packets() == 1
+    if version == 6:
+        # The protocol is what comes behind the extension headers.
+        check_dropped(tunnel, dropped, packet.with_destination_options(syn), version)
+        tunnel.send_packet(packet.with_destination_options(datagram))
+        check_echo(tunnel, version)
+        assert heard.packets() == 2
+
+
+# spec: 9484-7.2-a, 9484-7.2.1-b, 9484-7.2.1-d
+@pytest.mark.parametrize("version", [4, 6])
+@ALL_CARRIERS
+def test_targets_outside_the_scope_are_dropped(
+    hosts: Topology, opened: Opener, carrier: str, version: int
+) -> None:
+    target = {4: ORIGIN_IPV4, 6: ORIGIN_IPV6.replace(":", "%3A")}[version]
+    tunnel = opened(carrier, target, "*")
+    own, other = tunnel.address(version), OTHERS[version]
+    counter = watch(hosts.origin, f"ip{'' if version == 4 else '6'} daddr {other}")
+    sent = packet.udp(own, other, (40_000, 9), b"out of scope")
+    check_dropped(tunnel, counter, sent, version)
+    wait_icmp(tunnel, sent, *([(3, 0), (3, 1), (3, 13)] if version == 4 else [(1, 0), (1, 1)]))
+
+
+# spec: 9484-7.2-c, 9484-7.2-d
+@pytest.mark.parametrize("version", [4, 6])
+@ALL_CARRIERS
+def test_hop_limit_exceeded(opened: Opener, carrier: str, version: int) -> None:
+    tunnel = opened(carrier)
+    sent = packet.echo(tunnel.address(version), ORIGINS[version], b"too far", hop_limit=1)
+    tunnel.send_packet(sent)
+    error = wait_icmp(tunnel, sent, (11, 0) if version == 4 else (3, 0))
+    assert ip_address(error.source) in POOLS[version], error
+
+
+# spec: 9484-6-c, 9484-5-a, 9484-6-a
+@ALL_CARRIERS
+def test_no_packets(opened: Opener, carrier: str) -> None:
+    """What is no IP packet, and what is in a context that nobody knows, is dropped; the tunnel lives."""
+    tunnel = opened(carrier)
+    good = packet.echo(tunnel.address(), ORIGIN_IPV4)
+    wrong_version = bytes([0x55]) + good[1:]
+    too_long = good[:2] + (len(good) + 1).to_bytes(2) + good[4:]
+    short_header = bytes([0x44]) + good[1:]
+    for broken in (b"", b"\x45", good[:19], wrong_version, too_long, short_header, bytes(40), b"\x60" + bytes(38)):
+        tunnel.send_packet(broken)
+        check_echo(tunnel)
+    tunnel.send_packet(good, context=2)
+    tunnel.send_packet(b"", context=(1 << 62) - 1)
+    check_echo(tunnel)
+
+
+@ALL_CARRIERS
+def test_large_packets_in_capsules(direct: Opener, carrier: str) -> None:
+    """Nothing on a stream limits a packet to a QUIC datagram; the TUN device does."""
+    tunnel = direct(carrier)
+    check_echo(tunnel, 4, bytes(1252))
+    check_echo(tunnel, 6, bytes(1232))
+
+
+# spec: 9484-7.2.1-d
+@ALL_CARRIERS
+def test_no_error_about_an_error(direct: Opener, carrier: str) -> None:
+    tunnel = direct(carrier, ORIGIN_IPV4, "*")
+    own = tunnel.address()
+    quoted = packet.udp(OTHER_IPV4, own, (9, 9), b"never sent")
+    body = bytes([3, 1, 0, 0, 0, 0, 0, 0]) + quoted
+    body = body[:2] + packet.checksum(body).to_bytes(2) + body[4:]
+    tunnel.send_packet(packet.wrap(own, OTHER_IPV4, packet.ICMP, body))
+    check_echo(tunnel)
+    assert tunnel.packets == []
+
+
+# spec: cidns-5-b
+@ALL_CARRIERS
+def test_name_servers_are_assigned(
+    hosts: Topology, programs: Programs, certificates: Certificates, carrier: str
+) -> None:
+    """One plain name server of each family for all names, behind the routes to them."""
+    relay = programs.relay(hosts.ingress, INGRESS_IPV4, ip=('dns = ["192.0.2.53", "2001:db8::53"]',))
+    opener = Opener(hosts.client, relay, certificates.ca)
+    try:
+        tunnel = opener(carrier)
+        tunnel.wait(lambda: bool(tunnel.others), "DNS_ASSIGN")
+        (kind, value), *_ = tunnel.others
+        assert kind == capsules.DNS_ASSIGN
+        for address in ("192.0.2.53", "2001:db8::53"):
+            assert ip_address(address).packed in value, value.hex()
+    finally:
+        opener.close()
+
+
+def test_capsules_by_hand() -> None:
+    """The encoder of this client against a vector, without bauta."""
+    encoded = encode_capsule(ADDRESS_REQUEST, request("0.0.0.0/32", 1).encode() + request("::/128", 2).encode())
+    assert encoded.hex(" ") == f"02 1a 01 04 00 00 00 00 20 02 06 {'00 ' * 16}80"
