@@ -58,7 +58,7 @@ def origin(processes: Processes, hosts: Topology, certificates: pki.Certificates
 
 
 @contextlib.contextmanager
-def _programs(folder: Path, certificates: pki.Certificates, module: pytest.Node) -> Iterator[Programs]:
+def _programs(folder: Path, certificates: pki.Certificates, module: pytest.Collector) -> Iterator[Programs]:
     made = Programs(Processes(folder), certificates, folder)
     module.stash.setdefault(STARTED, []).append(made.processes)
     try:

@@ -157,7 +157,7 @@ def test_capsules_in_pieces(direct: Opener, carrier: str) -> None:
     check_echo(tunnel, 6)
 
 
-# spec: 9484-4.7-b, 9484-4.7.1-c to 9484-4.7.1-e, 9484-4.7.2-a, 9484-4.7.2-b, 9484-4.7.2-h, 9484-4.7.3-b
+# spec: 9484-4.7-b, 9484-4.7.1-c, 9484-4.7.1-d, 9484-4.7.1-e, 9484-4.7.2-a, 9484-4.7.2-b, 9484-4.7.2-h, 9484-4.7.3-b
 # spec: 9484-4.7.3-e, 9484-4.7.3-g, 9297-3.3-b, map-46, cidns-4.2-a
 @pytest.mark.parametrize("name", MALFORMED)
 @ALL_CARRIERS
@@ -226,7 +226,7 @@ def test_addresses_of_others_are_refused_or_replaced(direct: Opener, carrier: st
     check_echo(second)
 
 
-# spec: 9484-4.7.2-e to 9484-4.7.2-g
+# spec: 9484-4.7.2-e, 9484-4.7.2-f, 9484-4.7.2-g
 @ALL_CARRIERS
 def test_exhausted_pool(hosts: Topology, programs: Programs, certificates: Certificates, carrier: str) -> None:
     """A pool of four IPv4 addresses, of which at most three are for clients."""
@@ -257,7 +257,7 @@ def test_exhausted_pool(hosts: Topology, programs: Programs, certificates: Certi
         opener.close()
 
 
-# spec: 9484-4.6-a to 9484-4.6-d, 9484-4.6-h
+# spec: 9484-4.6-a, 9484-4.6-b, 9484-4.6-c, 9484-4.6-d, 9484-4.6-h
 @pytest.mark.parametrize(
     ("target", "protocol", "routes"),
     [
