@@ -92,18 +92,20 @@ class Programs:
         address: str,
         *,
         upstream: str | None = None,
+        port: int = RELAY_PORT,
         pools: tuple[str, ...] = (POOL_IPV4, POOL_IPV6),
         ip: tuple[str, ...] = (),
         extra: tuple[str, ...] = (),
     ) -> Relay:
-        """Starts a relay on `address` of `host`; one without `upstream` is an exit with a TUN device and `pools`.
+        """Starts a relay on `address` of `host`; one without `upstream` is an exit with a TUN device and `pools`, or,
+        when there are none, serves other tunnels alone.
 
         `ip` are further lines of its section `[ip]`, `extra` further sections.
         """
         lines = [
             "workers = 1",
             "[[listen]]",
-            f"address = {_quoted(authority(address))}",
+            f"address = {_quoted(authority(address, port))}",
             f"certificate = {_quoted(self.certificates.certificate)}",
             f"key = {_quoted(self.certificates.key)}",
             "[policy]",
@@ -111,7 +113,7 @@ class Programs:
         ]
         if upstream:
             lines += ["[upstream]", f"urls = [{_quoted(upstream)}]", f"ca = {_quoted(self.certificates.ca)}"]
-        else:
+        elif pools:
             lines += ["[ip]", f"tun = {_quoted(TUN)}", f"pools = [{', '.join(map(_quoted, pools))}]", *ip]
         lines += extra
         config = self.folder / f"relay-{host.name}-{self._next()}.toml"
@@ -120,7 +122,7 @@ class Programs:
 
     def start(self, host: Namespace, config: Path) -> Relay:
         """Starts a relay from a file that was written before."""
-        process = self._spawn(host, f"relay-{self._next()}", "relay", "--config", config)
+        process = self._spawn(host, f"relay-{self._next()}", bauta(), "relay", "--config", config)
         self._relays.append(process)
         return Relay(process, host, config, process.wait_for(listening_address)[0])
 
@@ -128,21 +130,28 @@ class Programs:
         self, host: Namespace, *via: Relay | str, carrier: str | None = None, options: tuple[object, ...] = ()
     ) -> Tunnel:
         """Starts a client through one relay, or nested through two."""
-        words: list[object] = ["--name", TUN, "--ca", self.certificates.ca]
+        command = self.tun_command(*via, carrier=carrier, options=options)
+        process = self._spawn(host, f"tun-{self._next()}", *command)
+        self._clients.append(process)
+        return Tunnel(process, host, TUN)
+
+    def tun_command(
+        self, *via: Relay | str, carrier: str | None = None, options: tuple[object, ...] = ()
+    ) -> list[object]:
+        """The words of a client."""
+        words: list[object] = [bauta(), "tun", "--name", TUN, "--ca", self.certificates.ca]
         for relay in via:
             words += ["--via", relay.url if isinstance(relay, Relay) else relay]
         if carrier:
             words += ["--carrier", carrier]
-        process = self._spawn(host, f"tun-{self._next()}", "tun", *words, *options)
-        self._clients.append(process)
-        return Tunnel(process, host, TUN)
+        return [*words, *options]
 
     def _next(self) -> int:
         self._number += 1
         return self._number
 
-    def _spawn(self, host: Namespace, name: str, *arguments: object) -> Process:
-        return self.processes.spawn(f"{host.name}-{name}", host.command(bauta(), *arguments), PLAIN_LOG)
+    def _spawn(self, host: Namespace, name: str, *command: object) -> Process:
+        return self.processes.spawn(f"{host.name}-{name}", host.command(*command), PLAIN_LOG)
 
     def forget(self, process: Process) -> None:
         """A test has ended it, or expects that it ends."""
