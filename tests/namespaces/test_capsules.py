@@ -29,9 +29,10 @@ from netns.topology import (
 from netns.traffic import Counter
 
 # A malformed message (RFC 9114 section 4.1.2, RFC 9113 section 8.1.1); HTTP/1.1 can only close.
-MESSAGE_ERROR = {"h3": "reset 0x10e", "h2": "reset 0x1", "h1": TRUNCATED}
-CARRIERS = ("h3", "h2", "h1")
-ALL_CARRIERS = pytest.mark.parametrize("carrier", CARRIERS)
+MESSAGE_ERROR = {"h3": "reset 0x10e", "h3-datagrams": "reset 0x10e", "h2": "reset 0x1", "h1": TRUNCATED}
+ALL_CARRIERS = pytest.mark.parametrize("carrier", ["h3", "h2", "h1"])
+# Those on which packets can travel in two ways.
+ALL_DATAGRAMS = pytest.mark.parametrize("carrier", capsules.CARRIERS)
 ORIGINS = {4: ORIGIN_IPV4, 6: ORIGIN_IPV6}
 OTHERS = {4: OTHER_IPV4, 6: OTHER_IPV6}
 POOLS = {4: ip_network(POOL_IPV4), 6: ip_network(POOL_IPV6)}
@@ -123,7 +124,7 @@ def watch(host: Namespace, rule: str) -> Counter:
 
 
 # spec: 9484-4.5-a, 9484-4.7.1-h, 9484-4.7.1-b, 9484-6-b, 9484-7.2-b
-@ALL_CARRIERS
+@ALL_DATAGRAMS
 def test_tunnel_opens(opened: Opener, carrier: str) -> None:
     tunnel = opened(carrier)
     assert tunnel.routes[-1] == EVERYTHING
@@ -307,7 +308,7 @@ def test_malformed_scopes(direct: Opener, carrier: str, target: str, protocol: s
 
 # spec: 9484-11-c, 9484-7.2-a, 9484-7.2.1-a, 9484-7.2.1-b
 @pytest.mark.parametrize("version", [4, 6])
-@ALL_CARRIERS
+@ALL_DATAGRAMS
 def test_foreign_sources_are_dropped(
     hosts: Topology, opened: Opener, carrier: str, version: int
 ) -> None:
@@ -325,7 +326,7 @@ def test_foreign_sources_are_dropped(
 
 # spec: 9484-4.6-e, 9484-4.7.3-c, 9484-4.8-b, 9484-7.2.1-b, 9484-7.2.1-d
 @pytest.mark.parametrize("version", [4, 6])
-@ALL_CARRIERS
+@ALL_DATAGRAMS
 def test_protocols_outside_the_scope_are_dropped(
     hosts: Topology, opened: Opener, carrier: str, version: int
 ) -> None:
@@ -351,7 +352,7 @@ def test_protocols_outside_the_scope_are_dropped(
 
 # spec: 9484-7.2-a, 9484-7.2.1-b, 9484-7.2.1-d
 @pytest.mark.parametrize("version", [4, 6])
-@ALL_CARRIERS
+@ALL_DATAGRAMS
 def test_targets_outside_the_scope_are_dropped(
     hosts: Topology, opened: Opener, carrier: str, version: int
 ) -> None:
@@ -366,7 +367,7 @@ def test_targets_outside_the_scope_are_dropped(
 
 # spec: 9484-7.2-c, 9484-7.2-d
 @pytest.mark.parametrize("version", [4, 6])
-@ALL_CARRIERS
+@ALL_DATAGRAMS
 def test_hop_limit_exceeded(opened: Opener, carrier: str, version: int) -> None:
     tunnel = opened(carrier)
     sent = packet.echo(tunnel.address(version), ORIGINS[version], b"too far", hop_limit=1)
@@ -376,7 +377,7 @@ def test_hop_limit_exceeded(opened: Opener, carrier: str, version: int) -> None:
 
 
 # spec: 9484-6-c, 9484-5-a, 9484-6-a
-@ALL_CARRIERS
+@ALL_DATAGRAMS
 def test_no_packets(opened: Opener, carrier: str) -> None:
     """What is no IP packet, and what is in a context that nobody knows, is dropped; the tunnel lives."""
     tunnel = opened(carrier)
@@ -401,7 +402,7 @@ def test_large_packets_in_capsules(direct: Opener, carrier: str) -> None:
 
 
 # spec: 9484-7.2.1-d
-@ALL_CARRIERS
+@ALL_DATAGRAMS
 def test_no_error_about_an_error(direct: Opener, carrier: str) -> None:
     tunnel = direct(carrier, ORIGIN_IPV4, "*")
     own = tunnel.address()

@@ -8,7 +8,9 @@ import pytest
 from harness.certificates import Certificates
 from harness.process import Processes, listening_address
 from harness.tools import PEERS
-from netns import foreign, topology, traffic
+from netns import foreign, packet, topology, traffic
+from netns.capsules import EVERYTHING as EVERY_RANGE
+from netns.capsules import MALFORMED, IpTunnel, request
 from netns.programs import POOL_IPV4, POOL_IPV6, Programs
 from netns.topology import EGRESS_IPV4, INGRESS_IPV4, ORIGIN_IPV4, ORIGIN_IPV6, Topology
 
@@ -51,6 +53,27 @@ def test_go_client_notices_a_refusal(
     narrow = foreign.start_proxy(processes, hosts.egress, certificates, f"{EGRESS_IPV4}:4435", *options)
     options = ("-ping", SOMEWHERE[0], "-timeout", "1s")
     assert not foreign.client(hosts.client, certificates.ca, narrow.address, *options)["ok"]
+
+
+@pytest.mark.parametrize("carrier", ["h3", "h3-datagrams"])
+def test_hand_made_client_and_go_proxy(
+    hosts: Topology, go_proxy: foreign.Proxy, certificates: Certificates, carrier: str
+) -> None:
+    """Without bauta: what test_capsules.py sends is understood by others."""
+    with hosts.client.inside():
+        opening = IpTunnel(carrier, go_proxy.address, certificates.ca)
+    with opening as tunnel:
+        tunnel.open()
+        assert tunnel.routes[-1] == EVERY_RANGE and tunnel.address(4) == foreign.ASSIGNED_IPV4
+        given = tunnel.ask(request("::/128", 9), request("0.0.0.0/32", 70_000), request("::/128", 3))
+        refusals = {entry.request_id: entry.is_refusal for entry in given}
+        assert refusals == {9: False, 70_000: False, 3: True}, given
+        if carrier == "h3-datagrams":
+            for sequence, (own, address) in enumerate(zip((tunnel.address(4), tunnel.address(6)), SOMEWHERE)):
+                tunnel.send_packet(packet.echo(own, address, bytes(1000), sequence=sequence))
+                tunnel.wait_packet(lambda came: came.is_echo_reply(sequence), "echo")
+        tunnel.stream.send(bytes.fromhex(MALFORMED["bad-version"]))
+        assert tunnel.stream.wait_end() == "reset 0x107"
 
 
 # spec: 9484-4.1-d, 9484-4.5-a, 9484-6-b

@@ -90,8 +90,8 @@ def test_relay_leaves_nothing(hosts: Topology, programs: Programs, is_killed: bo
 def test_without_rights_it_says_what_lacks(hosts: Topology, programs: Programs, relay: Relay) -> None:
     """No CAP_NET_ADMIN: an answer for people, and nothing is changed."""
     before = snapshot.take(hosts.client)
-    command = programs.tun_command(relay)
-    done = hosts.client.run("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", *command, check=False)
+    without = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]
+    done = hosts.client.run(*without, *programs.tun_command(relay), check=False)
     assert done.returncode == 1
     assert "CAP_NET_ADMIN" in done.stdout + done.stderr, done.stdout + done.stderr
     check_restored(hosts.client, before)

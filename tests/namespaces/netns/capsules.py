@@ -1,6 +1,6 @@
 """A client of CONNECT-IP by hand, on any carrier: every byte of a capsule and of a packet is what a test says.
 
-Packets travel in DATAGRAM capsules: this client announces no HTTP/3 datagrams, and the other carriers have none.
+Packets travel in DATAGRAM capsules, or, on the carrier `h3-datagrams` alone, in QUIC DATAGRAM frames.
 """
 
 import ipaddress
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aioquic.buffer import Buffer, BufferReadError, encode_uint_var
-from harness import carriers
+from harness.carriers import CARRIERS as STREAMS
+from harness.carriers import h3
 from harness.carriers.stream import Head, Stream
 from harness.carriers.tunnel import encode_capsule
 
@@ -17,6 +18,8 @@ from .packet import Packet
 
 DATAGRAM, ADDRESS_ASSIGN, ADDRESS_REQUEST, ROUTE_ADVERTISEMENT = range(4)
 DNS_ASSIGN, PREF64 = 0x1ACE79EC, 0x274C0FBC
+
+CARRIERS = STREAMS | {"h3-datagrams": h3.connect_with_datagrams}
 
 # RFC 9484 section 4.7, by what makes them special.
 VALID = {
@@ -138,13 +141,14 @@ class IpTunnel:
     ) -> None:
         path = f"/.well-known/masque/ip/{target}/{protocol}/"
         head = Head("connect-ip", proxy, path, {"capsule-protocol": "?1"} | (fields or {}))
-        self.stream: Stream = carriers.CARRIERS[carrier](proxy, ca).request(head)
+        self.stream: Stream = CARRIERS[carrier](proxy, ca).request(head)
         self.packets: list[Packet] = []
         # Every list that came, the last one is in force.
         self.assigned: list[list[Assigned]] = []
         self.routes: list[list[Range]] = []
         self.requests: list[list[Assigned]] = []
         self.others: list[tuple[int, bytes]] = []
+        self._uses_frames = carrier == "h3-datagrams"
         self._sequence = 0
 
     def __enter__(self) -> "IpTunnel":
@@ -162,6 +166,10 @@ class IpTunnel:
         return self
 
     def _read(self) -> None:
+        if self._uses_frames:
+            for datagram in self.stream.datagrams:
+                self._handle_datagram(datagram)
+            self.stream.datagrams.clear()
         view, whole = Buffer(data=bytes(self.stream.received)), 0
         while not view.eof():
             try:
@@ -173,10 +181,13 @@ class IpTunnel:
             self._handle_capsule(kind, value)
         del self.stream.received[:whole]
 
+    def _handle_datagram(self, datagram: bytes) -> None:
+        assert datagram[:1] == b"\0", f"context id of {datagram[:8].hex()}"
+        self.packets.append(Packet.parse(datagram[1:]))
+
     def _handle_capsule(self, kind: int, value: bytes) -> None:
         if kind == DATAGRAM:
-            assert value[:1] == b"\0", f"context id of {value[:8].hex()}"
-            self.packets.append(Packet.parse(value[1:]))
+            self._handle_datagram(value)
         elif kind == ADDRESS_ASSIGN:
             self.assigned.append(parse_assigned(value))
         elif kind == ADDRESS_REQUEST:
@@ -200,7 +211,11 @@ class IpTunnel:
         self.stream.send(encode_capsule(kind, b"".join(entry.encode() for entry in entries)))
 
     def send_packet(self, packet: bytes, context: int = 0) -> None:
-        self.stream.send(encode_capsule(DATAGRAM, encode_uint_var(context) + packet))
+        datagram = encode_uint_var(context) + packet
+        if self._uses_frames:
+            self.stream.send_datagram(datagram)
+        else:
+            self.stream.send(encode_capsule(DATAGRAM, datagram))
 
     def ask(self, *entries: Assigned) -> list[Assigned]:
         """The first assignment after a request of `entries` that answers all of them."""

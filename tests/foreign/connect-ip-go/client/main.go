@@ -282,7 +282,8 @@ func receive(ctx context.Context, tunnel *connectip.Conn, is func([]byte) bool) 
 }
 
 func ping(
-	ctx context.Context, tunnel *connectip.Conn, outcome *result, addresses []netip.Addr, to string, turn int, data []byte,
+	ctx context.Context, tunnel *connectip.Conn, outcome *result, addresses []netip.Addr,
+	to string, turn int, data []byte,
 ) error {
 	destination, err := netip.ParseAddr(to)
 	if err != nil {

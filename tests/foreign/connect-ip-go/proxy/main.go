@@ -146,7 +146,9 @@ func parse(s settings) (
 	return assign, routes, dns, nil
 }
 
-func accept(template *uritemplate.Template, response http.ResponseWriter, request *http.Request) (*connectip.Conn, error) {
+func accept(
+	template *uritemplate.Template, response http.ResponseWriter, request *http.Request,
+) (*connectip.Conn, error) {
 	parsed, err := connectip.ParseProxyRequest(request, template)
 	if err != nil {
 		status := http.StatusBadRequest
