@@ -24,6 +24,7 @@ use ::http::{HeaderMap, StatusCode};
 
 use crate::wire::carrier::Carrier;
 use crate::wire::proxy_status::ProxyStatus;
+use crate::wire::ip::Destination;
 use crate::wire::target::{Target, TargetError};
 use crate::wire::template::DEFAULT_PORT;
 
@@ -220,7 +221,11 @@ impl Error {
 
     /// Says which relay it is about, and what that was asked for.
     #[must_use]
-    pub(crate) fn with_place(mut self, relay: Option<&Target>, target: Option<&Target>) -> Self {
+    pub(crate) fn with_place(
+        mut self,
+        relay: Option<&Target>,
+        target: Option<&Destination>,
+    ) -> Self {
         self.0.relay = relay.map(|relay| match relay.port {
             DEFAULT_PORT => format!("https://{}", relay.host).into(),
             _ => format!("https://{relay}").into(),

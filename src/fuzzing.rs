@@ -82,7 +82,7 @@ pub fn capsule(data: &[u8]) {
                 value,
             } => encode_capsule(*capsule_type, value, &mut again),
             // Its payload was not held.
-            CapsuleEvent::Oversize { .. } => return,
+            CapsuleEvent::Oversize { .. } | CapsuleEvent::TooLong { .. } => return,
         }
     }
     assert_eq!(read_capsules(limit, Some(limit), &[&again]).0, keeping);
@@ -152,6 +152,7 @@ fn read_capsules(
                 CapsuleEvent::Unknown { value, .. } => {
                     assert!(keep.is_some_and(|max| value.len() <= max));
                 }
+                CapsuleEvent::TooLong { .. } => unreachable!("no type is wanted"),
             }
             events.push(event);
         }

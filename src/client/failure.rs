@@ -8,6 +8,7 @@ use crate::error::{CertificateFault, Refusal, TlsFault};
 use crate::http::request::ResponseHead;
 use crate::transport::quic::CloseReason;
 use crate::transport::tcp;
+use crate::wire::ip::Destination;
 use crate::wire::target::Target;
 
 /// Why there is no stream at a relay for a tunnel.
@@ -20,7 +21,7 @@ pub struct Failure {
     /// Which relay it is about, if it is about one.
     pub relay: Option<Target>,
     /// What that relay was asked for, if it was asked.
-    pub target: Option<Target>,
+    pub target: Option<Destination>,
     /// Nobody was asked now: `refusal` is why the last attempt failed, and this long none is made.
     pub pause: Option<Duration>,
 }

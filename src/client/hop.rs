@@ -10,8 +10,9 @@ use super::credentials::Credentials;
 use crate::config::HeadStarts;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::wire::carrier::Carrier;
-use crate::wire::codepoints::Revision;
+use crate::wire::codepoints::{CONNECT_IP, CONNECT_UDP, Revision};
 use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE};
+use crate::wire::ip::Destination;
 use crate::wire::target::{Host, Target};
 use crate::wire::template::Template;
 
@@ -22,6 +23,8 @@ pub struct Hop {
     pub udp: Template,
     /// The same for templated CONNECT-TCP; without, TCP tunnels are asked for by classic CONNECT.
     pub tcp: Option<Template>,
+    /// The same for CONNECT-IP; without, there are no IP tunnels.
+    pub ip: Option<Template>,
     /// How TCP tunnels are asked for, unless their user says it.
     pub tcp_form: TcpForm,
     /// HTTP versions to try, in the order of preference.
@@ -101,8 +104,8 @@ pub struct HopKey {
 /// What a tunnel asks of a next hop.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What the tunnel shall reach.
-    pub target: Target,
+    /// What the tunnel shall reach: a scope for IP, a target for all else.
+    pub destination: Destination,
     /// What it carries.
     pub kind: TunnelKind,
     /// The Via field to send, when we relay somebody else's request (RFC 9110 §7.6.3).
@@ -115,9 +118,9 @@ pub struct Request {
 
 impl Request {
     /// A request of our own.
-    pub fn new(target: Target, kind: TunnelKind) -> Self {
+    pub fn new(destination: impl Into<Destination>, kind: TunnelKind) -> Self {
         Self {
-            target,
+            destination: destination.into(),
             kind,
             via: None,
             headers: HeaderMap::new(),
@@ -133,6 +136,8 @@ pub enum TunnelKind {
     Udp,
     /// The bytes of a TCP connection, asked for in this form; in that of the hop if `None`.
     Tcp(Option<TcpForm>),
+    /// IP packets (RFC 9484).
+    Ip,
 }
 
 /// How a TCP tunnel is asked for.
@@ -197,10 +202,10 @@ impl Hop {
         }
     }
 
-    /// The form in which a tunnel of this kind is asked for; `None` for UDP.
+    /// The form in which a tunnel of this kind is asked for; `None` for UDP and IP.
     pub fn form(&self, kind: TunnelKind) -> Option<TcpForm> {
         match kind {
-            TunnelKind::Udp => None,
+            TunnelKind::Udp | TunnelKind::Ip => None,
             TunnelKind::Tcp(_) if self.tcp.is_none() => Some(TcpForm::Classic),
             TunnelKind::Tcp(form) => Some(form.unwrap_or(self.tcp_form)),
         }
@@ -208,18 +213,22 @@ impl Hop {
 
     /// The head of a request (RFC 9298 §3.4, RFC 9110 §9.3.6, draft-ietf-httpbis-connect-tcp §3.2).
     pub fn request(&self, request: &Request) -> RequestHead {
-        let target = &request.target;
-        let templated = |template: &Template, token| {
-            let (authority, path) = (template.authority(), template.expand_path(target));
-            RequestHead::extended_connect(token, "https", authority, path)
-        };
         let form = self.form(request.kind);
-        let mut head = match (form, &self.tcp) {
-            (None, _) => templated(&self.udp, "connect-udp"),
-            (Some(TcpForm::Raw | TcpForm::Capsules), Some(tcp)) => {
-                templated(tcp, self.revision.token)
+        let mut head = match (&request.destination, form, &self.tcp) {
+            (Destination::Target(target), None, _) => {
+                templated(&self.udp, CONNECT_UDP, self.udp.expand_path(target))
             }
-            (Some(_), _) => RequestHead::classic_connect(target.to_string()),
+            (Destination::Target(target), Some(TcpForm::Raw | TcpForm::Capsules), Some(tcp)) => {
+                templated(tcp, self.revision.token, tcp.expand_path(target))
+            }
+            (Destination::Target(target), Some(_), _) => {
+                RequestHead::classic_connect(target.to_string())
+            }
+            (Destination::Scope(scope), ..) => {
+                // Who has no template for it is not asked, see `Pool::serves`.
+                let ip = self.ip.as_ref().unwrap_or(&self.udp);
+                templated(ip, CONNECT_IP, ip.expand_scope(scope))
+            }
         };
         head.headers = self.headers.clone();
         head.headers.extend(request.headers.clone());
@@ -253,4 +262,8 @@ impl Hop {
         }
         answered
     }
+}
+
+fn templated(template: &Template, token: &str, path: String) -> RequestHead {
+    RequestHead::extended_connect(token, "https", template.authority(), path)
 }

@@ -4,6 +4,7 @@
 //! is handed out only when there was no problem.
 
 mod auth;
+mod ip;
 mod tcp;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,7 @@ use super::checked::{
 };
 use super::duration::Period;
 use super::limits::{self, Limit};
-use super::{Environment, Problems, parse_header, relay};
+use super::{Environment, Problems, Service, parse_header, relay};
 use crate::wire::carrier::Carrier;
 use crate::wire::template::{PathTemplate, RelayTemplates, Template, TemplateError};
 
@@ -70,6 +71,7 @@ pub(super) fn check(
         policy,
         auth,
         dns,
+        ip,
         quic,
         tcp,
         limits,
@@ -80,9 +82,11 @@ pub(super) fn check(
     let name = checker.name(process.name);
     let listen = checker.listeners(listen);
     let upstream = checker.upstream(upstream);
+    let services = policy.services.clone();
     let policy = checker.policy(policy);
     let auth = checker.auth(auth);
     let dns = checker.dns(dns);
+    let ip = checker.ip(ip, services.as_deref(), &upstream, auth.as_ref());
     let quic = checker.quic(quic);
     let tcp = checker.tcp(tcp);
     let limits = checker.limits(limits);
@@ -103,6 +107,7 @@ pub(super) fn check(
         policy,
         auth,
         dns,
+        ip,
         quic,
         tcp,
         limits,
@@ -402,9 +407,9 @@ impl Checker<'_> {
                 }
             }
         }
+        let services = services.unwrap_or_else(|| Service::ALL.to_vec());
         if services.is_empty() {
-            let message =
-                "must name at least one of \"connect-udp\", \"connect-tcp\" and \"connect\"";
+            let message = "must name at least one of \"connect-udp\", \"connect-tcp\", \"connect\" and \"connect-ip\"";
             self.problems.key("policy.services", message);
         }
         if !public_only {

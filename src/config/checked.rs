@@ -1,16 +1,17 @@
 //! The configuration behind `check`: values in the types and units that the relay uses, all inside their bounds.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::wire::carrier::Carrier;
 use crate::wire::template::{PathTemplate, RelayTemplates};
 
-use super::{Congestion, HeadStarts, Io, LogLevel, Offload, Service, Steering};
+use super::{Congestion, HeadStarts, Io, LogLevel, Nat, Offload, Service, Steering};
 
 /// A relay's whole configuration. Immutable, shared by all workers, swapped whole.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct Checked {
     pub auth: Option<AuthFiles>,
     /// How names become addresses.
     pub dns: Dns,
+    /// Addresses for clients with IP tunnels; `None` assigns none, and IP tunnels need a next hop then.
+    pub ip: Option<Ip>,
     /// QUIC, downstream and upstream.
     pub quic: Quic,
     /// HTTP/2 and HTTP/1.1, downstream and upstream.
@@ -140,6 +143,74 @@ pub struct Dns {
     pub servers: Vec<SocketAddr>,
     /// Wait for one answer of one server.
     pub timeout: Duration,
+}
+
+/// What clients with IP tunnels get (RFC 9484), and the interface that their packets leave by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ip {
+    /// Where their addresses are from: at least one, disjoint, without host bits. The first address of each behind the
+    /// network's own is the relay's, see [`Ip::gateways`].
+    pub pools: Vec<IpNet>,
+    /// The shortest prefix of IPv4 that a client gets when it asks for one, 8 to 32.
+    pub prefix_len_min_v4: u8,
+    /// The same for IPv6, 48 to 128.
+    pub prefix_len_min_v6: u8,
+    /// Most prefixes that one tunnel holds.
+    pub assignments_max: usize,
+    /// How long the addresses of an authenticated client are kept for it when its tunnel has ended.
+    pub grace: Duration,
+    /// Name of the interface, at most 15 characters; `%d` in it stands for a number that the kernel chooses.
+    pub tun: String,
+    /// Whether trains of packets cross the interface whole.
+    pub offload: Offload,
+    /// MTU of the interface, 1280 or more.
+    pub mtu: u16,
+    /// What becomes of the addresses behind the relay.
+    pub nat: Nat,
+    /// Whether the relay switches forwarding on in the kernel while it runs.
+    pub forwarding: bool,
+    /// What is advertised to clients, in the order given and maybe overlapping; everything by default.
+    pub routes: Vec<IpNet>,
+    /// Whether clients may send packets to each other.
+    pub client_to_client: bool,
+    /// Name servers that clients are told of; without any, nothing is said about DNS.
+    pub dns: Vec<IpAddr>,
+    /// What clients append to short names, in lower case.
+    pub search: Vec<Box<str>>,
+    /// The names that the servers answer for, in lower case; all if empty.
+    pub internal_domains: Vec<Box<str>>,
+    /// Prefixes of NAT64 that clients are told of.
+    pub pref64: Vec<Ipv6Net>,
+    /// Whether a client gets an address of each IP version before it asks.
+    pub unprompted: bool,
+    /// Networks behind clients.
+    pub sites: Vec<IpSite>,
+}
+
+impl Ip {
+    /// The relay's own addresses on the interface, one in each pool, with the prefix length of the pool.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<IpNet> {
+        self.pools.iter().copied().map(gateway).collect()
+    }
+}
+
+/// The first address behind that of the network.
+fn gateway(pool: IpNet) -> IpNet {
+    let next = match pool.network() {
+        IpAddr::V4(network) => IpAddr::V4(network.to_bits().wrapping_add(1).into()),
+        IpAddr::V6(network) => IpAddr::V6(network.to_bits().wrapping_add(1).into()),
+    };
+    IpNet::new(next, pool.prefix_len()).unwrap_or(pool)
+}
+
+/// Networks that a client may send packets from and advertise, besides what it was assigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpSite {
+    /// Who may; anybody if `None`.
+    pub user: Option<String>,
+    /// The networks, at least one, none of them in a pool.
+    pub prefixes: Vec<IpNet>,
 }
 
 /// Parameters of QUIC connections.

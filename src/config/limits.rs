@@ -413,6 +413,19 @@ pub const TCP_PENDING_RESETS: Limit = Limit {
     reason: "the connection is closed with ENHANCE_YOUR_CALM; honest clients reset requests that were answered",
 };
 
+/// Bounds on IP tunnels.
+pub const IP: &[&Limit] = &[&IP_ASSIGNMENTS];
+
+/// Prefixes assigned to one IP tunnel.
+pub const IP_ASSIGNMENTS: Limit = Limit {
+    key: "ip.assignments_max",
+    default: 8,
+    min: 1,
+    max: 256,
+    metric: "ip_assignments_refused",
+    reason: "a request for more is answered with the empty address; one for each IP version, and room for temporary ones",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,6 +30,8 @@ const TCP_CONNECTION_BYTES: u64 = 48 * 1024;
 const PASSWORD_CHECK_BYTES: u64 = 2 * 1024;
 /// What Argon2 may use for one check, of which one runs at a time.
 const PASSWORD_HASH_BYTES: u64 = 64 * 1024 * 1024;
+/// One prefix assigned to an IP tunnel: in its own tables, those of its worker and the pools of the process (estimate).
+const ASSIGNMENT_BYTES: u64 = 256;
 /// One password remembered as right: its digest and the user.
 const VERIFIED_PASSWORD_BYTES: u64 = 256;
 
@@ -93,6 +95,7 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
         quic,
         tcp,
         auth,
+        ip,
         ..
     } = config;
     let workers = size(config.workers.get());
@@ -210,6 +213,11 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
             "passwords: remembered",
             workers * size(limits.verified_passwords),
             VERIFIED_PASSWORD_BYTES,
+        ),
+        term(
+            "IP tunnels: addresses",
+            tunnels * ip.as_ref().map_or(0, |ip| size(ip.assignments_max)),
+            ASSIGNMENT_BYTES,
         ),
     ]
 }

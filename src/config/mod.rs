@@ -36,13 +36,13 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    AuthFiles, Certificate, Checked, Dns, Limits, Listener, PolicyText, Quic, Tcp, Timeouts,
-    Upstream,
+    AuthFiles, Certificate, Checked, Dns, Ip, IpSite, Limits, Listener, PolicyText, Quic, Tcp,
+    Timeouts, Upstream,
 };
 pub use head_starts::HeadStarts;
 pub use header::{HeaderError, parse_header};
 pub use memory::{Bytes, MemoryTerm, worst_case_memory};
-pub use relay::{Congestion, Io, LogLevel, Offload, Service, Steering};
+pub use relay::{Congestion, Io, LogLevel, Nat, Offload, Service, Steering};
 
 /// Says what is wrong with a piece of text whose meaning belongs to another layer.
 pub type Judge = fn(&str) -> Result<(), String>;

@@ -75,11 +75,31 @@ pub enum Service {
     ConnectTcp,
     /// TCP by the CONNECT method (RFC 9110 section 9.3.6).
     Connect,
+    /// IP packets (RFC 9484). Served where there are addresses to assign, or a next hop that assigns them.
+    ConnectIp,
 }
 
 impl Service {
     /// All of them, which is the default.
-    pub const ALL: [Self; 3] = [Self::ConnectUdp, Self::ConnectTcp, Self::Connect];
+    pub const ALL: [Self; 4] = [
+        Self::ConnectUdp,
+        Self::ConnectTcp,
+        Self::Connect,
+        Self::ConnectIp,
+    ];
+}
+
+/// What becomes of the addresses of clients behind a relay, which the rest of the network knows no way to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nat {
+    /// Nothing: the network around the relay routes the pools to it.
+    #[default]
+    Off,
+    /// The relay prints the rules of nftables that replace them by its own address.
+    Print,
+    /// The relay installs these rules, and removes them when it ends.
+    Apply,
 }
 
 /// Least severity of log lines.
@@ -124,6 +144,7 @@ pub(super) struct File {
     pub(super) policy: Policy,
     pub(super) auth: Auth,
     pub(super) dns: Dns,
+    pub(super) ip: Ip,
     pub(super) quic: Quic,
     pub(super) tcp: Tcp,
     pub(super) limits: Limits,
@@ -140,6 +161,7 @@ impl File {
             policy: document.section("policy"),
             auth: document.section("auth"),
             dns: document.section("dns"),
+            ip: document.section("ip"),
             quic: document.section("quic"),
             tcp: document.section("tcp"),
             limits: document.section("limits"),
@@ -195,7 +217,7 @@ pub(super) struct Upstream {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Policy {
-    pub(super) services: Vec<Service>,
+    pub(super) services: Option<Vec<Service>>,
     pub(super) public_only: bool,
     pub(super) allow: Vec<String>,
     pub(super) deny: Vec<String>,
@@ -204,7 +226,7 @@ pub(super) struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            services: Service::ALL.to_vec(),
+            services: None,
             public_only: true,
             allow: Vec::new(),
             deny: Vec::new(),
@@ -293,6 +315,67 @@ impl Default for Dns {
             timeout: Period::from_secs(2),
         }
     }
+}
+
+/// `[ip]`: addresses for clients with IP tunnels, and the interface that their packets leave by.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ip {
+    pub(super) pools: Vec<String>,
+    pub(super) prefix_len_min_v4: i64,
+    pub(super) prefix_len_min_v6: i64,
+    pub(super) assignments_max: i64,
+    pub(super) grace: Period,
+    pub(super) tun: Option<String>,
+    pub(super) offload: Offload,
+    pub(super) mtu: i64,
+    pub(super) nat: Nat,
+    pub(super) forwarding: bool,
+    pub(super) routes: Vec<String>,
+    pub(super) client_to_client: bool,
+    pub(super) dns: Vec<String>,
+    pub(super) search: Vec<String>,
+    pub(super) internal_domains: Vec<String>,
+    pub(super) pref64: Vec<String>,
+    pub(super) unprompted: bool,
+    pub(super) site: Vec<IpSite>,
+}
+
+impl Default for Ip {
+    fn default() -> Self {
+        Self {
+            pools: Vec::new(),
+            // One address, and one network for addresses that a client makes itself (RFC 4862).
+            prefix_len_min_v4: 32,
+            prefix_len_min_v6: 64,
+            assignments_max: limits::IP_ASSIGNMENTS.default,
+            // A client that changes networks or sleeps for a moment finds its connections alive.
+            grace: Period::from_secs(300),
+            tun: None,
+            offload: Offload::default(),
+            // What a path carries less than this is learned packet by packet (RFC 1191, RFC 8201).
+            mtu: 1_500,
+            nat: Nat::default(),
+            forwarding: false,
+            routes: Vec::new(),
+            client_to_client: false,
+            dns: Vec::new(),
+            search: Vec::new(),
+            internal_domains: Vec::new(),
+            pref64: Vec::new(),
+            // Some clients cannot ask.
+            unprompted: true,
+            site: Vec::new(),
+        }
+    }
+}
+
+/// `[[ip.site]]`: networks behind a client.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct IpSite {
+    pub(super) user: Option<String>,
+    pub(super) prefixes: Vec<String>,
 }
 
 /// `[quic]`: both directions, downstream and upstream.

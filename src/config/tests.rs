@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+mod ip;
+
 use super::*;
 use crate::wire::carrier::Carrier;
 use crate::wire::template::PathTemplate;
@@ -66,7 +68,7 @@ fn defaults() {
     assert_eq!(config.listen[0].carriers, Carrier::ALL);
     assert_eq!(config.upstream.carriers, Carrier::ALL);
     assert_eq!(config.policy.services, Service::ALL);
-    assert_eq!(config.auth, None);
+    assert_eq!((config.auth, config.ip), (None, None));
     assert_eq!(config.upstream.head_starts.to_string(), "250ms,500ms");
     assert_eq!(config.timeouts.tcp_idle, Duration::from_secs(7_440));
     // spec: 9000-10.1-c, 9298-3.1-m
@@ -273,7 +275,7 @@ fn everything_wrong_is_reported_in_one_go() {
             "listen[1].adress: unknown key, did you mean `address`?",
             "quic.keep_alive: \"soon\": not a duration such as \"30s\", \"150ms\", \"2m\" or \"1h\"",
             "limits.conections: unknown key, did you mean `connections`?",
-            "colour: unknown key, known are auth, dns, gro, gso, io, limits, listen, log, name, pin, policy, quic, \
+            "colour: unknown key, known are auth, dns, gro, gso, io, ip, limits, listen, log, name, pin, policy, quic, \
              spin_us, steering, tcp, timeouts, upstream, workers",
             "io: \"ring\": unknown variant `ring`, expected one of `auto`, `uring`, `epoll`",
             "workers: 5000: must be 0 to 1024",
@@ -426,12 +428,13 @@ fn values() {
     for (text, expected) in [
         (
             "[policy]\nservices = []",
-            "policy.services: must name at least one of \"connect-udp\", \"connect-tcp\" and \"connect\"",
+            "policy.services: must name at least one of \"connect-udp\", \"connect-tcp\", \"connect\" and \
+             \"connect-ip\"",
         ),
         (
             "[policy]\nservices = [\"udp\"]",
             "policy.services: [\"udp\"]: unknown variant `udp`, expected one of `connect-udp`, `connect-tcp`, \
-             `connect`",
+             `connect`, `connect-ip`",
         ),
         (
             "[upstream]\ncarriers = []",
@@ -538,8 +541,9 @@ fn a_missing_file_is_named() {
 
 /// All limits but those that are durations.
 fn limits_in_numbers() -> impl Iterator<Item = &'static limits::Limit> {
-    let all = limits::ALL.iter().chain(limits::TCP).copied();
-    all.filter(|limit| !limit.key.ends_with("_timeout"))
+    let all = limits::ALL.iter().chain(limits::TCP).chain(limits::IP);
+    all.copied()
+        .filter(|limit| !limit.key.ends_with("_timeout"))
 }
 
 /// Each limit is read from its key, refused one beyond its bounds, and accepted at them.
@@ -594,9 +598,14 @@ fn memory_is_a_sum_that_grows_with_each_limit() {
             .sum()
     };
     let default = sum("");
+    let with_pool = sum("[ip]\npools = [\"10.89.0.0/16\"]");
     for limit in limits_in_numbers() {
         let (section, key) = limit.key.split_once('.').unwrap();
-        let grown = sum(&format!("[{section}]\n{key} = {}", limit.default + 1));
+        let (default, more) = match section {
+            "ip" => (with_pool, "pools = [\"10.89.0.0/16\"]\n"),
+            _ => (default, ""),
+        };
+        let grown = sum(&format!("[{section}]\n{more}{key} = {}", limit.default + 1));
         // These bound parts of what another limit pays for, cost memory in steps, or bound how a handshake goes on.
         let free = [
             "tunnels_per_connection",
@@ -644,7 +653,7 @@ proptest! {
     /// A key from anywhere with a value of any kind is either accepted or reported under its own name.
     #[test]
     fn one_bad_key_is_reported_alone(
-        section in prop::sample::select(vec!["quic", "tcp", "auth", "limits", "timeouts", "dns", "policy", "upstream"]),
+        section in prop::sample::select(vec!["quic", "tcp", "ip", "auth", "limits", "timeouts", "dns", "policy", "upstream"]),
         key in "[a-z_]{1,12}",
         value in prop::sample::select(vec!["1.5", "true", "[[1]]", "{ a = 1 }", "1979-05-27", "\"x\"", "-7"]),
     ) {

@@ -37,8 +37,10 @@ use crate::error::{Error, ErrorKind, Refusal, Side, Unreachable};
 use crate::handler;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::clock;
-use crate::server::{CONNECT_UDP, Server, Services};
+use crate::server::{Server, Services};
+use crate::wire::codepoints::CONNECT_UDP;
 use crate::wire::carrier::Carrier;
+use crate::wire::ip::Destination;
 use crate::wire::codepoints::Revision;
 use crate::worker::Incoming;
 use crate::worker::build::Plan;
@@ -185,13 +187,16 @@ impl Embedding {
             _ => None,
         };
         let plan = server.plan(&head, carrier).map_err(refuse)?;
+        let Destination::Target(target) = plan.destination.clone() else {
+            return Err(refuse(Refusal::UnknownProtocol));
+        };
         let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() else {
             return Err(refuse(Refusal::Overloaded));
         };
         let incoming = Incoming {
             head,
             protocol: plan.protocol,
-            target: plan.target.clone(),
+            destination: plan.destination.clone(),
             carrier,
             client: Some(client),
             certificate: None,
@@ -200,7 +205,7 @@ impl Embedding {
         let (ready, fields) = decided.map_err(|reject| self.rejection(reject))?;
         let terms = Terms {
             protocol: Protocol::of(plan.protocol),
-            target: plan.target,
+            target,
             relays: Arc::from([]),
             capsules: true,
             receive_queue: QUEUE_DATAGRAMS,
@@ -360,6 +365,8 @@ impl EmbeddingBuilder {
         let services = Services {
             udp: listener.templates,
             tcp: listener.tcp_templates,
+            // A stream without a datagram interface is no place for packets.
+            ip: Vec::new(),
             classic: true,
         };
         let origins = listener.origins.into_iter().map(String::into_boxed_str);

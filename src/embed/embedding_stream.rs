@@ -89,7 +89,7 @@ impl EmbeddedTunnel {
         place: OwnedSemaphorePermit,
     ) -> Self {
         let carried = match protocol {
-            server::Protocol::Udp => Carried::Udp {
+            server::Protocol::Udp | server::Protocol::Ip => Carried::Udp {
                 tunnel: UdpTunnel::new(handle),
                 reader: {
                     let mut reader = CapsuleReader::default();
@@ -249,6 +249,8 @@ impl EmbeddedTunnel {
                             context_id,
                             payload_len,
                         } => check_payload(context_id, payload_len)?,
+                        // No type is wanted more than others here.
+                        CapsuleEvent::TooLong { .. } => {}
                     }
                 }
                 Ok(())

@@ -103,7 +103,7 @@ pub(super) fn open_timeout() -> Error {
 pub(super) fn aborted(protocol: Protocol, abort: Abort, code: Option<Code>) -> CloseReason {
     // Datagrams have no other end than that one of the two has had enough; bytes do.
     let is_orderly = matches!(abort, Abort::UpstreamClosed | Abort::ClientClosed);
-    if protocol == Protocol::Udp && is_orderly {
+    if protocol != Protocol::Tcp && is_orderly {
         return CloseReason::Finished;
     }
     let error = Error::new(ErrorKind::Aborted, abort.side())

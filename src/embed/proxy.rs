@@ -366,7 +366,7 @@ impl Handler for UdpProxy {
     fn accept(&self, request: &Request) -> Result<Accept, Reject> {
         match request.protocol() {
             Some(Protocol::Udp) => self.options.accept_direct(request),
-            Some(Protocol::Tcp) | None => Err(Reject::unsupported()),
+            Some(Protocol::Tcp | Protocol::Ip) | None => Err(Reject::unsupported()),
         }
     }
 }
@@ -399,7 +399,7 @@ impl Handler for TcpProxy {
     fn accept(&self, request: &Request) -> Result<Accept, Reject> {
         match request.protocol() {
             Some(Protocol::Tcp) => self.options.accept_direct(request),
-            Some(Protocol::Udp) | None => Err(Reject::unsupported()),
+            Some(Protocol::Udp | Protocol::Ip) | None => Err(Reject::unsupported()),
         }
     }
 }

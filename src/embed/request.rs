@@ -10,6 +10,7 @@ use super::Protocol;
 use crate::http::request::RequestHead;
 use crate::server;
 use crate::wire::carrier::Carrier;
+use crate::wire::ip::{Destination, Scope};
 use crate::wire::target::Target;
 use crate::worker::{Incoming, PlainRequest};
 
@@ -19,6 +20,7 @@ impl Protocol {
         match protocol {
             server::Protocol::Udp => Self::Udp,
             server::Protocol::Tcp(_) => Self::Tcp,
+            server::Protocol::Ip => Self::Ip,
         }
     }
 }
@@ -32,7 +34,7 @@ impl Protocol {
 pub struct Request {
     pub(super) head: RequestHead,
     pub(super) protocol: Option<Protocol>,
-    pub(super) target: Option<Target>,
+    pub(super) destination: Option<Destination>,
     pub(super) carrier: Carrier,
     pub(super) client: Option<SocketAddr>,
     pub(super) certificate: Option<CertificateDer<'static>>,
@@ -55,7 +57,7 @@ impl Request {
     pub(super) fn of_tunnel(incoming: Incoming) -> Self {
         Self {
             protocol: Some(Protocol::of(incoming.protocol)),
-            target: Some(incoming.target),
+            destination: Some(incoming.destination),
             carrier: incoming.carrier,
             client: incoming.client,
             certificate: incoming.certificate,
@@ -68,7 +70,7 @@ impl Request {
         Self {
             head: plain.head,
             protocol: None,
-            target: None,
+            destination: None,
             carrier: plain.carrier,
             client: plain.client,
             certificate: plain.certificate,
@@ -94,12 +96,21 @@ impl Request {
         self.head.protocol.as_deref()
     }
 
-    /// Where the tunnel shall lead; `None` for a request that is no tunnel, which only a fallback gets to see.
+    /// Where a UDP or TCP tunnel shall lead; `None` for an IP tunnel, which has a [`scope`](Self::scope), and for a
+    /// request that is no tunnel, which only a fallback gets to see.
     ///
     /// A name is not resolved yet.
     #[must_use]
     pub fn target(&self) -> Option<&Target> {
-        self.target.as_ref()
+        self.destination.as_ref().and_then(Destination::target)
+    }
+
+    /// What part of the network an IP tunnel shall reach (RFC 9484 §4.6); `None` for all else.
+    ///
+    /// A name is not resolved yet.
+    #[must_use]
+    pub fn scope(&self) -> Option<&Scope> {
+        self.destination.as_ref().and_then(Destination::scope)
     }
 
     /// The path with its query; `None` on a classic CONNECT.

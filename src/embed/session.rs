@@ -221,8 +221,8 @@ impl Outgoing {
 
     fn check_datagrams(&self) -> Result<(), SendError> {
         match self.protocol {
-            Protocol::Udp if self.ending.is_none() => Ok(()),
-            Protocol::Udp => Err(SendError::Closed),
+            Protocol::Udp | Protocol::Ip if self.ending.is_none() => Ok(()),
+            Protocol::Udp | Protocol::Ip => Err(SendError::Closed),
             Protocol::Tcp => Err(SendError::Unsupported),
         }
     }
@@ -231,7 +231,7 @@ impl Outgoing {
         match self.protocol {
             Protocol::Tcp if self.ended || self.ending.is_some() => Err(SendError::Closed),
             Protocol::Tcp => Ok(()),
-            Protocol::Udp => Err(SendError::Unsupported),
+            Protocol::Udp | Protocol::Ip => Err(SendError::Unsupported),
         }
     }
 

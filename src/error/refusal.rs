@@ -118,6 +118,8 @@ pub enum Refusal {
     NextHopTimeout,
     /// No address left to assign (connect-ip).
     NoAddressLeft,
+    /// The path carries no IP packet of 1,280 bytes (RFC 9484 section 7.2).
+    PathTooSmall,
     /// A fault of the relay.
     Internal,
     /// The configuration of the relay does not fit the request.
@@ -347,6 +349,8 @@ impl Refusal {
                 "next_hop_timeout", "the next hop did not answer in time"),
             Self::NoAddressLeft => Row::new(S::SERVICE_UNAVAILABLE, INTERNAL_RESPONSE, Local,
                 "no_address_left", "no address is left to assign"),
+            Self::PathTooSmall => Row::new(S::BAD_GATEWAY, INTERNAL_RESPONSE, Local,
+                "path_too_small", "the path carries no packet of 1280 bytes"),
             Self::Internal => Row::new(S::INTERNAL_SERVER_ERROR, Some(P::ProxyInternalError), Local,
                 "internal", "internal fault"),
             Self::Misconfigured => Row::new(S::INTERNAL_SERVER_ERROR, Some(P::ProxyConfigurationError), Local,

@@ -269,6 +269,7 @@ impl Relay {
         let services = Services {
             udp: vec![PathTemplate::well_known()],
             tcp: Vec::new(),
+            ip: Vec::new(),
             classic: false,
         };
         let machine = Machine::new(Setup {
@@ -287,6 +288,7 @@ impl Relay {
                 Vec::new(),
                 Handler::Direct(policy),
             ),
+            gateway: None,
             steer: (steer, 0),
             limits: MachineLimits {
                 tunnels_max: TUNNELS_MAX,

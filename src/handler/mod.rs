@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::error::Refusal;
 use crate::policy::Policy;
-use crate::wire::target::Target;
+use crate::wire::ip::Destination;
 
 /// What to do with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,13 +41,17 @@ pub enum Handler {
 
 impl Handler {
     /// Decides on a target before anything is resolved or dialled.
-    pub fn decide(&self, target: &Target) -> Decision {
+    pub fn decide(&self, destination: &Destination) -> Decision {
         let (policy, allowed) = match self {
             Self::Direct(policy) => (policy, Decision::Direct),
             Self::Chain(policy) => (policy, Decision::Chain),
             Self::Embedded => return Decision::Ask,
         };
-        match policy.check_target(target) {
+        let checked = match destination {
+            Destination::Target(target) => policy.check_target(target),
+            Destination::Scope(scope) => policy.check_scope(scope),
+        };
+        match checked {
             Ok(()) => allowed,
             Err(denied) => Decision::Refuse(denied.into()),
         }
@@ -74,8 +78,8 @@ impl Handler {
 mod tests {
     use super::*;
 
-    fn target(text: &str) -> Target {
-        text.parse().unwrap()
+    fn target(text: &str) -> Destination {
+        Destination::Target(text.parse().unwrap())
     }
 
     // spec: 9298-7-b, 9298-7-c

@@ -33,6 +33,7 @@ use ipnet::IpNet;
 use super::address::{self, Special};
 use crate::{
     error::{Rcode, Refusal},
+    wire::ip::{Scope, ScopeTarget},
     wire::target::{Host, Target},
 };
 
@@ -182,6 +183,66 @@ impl Policy {
         })
     }
 
+    /// Judges the scope of an IP tunnel before resolution: an address for good, a name as far as the name decides. Of
+    /// a prefix some address has to be acceptable at its ends; every packet is judged by itself later.
+    ///
+    /// # Errors
+    /// The reason, if nothing could make the scope acceptable.
+    pub fn check_scope(&self, scope: &Scope) -> Result<(), Denied> {
+        match &scope.target {
+            ScopeTarget::Any => Ok(()),
+            ScopeTarget::Prefix(prefix) => (self.check_packet(prefix.network(), None))
+                .or_else(|denied| self.check_packet(prefix.broadcast(), None).map_err(|_| denied)),
+            ScopeTarget::Name(name) => {
+                let name = normal(name);
+                if ends_in_number(name) {
+                    return Err(Denied::NumericName);
+                }
+                let denied = |rule: &Rule| rule.hosts.matches_name(name) && rule.has_all_ports();
+                if self.deny.iter().any(denied) {
+                    return Err(Denied::ByRule);
+                }
+                let possible =
+                    |rule: &Rule| matches!(rule.hosts, Hosts::Net(_)) || rule.hosts.matches_name(name);
+                match self.allow.is_empty() || self.allow.iter().any(possible) {
+                    true => Ok(()),
+                    false => Err(Denied::ByRule),
+                }
+            }
+        }
+    }
+
+    /// Judges where an IP packet goes: `port` is the destination's of TCP and UDP. Without one only rules about all
+    /// ports count. Names mean nothing here.
+    ///
+    /// # Errors
+    /// As [`check_address`](Self::check_address).
+    pub fn check_packet(&self, destination: IpAddr, port: Option<u16>) -> Result<(), Denied> {
+        let any = |rules: &[Rule], ip| {
+            (rules.iter()).any(|rule| rule.matches_host(ip, None) && rule.matches_any_port(port))
+        };
+        let mut ends = address::unmap(destination);
+        if let Some(port) = port
+            && ends.clone().any(|ip| self.is_own(ip, port))
+        {
+            return Err(Denied::OwnAddress);
+        }
+        if ends.clone().any(|ip| any(&self.deny, ip)) {
+            return Err(Denied::ByRule);
+        }
+        if !self.allow.is_empty() && !any(&self.allow, destination) {
+            return Err(Denied::ByRule);
+        }
+        let opens = |ip| {
+            (self.allow.iter()).any(|rule| rule.opens(ip) && rule.matches_any_port(port))
+        };
+        ends.try_for_each(|ip| match address::judge(ip) {
+            Err(special) if !special.can_open => Err(special.into()),
+            Err(special) if self.public_only && !opens(ip) => Err(special.into()),
+            Ok(()) | Err(_) => Ok(()),
+        })
+    }
+
     /// The address to connect to: the first of `addresses` that passes, in the resolver's order, an IPv4-mapped one in
     /// its IPv4 form. For a literal target `addresses` is that literal.
     ///
@@ -222,10 +283,7 @@ impl Policy {
 
     /// Whether an allow rule names a network around the address.
     fn opens(&self, ip: IpAddr, port: u16) -> bool {
-        self.allow.iter().any(|rule| match rule.hosts {
-            Hosts::Net(net) => net.prefix_len() > 0 && net.contains(&ip) && rule.matches_port(port),
-            Hosts::Any | Hosts::Name(_) | Hosts::Below(_) => false,
-        })
+        (self.allow.iter()).any(|rule| rule.opens(ip) && rule.matches_port(port))
     }
 }
 
@@ -290,15 +348,34 @@ impl Rule {
         self.ports.contains(&port)
     }
 
+    fn has_all_ports(&self) -> bool {
+        *self.ports.start() <= 1 && *self.ports.end() == u16::MAX
+    }
+
+    fn matches_any_port(&self, port: Option<u16>) -> bool {
+        port.map_or_else(|| self.has_all_ports(), |port| self.matches_port(port) || self.has_all_ports())
+    }
+
+    /// Whether the rule names a network around the address.
+    fn opens(&self, ip: IpAddr) -> bool {
+        match self.hosts {
+            Hosts::Net(net) => net.prefix_len() > 0 && net.contains(&ip),
+            Hosts::Any | Hosts::Name(_) | Hosts::Below(_) => false,
+        }
+    }
+
     fn matches(&self, ip: IpAddr, name: Option<&str>, port: u16) -> bool {
-        let host = match &self.hosts {
+        self.matches_host(ip, name) && self.matches_port(port)
+    }
+
+    fn matches_host(&self, ip: IpAddr, name: Option<&str>) -> bool {
+        match &self.hosts {
             Hosts::Net(net) => net.contains(&ip),
             Hosts::Any => true,
             hosts @ (Hosts::Name(_) | Hosts::Below(_)) => {
                 name.is_some_and(|name| hosts.matches_name(name))
             }
-        };
-        host && self.matches_port(port)
+        }
     }
 }
 

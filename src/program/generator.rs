@@ -221,7 +221,7 @@ impl App for Generator {
                 self.fail(format!("tunnel refused: {}", refused.refusal));
             }
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
-            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) | LocalEvent::Ip(..) => {}
             LocalEvent::Closed(_, _) => self.fail("a tunnel ended early".to_owned()),
         }
     }

@@ -128,7 +128,7 @@ impl App for Forwarder {
             }
             LocalEvent::Closed(tunnel, _) => self.forget(tunnel, out),
             LocalEvent::Payload(..) | LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
-            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) | LocalEvent::Ip(..) => {}
         }
     }
 

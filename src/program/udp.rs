@@ -173,7 +173,7 @@ impl App for Forwarder {
                 self.forget(tunnel);
             }
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
-            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) | LocalEvent::Ip(..) => {}
             LocalEvent::Closed(tunnel, _) => self.forget(tunnel),
         }
     }

@@ -20,15 +20,12 @@ use crate::http::request::{RequestHead, ResponseHead};
 use crate::policy::auth::{Auth, Check, CheckKey, Job, User, Verdict};
 use crate::tunnel::Framing;
 use crate::wire::carrier::Carrier;
-use crate::wire::codepoints::Revision;
+use crate::wire::codepoints::{CONNECT_IP, CONNECT_UDP, Revision};
 use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE, capsule_protocol};
 use crate::wire::proxy_status::ProxyError;
-use crate::wire::target::Target;
-use crate::wire::template::{Match, PathTemplate};
+use crate::wire::ip::Destination;
+use crate::wire::template::{Match, PathTemplate, ScopeMatch};
 use crate::wire::via;
-
-/// The upgrade token of CONNECT-UDP (RFC 9298 §3.4).
-pub const CONNECT_UDP: &str = "connect-udp";
 
 /// How long clients may remember that HTTP/3 is served, in seconds: a day.
 const ALT_SVC_MAX_AGE: u32 = 86_400;
@@ -40,13 +37,15 @@ pub enum Protocol {
     Udp,
     /// A byte stream: classic CONNECT, or the connect-tcp draft.
     Tcp(Framing),
+    /// IP packets (RFC 9484); the data stream has capsules.
+    Ip,
 }
 
 impl Protocol {
     /// Whether messages of the tunnel announce `Capsule-Protocol: ?1`.
     pub const fn has_capsules(self) -> bool {
         match self {
-            Self::Udp => true,
+            Self::Udp | Self::Ip => true,
             Self::Tcp(framing) => framing.has_capsules(),
         }
     }
@@ -57,8 +56,8 @@ impl Protocol {
 pub struct Plan {
     /// What it carries.
     pub protocol: Protocol,
-    /// What it shall reach.
-    pub target: Target,
+    /// What it shall reach: a scope for IP, a target for all else.
+    pub destination: Destination,
     /// Which way.
     pub route: Route,
 }
@@ -104,16 +103,19 @@ pub struct Services {
     pub udp: Vec<PathTemplate>,
     /// Paths of CONNECT-TCP. One path may serve both: the token of the request tells them apart.
     pub tcp: Vec<PathTemplate>,
+    /// Paths of CONNECT-IP.
+    pub ip: Vec<PathTemplate>,
     /// Whether classic CONNECT is served, which has no path.
     pub classic: bool,
 }
 
 impl Default for Services {
-    /// All of them, at the well-known paths.
+    /// All that need nothing but sockets, at the well-known paths.
     fn default() -> Self {
         Self {
             udp: vec![PathTemplate::well_known()],
             tcp: vec![PathTemplate::well_known_tcp()],
+            ip: Vec::new(),
             classic: true,
         }
     }
@@ -301,11 +303,11 @@ impl Server {
     /// # Errors
     /// The refusal to answer with.
     pub fn plan(&self, head: &RequestHead, carrier: Carrier) -> Result<Plan, Refusal> {
-        let (protocol, target) = match head.path.as_deref() {
+        let (protocol, destination) = match head.path.as_deref() {
             None => self.classic(head)?,
             Some(path) => self.templated(head, path, carrier)?,
         };
-        let route = match self.handler.decide(&target) {
+        let route = match self.handler.decide(&destination) {
             Decision::Refuse(refusal) => return Err(refusal),
             Decision::Direct => Route::Direct,
             Decision::Ask => Route::Handler {
@@ -317,14 +319,14 @@ impl Server {
         };
         Ok(Plan {
             protocol,
-            target,
+            destination,
             route,
         })
     }
 
     /// A classic CONNECT names its target as the authority. The origins of the relay do not matter: it is addressed
     /// as a proxy, which never answers 421 (RFC 9110 §15.5.20).
-    fn classic(&self, head: &RequestHead) -> Result<(Protocol, Target), Refusal> {
+    fn classic(&self, head: &RequestHead) -> Result<(Protocol, Destination), Refusal> {
         if !head.is_connect() || head.is_extended_connect() {
             return Err(Refusal::MalformedRequest);
         }
@@ -334,7 +336,10 @@ impl Server {
         self.check_loop(head)?;
         let authority = head.authority.as_deref().unwrap_or_default();
         let target = authority.parse().map_err(|_| Refusal::MalformedTarget)?;
-        Ok((Protocol::Tcp(Framing::Raw), target))
+        Ok((
+            Protocol::Tcp(Framing::Raw),
+            Destination::Target(target),
+        ))
     }
 
     fn templated(
@@ -342,20 +347,22 @@ impl Server {
         head: &RequestHead,
         path: &str,
         carrier: Carrier,
-    ) -> Result<(Protocol, Target), Refusal> {
+    ) -> Result<(Protocol, Destination), Refusal> {
         // The absolute form of an `http` URI asks a forward proxy to fetch something, which this is not.
         if !head.is_connect() && head.scheme.as_deref() == Some("http") {
             return Err(Refusal::MethodNotAllowed);
         }
         let udp = best_match(&self.services.udp, path);
         let tcp = best_match(&self.services.tcp, path);
-        if (&udp, &tcp) == (&Match::NoMatch, &Match::NoMatch) {
+        let ip = best_scope(&self.services.ip, path);
+        if (&udp, &tcp, &ip) == (&Match::NoMatch, &Match::NoMatch, &ScopeMatch::NoMatch) {
             return Err(Refusal::NoTemplateMatch);
         }
         let Some(token) = head.protocol.as_deref().filter(|_| head.is_connect()) else {
-            let token = match udp {
-                Match::NoMatch => Revision::newest().token,
-                Match::Malformed(_) | Match::Target(_) => CONNECT_UDP,
+            let token = match (udp, tcp) {
+                (Match::Malformed(_) | Match::Target(_), _) => CONNECT_UDP,
+                (_, Match::Malformed(_) | Match::Target(_)) => Revision::newest().token,
+                (Match::NoMatch, Match::NoMatch) => CONNECT_IP,
             };
             return Err(match carrier {
                 Carrier::H3 | Carrier::H2 => Refusal::MethodNotAllowed,
@@ -363,18 +370,20 @@ impl Server {
             });
         };
         let (protocol, matched) = if token.eq_ignore_ascii_case(CONNECT_UDP) {
-            (Protocol::Udp, udp)
+            (Protocol::Udp, udp.into())
+        } else if token.eq_ignore_ascii_case(CONNECT_IP) {
+            (Protocol::Ip, ip.into())
         } else if let Some(revision) = Revision::of_token(token) {
             // Drafts before the capsules sent the bytes as they are, under the same token.
             let framing = match capsule_protocol(&head.headers) {
                 true => Framing::Capsules(revision),
                 false => Framing::Raw,
             };
-            (Protocol::Tcp(framing), tcp)
+            (Protocol::Tcp(framing), tcp.into())
         } else {
             return Err(Refusal::UnknownProtocol);
         };
-        if matched == Match::NoMatch {
+        if matched == Asked::Nothing {
             return Err(Refusal::UnknownProtocol);
         }
         let authority = without_default_port(head.authority.as_deref().unwrap_or_default());
@@ -384,8 +393,8 @@ impl Server {
         }
         self.check_loop(head)?;
         match matched {
-            Match::Target(target) => Ok((protocol, target)),
-            Match::Malformed(_) | Match::NoMatch => Err(Refusal::MalformedTarget),
+            Asked::For(destination) => Ok((protocol, destination)),
+            Asked::Malformed | Asked::Nothing => Err(Refusal::MalformedTarget),
         }
     }
 
@@ -420,6 +429,43 @@ fn best_match(templates: &[PathTemplate], path: &str) -> Match {
         (Match::NoMatch, _) | (Match::Malformed(_), Match::Target(_)) => next,
         (Match::Malformed(_) | Match::Target(_), _) => best,
     })
+}
+
+/// The same for CONNECT-IP.
+fn best_scope(templates: &[PathTemplate], path: &str) -> ScopeMatch {
+    let matched = templates.iter().map(|template| template.match_scope(path));
+    matched.fold(ScopeMatch::NoMatch, |best, next| match (&best, &next) {
+        (ScopeMatch::NoMatch, _) | (ScopeMatch::Malformed(_), ScopeMatch::Scope(_)) => next,
+        (ScopeMatch::Malformed(_) | ScopeMatch::Scope(_), _) => best,
+    })
+}
+
+/// What a path asks for, whatever the service.
+#[derive(Debug, PartialEq)]
+enum Asked {
+    Nothing,
+    Malformed,
+    For(Destination),
+}
+
+impl From<Match> for Asked {
+    fn from(matched: Match) -> Self {
+        match matched {
+            Match::NoMatch => Self::Nothing,
+            Match::Malformed(_) => Self::Malformed,
+            Match::Target(target) => Self::For(target.into()),
+        }
+    }
+}
+
+impl From<ScopeMatch> for Asked {
+    fn from(matched: ScopeMatch) -> Self {
+        match matched {
+            ScopeMatch::NoMatch => Self::Nothing,
+            ScopeMatch::Malformed(_) => Self::Malformed,
+            ScopeMatch::Scope(scope) => Self::For(scope.into()),
+        }
+    }
 }
 
 /// `example.org:443` and `example.org` are one origin (RFC 9110 §4.2.3).
@@ -460,7 +506,7 @@ pub fn check_accepted(head: &ResponseHead, asked: Protocol) -> Result<Protocol, 
         Protocol::Tcp(Framing::Capsules(_)) if !capsule_protocol(&head.headers) => {
             Protocol::Tcp(Framing::Raw)
         }
-        Protocol::Udp | Protocol::Tcp(_) => asked,
+        Protocol::Udp | Protocol::Ip | Protocol::Tcp(_) => asked,
     })
 }
 

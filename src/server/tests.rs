@@ -14,6 +14,7 @@ fn server(origins: &[&str]) -> Server {
     let both = || PathTemplate::parse("/masque{?target_host,target_port}").unwrap();
     let services = Services {
         udp: vec![PathTemplate::well_known(), both()],
+        ip: Vec::new(),
         tcp: vec![PathTemplate::well_known_tcp(), both()],
         classic: true,
     };

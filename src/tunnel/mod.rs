@@ -13,6 +13,7 @@
 
 mod early;
 pub mod eyeballs;
+pub mod ip;
 mod table;
 pub mod tcp;
 mod udp;

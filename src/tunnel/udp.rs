@@ -11,11 +11,11 @@
 //! capsules are not mistakes: extensions use them. A relay drops the former and skips the latter; where the end of a
 //! tunnel belongs to a user, both are handed over, see [`Inbound::keep_unknown`].
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::wire::capsule::{CapsuleError, CapsuleEvent, CapsuleReader, CapsuleType, Work};
-use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX, split_context_id};
+use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX, take_context_id};
 
 /// Why what a peer sent ends the tunnel.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -57,15 +57,9 @@ pub enum Arrival {
 /// # Errors
 /// [`UdpError::PayloadTooLong`].
 pub fn arrival(mut http_datagram: Bytes) -> Result<Arrival, UdpError> {
-    // All but a few datagrams start with the one-byte form of Context ID 0.
-    let (context_id, header_len) = match http_datagram.first() {
-        Some(0) => (ContextId::UDP_PAYLOAD, 1),
-        _ => match split_context_id(&http_datagram) {
-            Some(split) => split,
-            None => return Ok(Arrival::Dropped),
-        },
+    let Some(context_id) = take_context_id(&mut http_datagram) else {
+        return Ok(Arrival::Dropped);
     };
-    http_datagram.advance(header_len);
     match context_id {
         ContextId::UDP_PAYLOAD if http_datagram.len() > UDP_PAYLOAD_MAX => {
             Err(UdpError::PayloadTooLong {
@@ -150,6 +144,8 @@ impl Inbound {
                     capsule_type: CapsuleType(kind),
                     value,
                 } => deliver(Delivery::Capsule { kind, value }),
+                // This reader wants no type more than others.
+                CapsuleEvent::TooLong { .. } => {}
             }
         }
         Ok(())
@@ -178,6 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::datagram::split_context_id;
 
     fn read(bytes: &[u8]) -> Result<Vec<Delivery>, UdpError> {
         read_pieces(None, [bytes])

@@ -5,7 +5,8 @@
 //!
 //!   Type ─► Length ─┬─ type 0, fits ─────► Datagram ── whole value ──► event ──────────► Type
 //!                   ├─ type 0, too long ─► Oversize ── Context ID ───► event ─► Skip ──► Type
-//!                   ├─ other, kept, fits ► Unknown ─── whole value ──► event ──────────► Type
+//!                   ├─ kept or wanted ───► Unknown ─── whole value ──► event ──────────► Type
+//!                   ├─ wanted, too long ─────────────────────────────► event ─► Skip ──► Type
 //!                   └─ other type ────────────────────────────────────────────► Skip ──► Type
 //! ```
 //!
@@ -15,7 +16,8 @@
 //! to 2^62−1 is legal and can be skipped; [`Work`] tells the owner what that has cost.
 //!
 //! An unknown capsule is skipped unless the owner asks for it: a relay has no use for one, the user of a tunnel's end
-//! may have ([`CapsuleReader::keep_unknown`]). What is longer than the user's bound is still skipped, and counted.
+//! may have ([`CapsuleReader::keep_unknown`]). What is longer than the user's bound is still skipped, and counted. Types
+//! that a kind of tunnel gives a meaning are [wanted](CapsuleReader::want): one of those that is too long is told, too.
 //!
 //! The reader does not interpret the HTTP Datagram Payload of a capsule that fits, and it does not end a tunnel: that
 //! an oversize UDP payload aborts the stream (RFC 9298 §5) is for the tunnel to say. Capsules that carry a byte stream
@@ -135,12 +137,20 @@ pub enum CapsuleEvent {
         payload_len: u64,
     },
     /// A capsule of a type that the reader does not understand, whole. Only a reader told to
-    /// [keep](CapsuleReader::keep_unknown) these reports them.
+    /// [keep](CapsuleReader::keep_unknown) these, or to [want](CapsuleReader::want) some, reports them.
     Unknown {
         /// Any type but DATAGRAM, also one of those that are sent to keep readers honest (RFC 9297 §5.4).
         capsule_type: CapsuleType,
         /// The value, possibly empty. The bytes may share the allocation of the input.
         value: Bytes,
+    },
+    /// A capsule of a type that is [wanted](CapsuleReader::want), with a value above the limit. It is reported as soon
+    /// as its length is known, and skipped.
+    TooLong {
+        /// The type.
+        capsule_type: CapsuleType,
+        /// Length of the value in bytes, as declared.
+        len: u64,
     },
 }
 
@@ -201,7 +211,15 @@ pub struct CapsuleReader {
     datagram_value_max: usize,
     /// None where unknown capsules are skipped.
     unknown_value_max: Option<usize>,
+    wanted: Option<Wanted>,
     work: Work,
+}
+
+/// The types that are reported whatever becomes of other unknown ones.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    has: fn(CapsuleType) -> bool,
+    value_max: usize,
 }
 
 impl Default for CapsuleReader {
@@ -223,6 +241,7 @@ impl CapsuleReader {
             value: CutValue::default(),
             datagram_value_max: datagram_value_max.max(varint::SIZE_MAX),
             unknown_value_max: None,
+            wanted: None,
             work: Work::default(),
         }
     }
@@ -233,6 +252,16 @@ impl CapsuleReader {
     /// The reader then buffers up to `bytes_max`, if that is more than its limit for DATAGRAM values.
     pub fn keep_unknown(&mut self, bytes_max: usize) {
         self.unknown_value_max = Some(bytes_max);
+    }
+
+    /// From the next capsule on, reports those of a type that `has` says yes to, with a value of up to `bytes_max`
+    /// bytes, as [`CapsuleEvent::Unknown`]; that a longer one came is told by [`CapsuleEvent::TooLong`]. Other types,
+    /// and DATAGRAM, are read as before.
+    ///
+    /// The reader then buffers up to `bytes_max`, if that is more than its other limits.
+    pub fn want(&mut self, has: fn(CapsuleType) -> bool, bytes_max: usize) {
+        let value_max = bytes_max;
+        self.wanted = Some(Wanted { has, value_max });
     }
 
     /// Takes bytes from the front of `input` until there is something to report.
@@ -249,7 +278,9 @@ impl CapsuleReader {
                 }
                 State::Length { capsule_type } => {
                     let (len, _) = self.cut.take(input)?;
-                    self.begin_value(capsule_type, len);
+                    if self.begin_value(capsule_type, len) {
+                        return Some(CapsuleEvent::TooLong { capsule_type, len });
+                    }
                 }
                 State::Datagram { len } => {
                     let payload = self.value.take(len, input)?;
@@ -311,28 +342,32 @@ impl CapsuleReader {
         self.work
     }
 
-    /// Bytes held at the moment, at most the greater of the limits given to [`new`](Self::new) and
-    /// [`keep_unknown`](Self::keep_unknown).
+    /// Bytes held at the moment, at most the greatest of the limits given to [`new`](Self::new),
+    /// [`keep_unknown`](Self::keep_unknown) and [`want`](Self::want).
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.value.len() + self.cut.len()
     }
 
-    /// The one place that knows capsule types: further ones get their limit and their state here.
-    fn begin_value(&mut self, capsule_type: CapsuleType, len: u64) {
+    /// The one place that knows capsule types: further ones get their limit and their state here. Whether a wanted
+    /// capsule is too long.
+    fn begin_value(&mut self, capsule_type: CapsuleType, len: u64) -> bool {
         self.work.capsules += 1;
+        let wanted = self.wanted.filter(|wanted| (wanted.has)(capsule_type));
+        let value_max = wanted.map_or(self.unknown_value_max, |wanted| Some(wanted.value_max));
         self.state = match capsule_type {
             CapsuleType::DATAGRAM => match cut::within(len, self.datagram_value_max) {
                 Some(len) => State::Datagram { len },
                 None => State::Oversize { len },
             },
-            _ => match self.unknown_value_max.and_then(|max| cut::within(len, max)) {
+            _ => match value_max.and_then(|max| cut::within(len, max)) {
                 Some(len) => State::Unknown { capsule_type, len },
                 None => State::Skip { left: len },
             },
         };
         let skips = matches!(self.state, State::Oversize { .. } | State::Skip { .. });
         self.work.capsules_skipped += u64::from(skips);
+        wanted.is_some() && matches!(self.state, State::Skip { .. })
     }
 }
 

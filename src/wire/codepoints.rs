@@ -1,4 +1,4 @@
-//! Numbers and names that are provisional, because the document that brings them is still a draft.
+//! Upgrade tokens; numbers and names that are provisional, because the document that brings them is still a draft.
 //!
 //! ```text
 //!   token            DATA          FINAL_DATA    draft-ietf-httpbis-connect-tcp
@@ -11,6 +11,12 @@
 //! which is skipped: numbers are never guessed. The types of -07 itself had no FINAL_DATA and are not served.
 
 use super::capsule::CapsuleType;
+
+/// The upgrade token of CONNECT-UDP (RFC 9298 §3.4).
+pub const CONNECT_UDP: &str = "connect-udp";
+
+/// The upgrade token of CONNECT-IP (RFC 9484 §4.4).
+pub const CONNECT_IP: &str = "connect-ip";
 
 /// One revision of templated CONNECT for TCP: its upgrade token, and the types of its capsules.
 #[derive(Debug, PartialEq, Eq, Hash)]

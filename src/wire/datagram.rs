@@ -10,7 +10,7 @@
 //!
 //! Whether the stream exists, speaks datagrams or knows the context is not decided here.
 
-use bytes::BufMut;
+use bytes::{Buf, BufMut, Bytes};
 
 use super::varint;
 
@@ -60,6 +60,8 @@ pub struct ContextId(pub u64);
 impl ContextId {
     /// The rest is an unmodified UDP payload, possibly empty (RFC 9298 §5).
     pub const UDP_PAYLOAD: Self = Self(0);
+    /// The rest is a whole IP packet (RFC 9484 §6).
+    pub const IP_PACKET: Self = Self(0);
 
     /// The encoded length in bytes.
     #[must_use]
@@ -107,6 +109,20 @@ pub fn split_quarter_stream_id(frame: &[u8]) -> Result<(QuarterStreamId, usize),
 #[must_use]
 pub fn split_context_id(payload: &[u8]) -> Option<(ContextId, usize)> {
     varint::decode(payload).map(|(value, used)| (ContextId(value), used))
+}
+
+/// Takes the Context ID off an HTTP Datagram Payload; what it labels is left, in the same allocation.
+///
+/// `None` as for [`split_context_id`]: the payload is as it was.
+#[must_use]
+pub fn take_context_id(payload: &mut Bytes) -> Option<ContextId> {
+    // All but a few datagrams start with the one-byte form of Context ID 0.
+    let (context_id, len) = match payload.first() {
+        Some(0) => (ContextId(0), 1),
+        _ => split_context_id(payload)?,
+    };
+    payload.advance(len);
+    Some(context_id)
 }
 
 #[cfg(test)]

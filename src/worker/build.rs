@@ -4,6 +4,8 @@
 //! made once, on the control thread, so that whatever is wrong is reported before the first packet. Each worker
 //! then builds its own machine and sockets out of it.
 
+pub mod ip;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use quinn_proto::{EndpointConfig, ServerConfig, crypto};
 use thiserror::Error;
 
+use self::ip::{Exit, ExitSeed, TunInfo};
 use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
 use super::run::{App, Question, Worker};
@@ -63,6 +66,9 @@ pub enum BuildError {
     /// Secrets cannot be used.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// IP packets have no way out.
+    #[error(transparent)]
+    Exit(#[from] ip::ExitError),
     /// A rule of the policy cannot be used.
     #[error(transparent)]
     Rule(#[from] crate::policy::RuleError),
@@ -94,6 +100,10 @@ pub struct Plan {
     /// The same for TCP, empty where a listener is not on TCP.
     tcp_sockets: Vec<Vec<Option<TcpListener>>>,
     tcp_servers: Vec<Option<Arc<rustls::ServerConfig>>>,
+    /// Where IP packets leave.
+    exit: Option<Exit>,
+    /// The interface that they leave by.
+    pub tun: Option<TunInfo>,
     /// The addresses that are listened on, ports filled in.
     pub addresses: Vec<SocketAddr>,
     mailboxes: Vec<Option<Mailbox>>,
@@ -143,6 +153,7 @@ impl Plan {
             services: Services {
                 udp: Vec::new(),
                 tcp: Vec::new(),
+                ip: Vec::new(),
                 classic: false,
             },
             secrets: match &checked.auth {
@@ -154,6 +165,8 @@ impl Plan {
             sockets: Vec::new(),
             tcp_sockets: Vec::new(),
             tcp_servers: Vec::new(),
+            exit: None,
+            tun: None,
             addresses: Vec::new(),
             mailboxes: Vec::new(),
             peers: Vec::new(),
@@ -165,6 +178,11 @@ impl Plan {
             plan.add_listener(listener, tls)?;
         }
         plan.policy = policy(&checked, &plan.addresses)?;
+        if let (Some(ip), true) = (&checked.ip, plan.hops.is_empty()) {
+            let exit = Exit::open(&checked, ip, plan.policy.clone())?;
+            plan.tun = Some(exit.tun.clone());
+            plan.exit = Some(exit);
+        }
         for _ in 0..workers {
             let (address, mailbox) = mailbox(checked.limits.mailbox);
             plan.peers.push(address);
@@ -202,6 +220,10 @@ impl Plan {
             self.services
                 .tcp
                 .extend(listener.tcp_templates.iter().cloned());
+        }
+        let has_way = self.checked.ip.is_some() || !self.hops.is_empty();
+        if serves(config::Service::ConnectIp) && has_way {
+            self.services.ip.extend(listener.ip_templates.iter().cloned());
         }
         self.services.classic = serves(config::Service::Connect);
         self.origins
@@ -310,6 +332,7 @@ impl Plan {
                 .iter_mut()
                 .map(|group| group.get_mut(index).and_then(Option::take))
                 .collect(),
+            exit: self.exit.as_mut().map(|exit| exit.seed(worker)),
             mailbox: self.mailboxes[index].take().expect("asked once"),
             peers: self.peers.clone(),
         }
@@ -335,6 +358,7 @@ pub struct Seed {
     listeners: Vec<Option<UdpSocket>>,
     tcp_servers: Vec<Option<Arc<rustls::ServerConfig>>>,
     tcp_listeners: Vec<Option<TcpListener>>,
+    exit: Option<ExitSeed>,
     mailbox: Mailbox,
     peers: Vec<Address>,
 }
@@ -400,6 +424,10 @@ impl Seed {
         if let (Some(secrets), Some(files)) = (self.secrets, &checked.auth) {
             server = server.with_auth(secrets::auth(secrets, files, checked));
         }
+        let gateway = self
+            .exit
+            .map(|exit| exit.grow(self.worker, &mut driver))
+            .transpose()?;
         let app = app(hop, &mut driver)?;
         let machine = Machine::new(Setup {
             carriers: Carriers {
@@ -412,6 +440,7 @@ impl Seed {
             pool,
             route: hop,
             server,
+            gateway,
             steer: (self.steer, self.worker),
             limits: machine_limits(checked),
         });

@@ -92,7 +92,7 @@ impl Machine {
                 };
                 self.tell(End::Downstream, LocalEvent::Refused(id, Box::new(refused)));
             }
-            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) => {
+            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) | Leg::Gateway => {
                 if let Some(dial) = tunnel.nests {
                     self.pool
                         .handle_unreachable(now, dial, failure, &mut self.carriers);
@@ -146,7 +146,7 @@ impl Machine {
         };
         // A stream of bytes that has not come to its end must not look as if it had, and a tunnel that is not open has
         // nothing that could end in an orderly way.
-        let orderly = tunnel.is_open() && matches!(tunnel.flow, Flow::Udp(_)) || self.is_done(id);
+        let orderly = tunnel.is_open() && !matches!(tunnel.flow, Flow::Tcp(_)) || self.is_done(id);
         let ending = match abort.ending() {
             Ending::Finish if !orderly => Ending::Reset(Code::H3_REQUEST_CANCELLED.0),
             other @ (Ending::Finish | Ending::Reset(_)) => other,
@@ -180,7 +180,7 @@ impl Machine {
                         .handle_unreachable(now, dial, failure, &mut self.carriers);
                 }
             }
-            Leg::Socket(_) => {}
+            Leg::Socket(_) | Leg::Gateway => {}
         }
         self.tell_closed(id, &tunnel, Closed::Aborted { abort, code });
     }
@@ -205,7 +205,7 @@ impl Machine {
         }
     }
 
-    /// Ends the tunnel of a local user, a UDP tunnel in an orderly way.
+    /// Ends the tunnel of a local user, one of datagrams in an orderly way.
     pub fn close_local(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
         self.abort(now, id, Abort::ClientClosed, out);
     }
@@ -219,6 +219,9 @@ impl Machine {
         out: &mut impl Outside,
     ) -> Option<Tunnel> {
         let mut tunnel = self.remove_tunnel(id)?;
+        if let Flow::Ip(flow) = &mut tunnel.flow {
+            self.leave_gateway(now, id, &mut flow.stay);
+        }
         match tunnel.upstream {
             Leg::Socket(socket) => {
                 if let Flow::Udp(flow) = &tunnel.flow {
@@ -240,7 +243,7 @@ impl Machine {
                 self.pool
                     .release(now, stream.connection(), &mut self.carriers);
             }
-            Leg::None | Leg::Nested(_) | Leg::Local => {}
+            Leg::None | Leg::Nested(_) | Leg::Local | Leg::Gateway => {}
         }
         match &mut tunnel.state {
             State::Racing(race) => self.cancel_race(now, race),
@@ -356,7 +359,7 @@ impl Machine {
         match &tunnel.flow {
             Flow::Tcp(splice) if tunnel.downstream == leg => splice.down.stage == Stage::Done,
             Flow::Tcp(splice) => splice.up.stage == Stage::Done,
-            Flow::Udp(_) => false,
+            Flow::Udp(_) | Flow::Ip(_) => false,
         }
     }
 
@@ -403,7 +406,7 @@ impl Machine {
             return;
         };
         // Bytes that have not come to their end broke off, whatever the code says.
-        let orderly = orderly && matches!(tunnel.flow, Flow::Udp(_));
+        let orderly = orderly && !matches!(tunnel.flow, Flow::Tcp(_));
         if tunnel.downstream == Leg::Stream(stream) {
             // An orderly end asks us to stop sending, and the FIN may be right behind.
             let abort = if orderly {

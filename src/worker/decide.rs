@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use ::http::{HeaderMap, StatusCode};
 use rustls::pki_types::CertificateDer;
 
-use super::leg::{Deciding, Flow, Leg, State, UdpFlow};
-use super::machine::{HandlerEvent, Machine, Outside};
+use super::leg::{Deciding, Flow, Leg, State, UdpFlow, name_of};
+use super::machine::{End, HandlerEvent, Machine, Outside};
 use super::pipe::Splice;
 use crate::client::{Request, RouteId, TunnelKind};
 use crate::error::Refusal;
@@ -29,7 +29,8 @@ use crate::transport::carriers::RequestStream;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
 use crate::wire::proxy_status::ProxyError;
-use crate::wire::target::{Host, Target};
+use crate::wire::ip::Destination;
+use crate::wire::target::Target;
 
 /// A request as a handler sees it.
 #[derive(Clone, Debug)]
@@ -38,8 +39,8 @@ pub struct Incoming {
     pub head: RequestHead,
     /// What the tunnel carries.
     pub protocol: Protocol,
-    /// What it shall reach.
-    pub target: Target,
+    /// What it shall reach: a scope for IP, a target for all else.
+    pub destination: Destination,
     /// The HTTP version that the request came over.
     pub carrier: Carrier,
     /// Where the client is, unless its connection is gone already.
@@ -112,7 +113,7 @@ impl Machine {
         let incoming = Incoming {
             head: head.clone(),
             protocol,
-            target: deciding.target.clone(),
+            destination: deciding.destination.clone(),
             carrier: self.carrier_of(stream),
             client: self.carriers.peer_address(stream.connection()),
             certificate: self.carriers.peer_certificate(stream.connection()),
@@ -149,6 +150,12 @@ impl Machine {
     /// The handler takes the tunnel: its 2xx goes out, and [`LocalEvent::Opened`](super::LocalEvent::Opened) follows.
     pub fn accept_request(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
         if self.deciding(id).is_some() {
+            if let Some(Leg::Stream(stream)) = self.leg(id, End::Downstream)
+                && self.ip_flow(id).is_some()
+                && !self.carries_ip(stream)
+            {
+                return self.refuse(now, id, Refusal::PathTooSmall, None, out);
+            }
             self.opened(now, id, Leg::Local, Protocol::Tcp(Framing::Raw), out);
         }
     }
@@ -161,11 +168,11 @@ impl Machine {
         direct: Direct,
         out: &mut impl Outside,
     ) {
-        let Some(target) = self.deciding(id).map(|it| it.target.clone()) else {
+        let Some(destination) = self.deciding(id).map(|it| it.destination.clone()) else {
             return;
         };
         self.set_open_timeout(now, id, direct.timeout);
-        self.go_direct(now, id, target, direct, out);
+        self.go_direct(now, id, destination, direct, out);
     }
 
     /// The handler sends the request on to a next hop; `timeout` is how long that may take.
@@ -177,20 +184,21 @@ impl Machine {
         timeout: Option<Duration>,
         out: &mut impl Outside,
     ) {
-        let Some(Deciding { target, via }) = self.deciding(id) else {
+        let Some(Deciding { destination, via }) = self.deciding(id) else {
             return;
         };
-        let (target, via) = (target.clone(), via.clone());
+        let (destination, via) = (destination.clone(), via.clone());
         let timeout = timeout.or_else(|| self.pool.open_timeout(route));
         self.set_open_timeout(now, id, timeout);
         let kind = match self.tunnels.get(id).map(|tunnel| &tunnel.flow) {
             Some(Flow::Udp(_)) => TunnelKind::Udp,
             Some(Flow::Tcp(_)) => TunnelKind::TCP,
+            Some(Flow::Ip(_)) => TunnelKind::Ip,
             None => return,
         };
         let request = Request {
             via,
-            ..Request::new(target, kind)
+            ..Request::new(destination, kind)
         };
         let state = self.race(now, route, request, out);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
@@ -247,18 +255,25 @@ impl Machine {
         &mut self,
         now: Instant,
         id: TunnelId,
-        target: Target,
+        destination: Destination,
         mut direct: Direct,
         out: &mut impl Outside,
     ) {
-        let (host, port) = (target.host.clone(), target.port);
-        let checked = direct.policy.check_target(&target);
+        let checked = match &destination {
+            Destination::Target(target) => direct.policy.check_target(target),
+            Destination::Scope(scope) => direct.policy.check_scope(scope),
+        };
+        let name = name_of(&destination).map(str::to_owned);
         // What was resolved elsewhere, or is not yet asked for, is not among our questions.
         let addresses = direct.addresses.replace(Vec::new());
-        let asks = addresses.is_none() && matches!(host, Host::Name(_));
+        let asks = addresses.is_none() && name.is_some();
         let direct = Some(Box::new(direct));
         if let Some(tunnel) = self.tunnels.get_mut(id) {
-            tunnel.state = State::Resolving { target, direct };
+            let destination = destination.clone();
+            tunnel.state = State::Resolving {
+                destination,
+                direct,
+            };
         }
         if let Err(denied) = checked {
             return self.refuse(now, id, denied.into(), None, out);
@@ -267,13 +282,10 @@ impl Machine {
             self.stats.resolves_refused += 1;
             return self.refuse(now, id, Refusal::Overloaded, None, out);
         }
-        match (addresses, host) {
-            (Some(addresses), Host::Name(name)) => {
-                self.connect(now, id, &addresses, port, Some(&name), out);
-            }
-            (Some(addresses), Host::Ip(_)) => self.connect(now, id, &addresses, port, None, out),
-            (None, Host::Ip(address)) => self.connect(now, id, &[address], port, None, out),
-            (None, Host::Name(name)) => {
+        match (addresses, name) {
+            (Some(addresses), _) => self.reach_at(now, id, &destination, &addresses, out),
+            (None, None) => self.reach(now, id, out),
+            (None, Some(name)) => {
                 if let Some(State::Resolving {
                     direct: Some(direct),
                     ..
@@ -336,12 +348,12 @@ impl Machine {
         out: &mut impl Outside,
     ) -> TunnelId {
         let deciding = Deciding {
-            target: target.clone(),
+            destination: target.clone().into(),
             via: None,
         };
         let id = self.insert_local(now, State::Deciding(Box::new(deciding)), kind);
         self.set_open_timeout(now, id, direct.timeout);
-        self.go_direct(now, id, target, direct, out);
+        self.go_direct(now, id, target.into(), direct, out);
         id
     }
 
@@ -353,7 +365,10 @@ impl Machine {
         kind: TunnelKind,
         out: &mut impl Outside,
     ) -> TunnelId {
-        let state = State::Deciding(Box::new(Deciding { target, via: None }));
+        let state = State::Deciding(Box::new(Deciding {
+            destination: target.into(),
+            via: None,
+        }));
         let id = self.insert_local(now, state, kind);
         self.accept_request(now, id, out);
         id
@@ -361,7 +376,7 @@ impl Machine {
 
     fn insert_local(&mut self, now: Instant, state: State, kind: TunnelKind) -> TunnelId {
         let flow = match kind {
-            TunnelKind::Udp => Flow::Udp(UdpFlow::default()),
+            TunnelKind::Udp | TunnelKind::Ip => Flow::Udp(UdpFlow::default()),
             TunnelKind::Tcp(_) => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
         };
         let id = self.insert(now, Leg::Local, state, flow);

@@ -115,7 +115,12 @@ impl Machine {
             End::Downstream => self.local.back(),
             End::Upstream => match self.handler.back() {
                 Some(HandlerEvent::End(event)) => Some(event),
-                Some(HandlerEvent::Request(..) | HandlerEvent::Fallback(..)) | None => None,
+                Some(
+                    HandlerEvent::Request(..)
+                    | HandlerEvent::Fallback(..)
+                    | HandlerEvent::Gateway(_),
+                )
+                | None => None,
             },
         };
         if !matches!(last, Some(LocalEvent::Readable(last)) if *last == id) {
@@ -135,13 +140,16 @@ impl Machine {
         let event = self.handler.pop_front();
         self.rests(End::Upstream).polled(match &event {
             Some(HandlerEvent::End(event)) => Some(event),
-            Some(HandlerEvent::Request(..) | HandlerEvent::Fallback(..)) | None => None,
+            Some(
+                HandlerEvent::Request(..) | HandlerEvent::Fallback(..) | HandlerEvent::Gateway(_),
+            )
+            | None => None,
         });
         event
     }
 
     /// The leg of an end.
-    fn leg(&self, id: TunnelId, end: End) -> Option<Leg> {
+    pub(super) fn leg(&self, id: TunnelId, end: End) -> Option<Leg> {
         let tunnel = self.tunnels.get(id)?;
         Some(match end {
             End::Downstream => tunnel.downstream,
@@ -150,14 +158,15 @@ impl Machine {
     }
 
     /// The stream on the other side of the user of an end.
-    fn far_stream(&self, id: TunnelId, end: End) -> Option<RequestStream> {
+    pub(super) fn far_stream(&self, id: TunnelId, end: End) -> Option<RequestStream> {
         let far = match end {
             End::Downstream => End::Upstream,
             End::Upstream => End::Downstream,
         };
         match self.leg(id, far)? {
             Leg::Stream(stream) => Some(stream),
-            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) | Leg::Local => None,
+            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) => None,
+            Leg::Local | Leg::Gateway => None,
         }
     }
 
@@ -191,7 +200,7 @@ impl Machine {
 
 /// Datagrams and capsules.
 impl Machine {
-    /// Sends the payload of an HTTP Datagram; Context ID 0 is UDP. [`SendOutcome::Queued`] asks for patience: the
+    /// Sends the payload of an HTTP Datagram; Context ID 0 is UDP, or an IP packet. [`SendOutcome::Queued`] asks for patience: the
     /// tunnel's queue is in use, and what follows may displace what waits. Other contexts are dropped where they
     /// cannot go at once, or where the other end is no stream.
     pub fn send_end(
@@ -212,14 +221,14 @@ impl Machine {
         let Some(tunnel) = self.tunnels.get_mut(id).filter(|tunnel| tunnel.is_open()) else {
             return SendOutcome::Blocked;
         };
-        if !matches!(tunnel.flow, Flow::Udp(_)) {
+        if matches!(tunnel.flow, Flow::Tcp(_)) {
             return SendOutcome::Gone;
         }
         tunnel.last_active = now;
         match self.far_stream(id, end) {
             Some(stream) => self.carriers.send_context(stream, context, &payload),
             None => {
-                let far = Direction::from(end).sink();
+                let far = end.other();
                 if self.leg(id, far) == Some(Leg::Local) {
                     self.tell(far, LocalEvent::Context(id, context.0, payload));
                     return SendOutcome::Sent;
@@ -240,6 +249,9 @@ impl Machine {
     ) -> SendOutcome {
         if self.leg(id, end) != Some(Leg::Local) {
             return SendOutcome::Gone;
+        }
+        if self.ip_flow(id).is_some() {
+            return self.send_packet(now, (id, end), payload, out);
         }
         let stream = self.far_stream(id, end);
         let is_open = self.tunnels.get(id).is_some_and(Tunnel::is_open);
@@ -281,7 +293,7 @@ impl Machine {
         capsule_type: CapsuleType,
         value: &[u8],
     ) -> CapsuleSent {
-        let far = Direction::from(end).sink();
+        let far = end.other();
         let direction = Direction::from(end);
         let Some(tunnel) = self.tunnels.get_mut(id) else {
             return CapsuleSent::Gone;
@@ -290,7 +302,7 @@ impl Machine {
             return CapsuleSent::Blocked;
         }
         let (framing, flows) = match &mut tunnel.flow {
-            Flow::Udp(_) => (None, true),
+            Flow::Udp(_) | Flow::Ip(_) => (None, true),
             Flow::Tcp(splice) => {
                 let pipe = splice.pipe(direction);
                 (Some(pipe.writer.framing()), pipe.stage == Stage::Flowing)
@@ -355,6 +367,14 @@ impl Machine {
                 }
                 if has_handler {
                     flow.from_downstream.keep_unknown(UNKNOWN_VALUE_MAX);
+                }
+            }
+            Flow::Ip(flow) => {
+                if has_user {
+                    flow.keep_unknown(End::Upstream, UNKNOWN_VALUE_MAX);
+                }
+                if has_handler {
+                    flow.keep_unknown(End::Downstream, UNKNOWN_VALUE_MAX);
                 }
             }
             Flow::Tcp(splice) => {

@@ -10,6 +10,7 @@ use ::http::{HeaderMap, HeaderValue};
 
 use super::batch::BatchSlot;
 use super::decide::Direct;
+use super::ip::IpFlow;
 use super::machine::End;
 use super::pipe::Splice;
 use super::race::Race;
@@ -21,7 +22,8 @@ use crate::policy::auth::CheckKey;
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::eyeballs::Eyeballs;
 use crate::tunnel::{Early, Inbound};
-use crate::wire::target::{Host, Target};
+use crate::wire::ip::{Destination, ScopeTarget};
+use crate::wire::target::Host;
 
 /// One end of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(super) enum Leg {
     Tcp(TcpId),
     /// A connection of ours that lives inside the tunnel.
     Nested(ConnectionId),
+    /// The relay's own exit for IP packets.
+    Gateway,
     /// A user in this process: downstream whoever polls [`Machine::poll_local`](super::Machine::poll_local), upstream
     /// the handler that polls [`Machine::poll_handler`](super::Machine::poll_handler).
     Local,
@@ -59,7 +63,7 @@ pub(super) enum State {
     Deciding(Box<Deciding>),
     /// The target's name is being resolved.
     Resolving {
-        target: Target,
+        destination: Destination,
         direct: Option<Box<Direct>>,
     },
     /// Addresses of the target are tried.
@@ -83,7 +87,7 @@ pub(super) struct Connecting {
 /// A request that waits for a handler's decision.
 #[derive(Debug)]
 pub(super) struct Deciding {
-    pub(super) target: Target,
+    pub(super) destination: Destination,
     /// The Via field for a next hop, with us in it.
     pub(super) via: Option<HeaderValue>,
 }
@@ -93,6 +97,7 @@ pub(super) struct Deciding {
 pub(super) enum Flow {
     Udp(UdpFlow),
     Tcp(Box<Splice>),
+    Ip(Box<IpFlow>),
 }
 
 /// Datagrams.
@@ -130,8 +135,11 @@ impl Tunnel {
     pub(super) fn is_resolving(&self) -> bool {
         match &self.state {
             // A handler that brings addresses along is not resolved here.
-            State::Resolving { target, direct } => {
-                matches!(target.host, Host::Name(_))
+            State::Resolving {
+                destination,
+                direct,
+            } => {
+                name_of(destination).is_some()
                     && direct.as_ref().is_none_or(|it| it.addresses.is_none())
             }
             State::Verifying { .. }
@@ -159,4 +167,19 @@ impl Tunnel {
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
     }
+}
+
+/// The name that has to be resolved, if there is one.
+pub(super) fn name_of(destination: &Destination) -> Option<&str> {
+    let name = match destination {
+        Destination::Target(target) => match &target.host {
+            Host::Name(name) => name,
+            Host::Ip(_) => return None,
+        },
+        Destination::Scope(scope) => match &scope.target {
+            ScopeTarget::Name(name) => name,
+            ScopeTarget::Any | ScopeTarget::Prefix(_) => return None,
+        },
+    };
+    Some(name)
 }

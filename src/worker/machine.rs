@@ -16,6 +16,7 @@ use super::batch::Batches;
 use super::decide::Incoming;
 use super::drain::Drain;
 use super::fallback::{Fallback, PlainRequest};
+use super::ip::{Gateway, GatewayEvent};
 use super::leg::Tunnel;
 use super::pipe::Direction;
 use super::rest::Rests;
@@ -33,8 +34,10 @@ use crate::transport::carriers::{Carriers, ConnectionId, RequestStream};
 use crate::transport::quic::{EndpointId, Hub};
 use crate::transport::tcp;
 use crate::transport::tcp::TcpHub;
+use crate::tunnel::ip::IpEvent;
 use crate::tunnel::{EarlyLimits, Table, TunnelId};
 use crate::wire::carrier::Carrier;
+use crate::wire::ip::Destination;
 use crate::wire::target::Target;
 
 /// What a socket of a worker is for; the driver hands it back with what the socket received.
@@ -46,17 +49,22 @@ pub enum Tag {
     Dialler,
     /// The socket of one tunnel towards its target.
     Target(TunnelId),
+    /// A queue of the TUN interface that packets of clients leave by.
+    Tun,
     /// A socket of the program that uses the machine, not of the machine.
     App(u32),
 }
 
 impl Tag {
+    const TUN: u64 = 3 << 62 | 1 << 32;
+
     /// As the integer that a driver keeps.
     pub fn to_bits(self) -> u64 {
         match self {
             Self::Target(tunnel) => tunnel.to_bits(),
             Self::Listener(number) => 1 << 62 | u64::from(number),
             Self::Dialler => 2 << 62,
+            Self::Tun => Self::TUN,
             Self::App(number) => 3 << 62 | u64::from(number),
         }
     }
@@ -67,6 +75,7 @@ impl Tag {
             0 => Self::Target(TunnelId::from_bits(bits)),
             1 => Self::Listener(bits as u32),
             2 => Self::Dialler,
+            _ if bits == Self::TUN => Self::Tun,
             _ => Self::App(bits as u32),
         }
     }
@@ -159,6 +168,9 @@ pub trait Outside: Network {
 
     /// Hands packets to the worker that owns their connection; they come back if that worker has ended.
     fn forward(&mut self, worker: u32, listener: u32, train: Train) -> Option<Train>;
+
+    /// Hands an IP packet to the worker whose client it is for; what cannot be handed over is lost and counted.
+    fn forward_packet(&mut self, worker: u32, packet: Bytes);
 }
 
 /// Which end of a tunnel a user in this process has.
@@ -170,6 +182,17 @@ pub enum End {
     Upstream,
 }
 
+impl End {
+    /// The one across the tunnel.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Downstream => Self::Upstream,
+            Self::Upstream => Self::Downstream,
+        }
+    }
+}
+
 /// What the user of an end has to know.
 #[derive(Debug)]
 pub enum LocalEvent {
@@ -177,12 +200,14 @@ pub enum LocalEvent {
     Opened(TunnelId),
     /// The tunnel was refused.
     Refused(TunnelId, Box<Refused>),
-    /// A UDP payload from the other end.
+    /// A UDP payload, or an IP packet, from the other end.
     Payload(TunnelId, Bytes),
     /// An HTTP Datagram with a Context ID other than 0.
     Context(TunnelId, u64, Bytes),
     /// A capsule of a type that the tunnel itself has no use for, and its value.
     Capsule(TunnelId, u64, Bytes),
+    /// The other end of an IP tunnel said something about addresses or routes.
+    Ip(TunnelId, IpEvent),
     /// A TCP tunnel has bytes, or its end: [`Machine::read_end`].
     Readable(TunnelId),
     /// A TCP tunnel takes bytes again, [`Machine::write_end`]; or any tunnel capsules, [`Machine::send_capsule`].
@@ -199,6 +224,7 @@ impl LocalEvent {
         | Self::Payload(tunnel, _)
         | Self::Context(tunnel, ..)
         | Self::Capsule(tunnel, ..)
+        | Self::Ip(tunnel, _)
         | Self::Readable(tunnel)
         | Self::Writable(tunnel)
         | Self::Closed(tunnel, _)) = self;
@@ -231,6 +257,8 @@ pub enum HandlerEvent {
     Fallback(TunnelId, Box<PlainRequest>),
     /// Something about the upstream end of a tunnel that the handler has, or was asked for.
     End(LocalEvent),
+    /// Something that happened at the gateway of IP tunnels, if the handler is its exit.
+    Gateway(GatewayEvent),
 }
 
 /// Why a tunnel of a local user was refused.
@@ -243,7 +271,7 @@ pub struct Refused {
     /// Which relay refused or could not be reached, if it is about one.
     pub relay: Option<Target>,
     /// What that relay was asked for, if it was asked: the target, or the next relay on the way.
-    pub target: Option<Target>,
+    pub target: Option<Destination>,
     /// Nobody was asked now: `refusal` is why the last attempt failed, and this long none is made.
     pub pause: Option<Duration>,
     /// The carriers that were tried, and why each failed, in the order of the failures.
@@ -291,6 +319,8 @@ pub struct Setup {
     pub route: Option<RouteId>,
     /// Who may open what.
     pub server: Server,
+    /// Where IP packets of clients leave, if they do.
+    pub gateway: Option<Gateway>,
     /// Which worker owns which connection ID, and which worker this is.
     pub steer: (Steer, u32),
     /// Bounds.
@@ -304,6 +334,7 @@ pub struct Machine {
     pub(super) pool: Pool,
     pub(super) route: Option<RouteId>,
     pub(super) server: Server,
+    pub(super) gateway: Option<Gateway>,
     pub(super) limits: MachineLimits,
     pub(super) tunnels: Table<Tunnel>,
     /// The tunnels that carry nested connections.
@@ -346,6 +377,7 @@ impl Machine {
             pool: setup.pool,
             route: setup.route,
             server: setup.server,
+            gateway: setup.gateway,
             limits: setup.limits,
             tunnels: Table::default(),
             nested: FxHashMap::default(),

@@ -10,6 +10,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::machine::Resolve;
@@ -28,6 +29,8 @@ pub enum Letter {
         /// The packets.
         train: Box<Train>,
     },
+    /// An IP packet for a client of this worker.
+    Packet(Bytes),
     /// The answer to [`super::Outside::resolve`].
     Resolved {
         /// Who asked.

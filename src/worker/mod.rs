@@ -18,6 +18,7 @@ mod decide;
 mod drain;
 mod ends;
 mod fallback;
+mod ip;
 mod leg;
 mod machine;
 pub mod mailbox;
@@ -37,6 +38,7 @@ mod turn;
 pub use self::decide::{Direct, Family, Incoming, Rejection};
 pub use self::ends::{CapsuleSent, Description, LocalRead};
 pub use self::fallback::PlainRequest;
+pub use self::ip::{Gateway, GatewayEvent, GatewaySettings, IpInfo, IpRequestError, Site};
 pub use self::machine::{
     Closed, End, HandlerEvent, LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve,
     Setup, Tag, TcpTag,

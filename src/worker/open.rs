@@ -9,20 +9,23 @@ use std::time::Instant;
 
 use ::http::{StatusCode, header};
 
-use super::leg::{Connecting, Deciding, Flow, Leg, State, Tunnel, UdpFlow};
+use super::ip::IpFlow;
+use super::leg::{Connecting, Deciding, Flow, Leg, State, Tunnel, UdpFlow, name_of};
 use super::machine::{End, LocalEvent, Machine, Outside, Resolve, Tag, TcpTag};
 use super::pipe::{Direction, Splice};
 use crate::client::{DialId, Request, RouteId, TcpForm, TunnelKind};
 use crate::error::{Abort, Refusal};
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::{TcpClose, TcpId};
-use crate::policy::auth::Verdict;
+use crate::policy::auth::{User, Verdict};
 use crate::policy::resolve::Resolution;
-use crate::server::{Access, CONNECT_UDP, Plan, Protocol, Route};
+use crate::server::{Access, Plan, Protocol, Route};
 use crate::transport::carriers::{ConnectionId, RequestStream};
 use crate::tunnel::eyeballs::Eyeballs;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
+use crate::wire::codepoints::{CONNECT_IP, CONNECT_UDP};
+use crate::wire::ip::Destination;
 use crate::wire::target::{Host, Target};
 
 impl Machine {
@@ -63,7 +66,9 @@ impl Machine {
         out: &mut impl Outside,
     ) -> Result<(), Refusal> {
         match self.server.authorize(now, head)? {
-            Access::Granted(_) => self.follow(now, stream, head, UdpFlow::default(), out),
+            Access::Granted(user) => {
+                self.follow(now, stream, (head, user), UdpFlow::default(), out)
+            }
             Access::Verify { key, job } => {
                 let posted = job.is_none_or(|job| out.verify(job));
                 if !posted {
@@ -72,7 +77,7 @@ impl Machine {
                 }
                 // Datagrams are kept; the bytes of a TCP tunnel stay in their stream.
                 let flow = match head.protocol.as_deref() {
-                    Some(CONNECT_UDP) => Flow::Udp(UdpFlow::default()),
+                    Some(CONNECT_UDP | CONNECT_IP) => Flow::Udp(UdpFlow::default()),
                     Some(_) | None => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
                 };
                 let head = Box::new(head.clone());
@@ -93,7 +98,7 @@ impl Machine {
     /// The password of a request, or of several, was checked.
     pub fn handle_verdict(&mut self, now: Instant, verdict: Verdict, out: &mut impl Outside) {
         let key = verdict.key;
-        let granted = self.server.handle_verdict(now, verdict).is_some();
+        let granted = self.server.handle_verdict(now, verdict);
         self.stats.verified_passwords_evicted = self.server.passwords_evicted();
         let waits = |tunnel: &Tunnel| match &tunnel.state {
             State::Verifying { key: awaited, .. } => *awaited == key,
@@ -110,12 +115,18 @@ impl Machine {
             .map(|(id, _)| id)
             .collect();
         for id in waiting {
-            self.decided(now, id, granted, out);
+            self.decided(now, id, granted.clone(), out);
         }
     }
 
     /// The fate of a request whose password was checked.
-    fn decided(&mut self, now: Instant, id: TunnelId, granted: bool, out: &mut impl Outside) {
+    fn decided(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        granted: Option<User>,
+        out: &mut impl Outside,
+    ) {
         let Some(tunnel) = self.tunnels.remove(id) else {
             return;
         };
@@ -133,11 +144,11 @@ impl Machine {
         // What came meanwhile, and half a capsule perhaps.
         let waiting = match flow {
             Flow::Udp(flow) => flow,
-            Flow::Tcp(_) => UdpFlow::default(),
+            Flow::Tcp(_) | Flow::Ip(_) => UdpFlow::default(),
         };
         let followed = match granted {
-            true => self.follow(now, stream, &head, waiting, out),
-            false => Err(self.server.unauthorized(&head)),
+            Some(user) => self.follow(now, stream, (&head, Some(user)), waiting, out),
+            None => Err(self.server.unauthorized(&head)),
         };
         match followed {
             // What came meanwhile was not announced again.
@@ -154,44 +165,48 @@ impl Machine {
         &mut self,
         now: Instant,
         stream: RequestStream,
-        head: &RequestHead,
+        (head, user): (&RequestHead, Option<User>),
         waiting: UdpFlow,
         out: &mut impl Outside,
     ) -> Result<(), Refusal> {
         let carrier = self.carrier_of(stream);
         let Plan {
             protocol,
-            target,
+            destination,
             route,
         } = self.server.plan(head, carrier)?;
-        let flow = match protocol {
-            Protocol::Udp => Flow::Udp(waiting),
-            Protocol::Tcp(framing) => Flow::Tcp(Box::new(Splice::new(framing))),
+        let flow = match (protocol, &destination) {
+            (Protocol::Ip, Destination::Scope(scope)) => {
+                let mut flow = IpFlow::new(scope.clone());
+                flow.user = user.map(|user| user.name().into());
+                Flow::Ip(Box::new(flow))
+            }
+            (Protocol::Udp | Protocol::Ip, _) => Flow::Udp(waiting),
+            (Protocol::Tcp(framing), _) => Flow::Tcp(Box::new(Splice::new(framing))),
         };
         let downstream = Leg::Stream(stream);
         match route {
             Route::Direct => {
-                let host = target.host.clone();
-                if matches!(host, Host::Name(_)) && self.resolves >= self.limits.resolves_max {
+                let name = name_of(&destination).map(str::to_owned);
+                if name.is_some() && self.resolves >= self.limits.resolves_max {
                     self.stats.resolves_refused += 1;
                     return Err(Refusal::Overloaded);
                 }
-                let port = target.port;
                 self.continue_expectation(stream, head);
                 let state = State::Resolving {
-                    target,
+                    destination,
                     direct: None,
                 };
                 let id = self.insert(now, downstream, state, flow);
                 self.carriers.bind(stream, id.to_bits());
-                match host {
-                    Host::Ip(address) => self.connect(now, id, &[address], port, None, out),
-                    Host::Name(name) => self.resolve(now, id, &name, out),
+                match name {
+                    Some(name) => self.resolve(now, id, &name, out),
+                    None => self.reach(now, id, out),
                 }
             }
             Route::Handler { via } => {
                 self.continue_expectation(stream, head);
-                let deciding = Deciding { target, via };
+                let deciding = Deciding { destination, via };
                 self.ask_handler(now, stream, deciding, (protocol, head), flow);
             }
             Route::Chain { via } => {
@@ -200,10 +215,11 @@ impl Machine {
                 let kind = match protocol {
                     Protocol::Udp => TunnelKind::Udp,
                     Protocol::Tcp(_) => TunnelKind::TCP,
+                    Protocol::Ip => TunnelKind::Ip,
                 };
                 let request = Request {
                     via,
-                    ..Request::new(target, kind)
+                    ..Request::new(destination, kind)
                 };
                 let id = self.open_chained(now, downstream, route, request, flow, out);
                 self.carriers.bind(stream, id.to_bits());
@@ -285,7 +301,7 @@ impl Machine {
         self.open_local_request(now, route, request, out)
     }
 
-    /// Opens a tunnel of either kind for a local user, with all that its request may say.
+    /// Opens a tunnel of any kind for a local user, with all that its request may say.
     pub fn open_local_request(
         &mut self,
         now: Instant,
@@ -293,10 +309,7 @@ impl Machine {
         request: Request,
         out: &mut impl Outside,
     ) -> TunnelId {
-        let flow = match request.kind {
-            TunnelKind::Udp => Flow::Udp(UdpFlow::default()),
-            TunnelKind::Tcp(_) => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
-        };
+        let flow = flow_of(&request);
         let id = self.open_chained(now, Leg::Local, route, request, flow, out);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             tunnel.local = true;
@@ -315,11 +328,8 @@ impl Machine {
         kind: TunnelKind,
         out: &mut impl Outside,
     ) {
-        let flow = match kind {
-            TunnelKind::Udp => Flow::Udp(UdpFlow::default()),
-            TunnelKind::Tcp(_) => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
-        };
         let request = Request::new(target, kind);
+        let flow = flow_of(&request);
         let id = self.open_chained(now, Leg::None, via, request, flow, out);
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             tunnel.nests = Some(dial);
@@ -358,17 +368,57 @@ impl Machine {
         resolution: Resolution,
         out: &mut impl Outside,
     ) {
-        let Some(State::Resolving { target, .. }) = self.tunnels.get(id).map(|t| &t.state) else {
+        let Some(State::Resolving { destination, .. }) = self.tunnels.get(id).map(|t| &t.state)
+        else {
             return;
         };
-        let target = target.clone();
-        let name = match &target.host {
-            Host::Name(name) => Some(&**name),
-            Host::Ip(_) => None,
-        };
+        let destination = destination.clone();
         match resolution {
-            Ok(addresses) => self.connect(now, id, &addresses, target.port, name, out),
+            Ok(addresses) => self.reach_at(now, id, &destination, &addresses, out),
             Err(error) => self.refuse(now, id, error.into(), None, out),
+        }
+    }
+
+    /// Goes on to a destination that has no name.
+    pub(super) fn reach(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+        let Some(State::Resolving { destination, .. }) = self.tunnels.get(id).map(|t| &t.state)
+        else {
+            return;
+        };
+        let destination = destination.clone();
+        let address = match &destination {
+            Destination::Target(Target {
+                host: Host::Ip(address),
+                ..
+            }) => Some(*address),
+            Destination::Target(_) | Destination::Scope(_) => None,
+        };
+        self.reach_at(now, id, &destination, address.as_slice(), out);
+    }
+
+    /// Goes on to the addresses of a destination.
+    pub(super) fn reach_at(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        destination: &Destination,
+        addresses: &[IpAddr],
+        out: &mut impl Outside,
+    ) {
+        let name = name_of(destination);
+        match destination {
+            Destination::Target(target) => {
+                self.connect(now, id, addresses, target.port, name, out);
+            }
+            Destination::Scope(_) if name.is_none() => self.open_gateway(now, id, &[], out),
+            // Every packet is judged by its own port; here any will do.
+            Destination::Scope(_) => match self.allowed_addresses(id, addresses, 443, name) {
+                Ok(allowed) => {
+                    let allowed: Vec<_> = allowed.iter().map(SocketAddr::ip).collect();
+                    self.open_gateway(now, id, &allowed, out);
+                }
+                Err(refusal) => self.refuse(now, id, refusal, None, out),
+            },
         }
     }
 
@@ -393,7 +443,7 @@ impl Machine {
         match self.tunnels.get(id).map(|tunnel| &tunnel.flow) {
             Some(Flow::Udp(_)) => self.connect_udp(now, id, &allowed, out),
             Some(Flow::Tcp(_)) => self.connect_tcp(now, id, &allowed, out),
-            None => {}
+            Some(Flow::Ip(_)) | None => {}
         }
     }
 
@@ -550,6 +600,7 @@ impl Machine {
                 splice.set_upstream(framing);
                 (self.limits.tcp_idle, Protocol::Tcp(splice.downstream()))
             }
+            (Flow::Ip(_), _) => (self.limits.tcp_idle, Protocol::Ip),
             (Flow::Udp(_) | Flow::Tcp(_), _) => (self.limits.tunnel_idle, Protocol::Udp),
         };
         self.stats.tunnels_opened += 1;
@@ -567,7 +618,7 @@ impl Machine {
                 }
             }
             Leg::Local => self.tell(End::Downstream, LocalEvent::Opened(id)),
-            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) => {}
+            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) | Leg::Gateway => {}
         }
         if let (Some(dial), Leg::Stream(stream)) = (nests, upstream) {
             let Some(inner) = self.pool.handle_link(now, dial, stream, &mut self.carriers) else {
@@ -583,6 +634,15 @@ impl Machine {
         }
         match accepted {
             Protocol::Udp => self.relay_early(now, id, out),
+            Protocol::Ip => {
+                self.relay_early_packets(now, id, out);
+                // Capsules have waited in their streams.
+                for leg in [downstream, upstream] {
+                    if let Leg::Stream(stream) = leg {
+                        self.readable.push_back(stream);
+                    }
+                }
+            }
             Protocol::Tcp(_) => {
                 for direction in Direction::BOTH {
                     self.pump(now, id, direction, out);
@@ -594,6 +654,17 @@ impl Machine {
     /// Where a nested connection lives.
     pub(super) fn carrier_tunnel(&self, inner: ConnectionId) -> Option<TunnelId> {
         self.nested.get(&inner).copied()
+    }
+}
+
+/// What the tunnel of a request carries.
+pub(super) fn flow_of(request: &Request) -> Flow {
+    match (request.kind, &request.destination) {
+        (TunnelKind::Ip, Destination::Scope(scope)) => {
+            Flow::Ip(Box::new(IpFlow::new(scope.clone())))
+        }
+        (TunnelKind::Udp | TunnelKind::Ip, _) => Flow::Udp(UdpFlow::default()),
+        (TunnelKind::Tcp(_), _) => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
     }
 }
 

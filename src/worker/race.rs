@@ -19,7 +19,7 @@ use ::http::StatusCode;
 
 use super::leg::{Leg, State, Tunnel};
 use super::machine::{Machine, Outside};
-use crate::client::{Failure, HopId, Request, RouteId, TcpForm, Ticket};
+use crate::client::{Failure, HopId, Request, RouteId, TcpForm, Ticket, TunnelKind};
 use crate::config::HeadStarts;
 use crate::error::Refusal;
 use crate::http::h3::code::Code;
@@ -340,7 +340,10 @@ impl Machine {
         let Some(race) = self.race_mut(id) else {
             return refusal.into();
         };
-        let (target, hop) = (race.request.target.clone(), race.attempts[index].ticket.hop);
+        let (target, hop) = (
+            race.request.destination.clone(),
+            race.attempts[index].ticket.hop,
+        );
         Failure {
             target: Some(target),
             ..Failure::at(self.pool.hop(hop).target(), refusal)
@@ -432,6 +435,7 @@ impl Machine {
         let (kind, hop) = (race.request.kind, race.attempts[index].ticket.hop);
         let hop = self.pool.hop(hop);
         let asked = match hop.form(kind) {
+            None if kind == TunnelKind::Ip => Protocol::Ip,
             None => Protocol::Udp,
             Some(TcpForm::Classic | TcpForm::Raw) => Protocol::Tcp(Framing::Raw),
             Some(TcpForm::Capsules) => Protocol::Tcp(Framing::Capsules(hop.revision)),
@@ -530,6 +534,13 @@ impl Machine {
         let network = network.or_else(|| self.network(route, out));
         self.pool.remember(now, route, network, winner.carrier);
         if let Some((stream, _)) = winner.asked {
+            if protocol == Protocol::Ip && !self.carries_ip(stream) {
+                self.carriers.unbind(stream);
+                self.carriers.reset(stream, Code::H3_REQUEST_CANCELLED);
+                self.pool
+                    .release(now, stream.connection(), &mut self.carriers);
+                return self.refuse(now, id, Refusal::PathTooSmall, None, out);
+            }
             self.opened(now, id, Leg::Stream(stream), protocol, out);
         }
     }

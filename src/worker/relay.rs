@@ -19,6 +19,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::leg::{Flow, Leg, State, Tunnel};
+use super::ip::is_ip;
 use super::machine::{End, LocalEvent, Machine, Outside};
 use super::pipe::Direction;
 use crate::error::Abort;
@@ -41,7 +42,7 @@ impl Machine {
             return;
         };
         let Flow::Udp(flow) = &mut tunnel.flow else {
-            return;
+            return self.ip_from_downstream(now, id, payload, out);
         };
         if !matches!(tunnel.state, State::Open) {
             let kept = flow.early.push(&payload, self.limits.early);
@@ -59,7 +60,7 @@ impl Machine {
                 self.carriers.send_datagram(stream, &payload);
             }
             Leg::Local => self.tell(End::Upstream, LocalEvent::Payload(id, payload)),
-            Leg::None | Leg::Tcp(_) | Leg::Nested(_) => {}
+            Leg::None | Leg::Tcp(_) | Leg::Nested(_) | Leg::Gateway => {}
         }
     }
 
@@ -74,6 +75,9 @@ impl Machine {
         let Some(tunnel) = self.tunnels.get_mut(id) else {
             return;
         };
+        if is_ip(tunnel) {
+            return self.ip_from_upstream(now, id, payload, out);
+        }
         tunnel.last_active = now;
         self.stats.downstream_datagrams += 1;
         self.stats.downstream_bytes += payload.len() as u64;
@@ -85,7 +89,8 @@ impl Machine {
                 self.carriers.quic.handle_nested(now, inner, payload, out);
             }
             Leg::Local => self.local.push_back(LocalEvent::Payload(id, payload)),
-            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(ConnectionId::Tcp(_)) => {}
+            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Gateway => {}
+            Leg::Nested(ConnectionId::Tcp(_)) => {}
         }
     }
 
@@ -171,6 +176,7 @@ impl Machine {
         };
         match self.tunnels.get(id).map(|tunnel| &tunnel.flow) {
             Some(Flow::Udp(_)) => self.relay_capsules(now, id, stream, out),
+            Some(Flow::Ip(_)) => self.relay_ip_capsules(now, id, stream, out),
             Some(Flow::Tcp(_)) => {
                 let direction = match self.is_downstream_leg(id, stream) {
                     true => Direction::Up,
@@ -200,6 +206,7 @@ impl Machine {
             false => Direction::Up,
         };
         self.pump(now, id, direction, out);
+        self.resume_ip_capsules(id, stream);
         self.resume_capsules(id, direction.source());
     }
 
@@ -280,7 +287,7 @@ impl Machine {
     pub(super) fn relay_early(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
         let early = match self.tunnels.get_mut(id).map(|tunnel| &mut tunnel.flow) {
             Some(Flow::Udp(flow)) => flow.early.take(),
-            Some(Flow::Tcp(_)) | None => Vec::new(),
+            Some(Flow::Tcp(_) | Flow::Ip(_)) | None => Vec::new(),
         };
         for payload in early {
             self.relay_upstream(now, id, payload, out);

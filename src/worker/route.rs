@@ -120,6 +120,7 @@ pub fn hops(route: RouteOptions) -> Result<Vec<Hop>, BuildError> {
         hops.push(Hop {
             udp: relay.udp,
             tcp: relay.tcp,
+            ip: relay.ip,
             tcp_form: route.tcp_form,
             carriers: carriers.clone(),
             tls: hop_tls,

@@ -145,6 +145,10 @@ impl Network for World<'_> {
         self.driver.send_train(socket, datagrams)
     }
 
+    fn send_packets(&mut self, tun: SocketId, packets: &mut Vec<Bytes>) {
+        Network::send_packets(self.driver, tun, packets);
+    }
+
     fn read(
         &mut self,
         socket: TcpId,
@@ -204,6 +208,15 @@ impl Outside for World<'_> {
                 *self.strays_dropped += 1;
                 None
             }
+        }
+    }
+
+    fn forward_packet(&mut self, worker: u32, packet: Bytes) {
+        if self.peers[worker as usize]
+            .post(Letter::Packet(packet))
+            .is_err()
+        {
+            *self.strays_dropped += 1;
         }
     }
 
@@ -337,7 +350,7 @@ impl<A: App> Worker<A> {
                 Tag::App(number) => {
                     app.handle_received(now, (socket, number), received, machine, &mut world);
                 }
-                Tag::Listener(_) | Tag::Dialler | Tag::Target(_) => {
+                Tag::Listener(_) | Tag::Dialler | Tag::Target(_) | Tag::Tun => {
                     machine.handle_received(now, socket, tag, received, &mut world);
                 }
             }
@@ -444,6 +457,9 @@ fn read_letters(
                 if let Some(&Some(socket)) = listeners.get(listener as usize) {
                     machine.handle_stray(now, listener, socket, *train, world);
                 }
+            }
+            Some(Letter::Packet(packet)) => {
+                machine.handle_packet(now, BytesMut::from(packet), world);
             }
             Some(Letter::Resolved { asker, resolution }) => {
                 machine.handle_resolved(now, asker, resolution, world);

@@ -57,7 +57,7 @@ impl Machine {
         }
         match &mut tunnel.flow {
             Flow::Tcp(splice) => Some((source, sink, splice.pipe(direction))),
-            Flow::Udp(_) => None,
+            Flow::Udp(_) | Flow::Ip(_) => None,
         }
     }
 
@@ -175,7 +175,8 @@ impl Machine {
                         LinkOutput::Aborted => return Err(Broken(Abort::ClientCancelled)),
                     }
                 }
-                Leg::Local | Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => 0,
+                Leg::Local | Leg::None | Leg::Socket(_) | Leg::Gateway => 0,
+                Leg::Nested(ConnectionId::Quic(_)) => 0,
             };
             if read == 0 {
                 break;
@@ -379,7 +380,8 @@ impl Machine {
                     self.announce_readable(id, direction.sink());
                     break;
                 }
-                Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => break,
+                Leg::None | Leg::Socket(_) | Leg::Gateway => break,
+                Leg::Nested(ConnectionId::Quic(_)) => break,
             }
             let left = self
                 .pipe(id, direction)
@@ -430,7 +432,8 @@ impl Machine {
                     self.announce_readable(id, direction.sink());
                     return Ok(());
                 }
-                Leg::None | Leg::Socket(_) | Leg::Nested(ConnectionId::Quic(_)) => {}
+                Leg::None | Leg::Socket(_) | Leg::Gateway => {}
+                Leg::Nested(ConnectionId::Quic(_)) => {}
             }
             if let Some((_, _, pipe)) = self.pipe(id, direction) {
                 pipe.stage = Stage::Done;
@@ -460,7 +463,7 @@ impl Machine {
             match leg {
                 Leg::Stream(stream) if writer.head_len_max() > 0 => self.carriers.finish(stream),
                 Leg::Stream(_) | Leg::None | Leg::Socket(_) | Leg::Tcp(_) => {}
-                Leg::Nested(_) | Leg::Local => {}
+                Leg::Nested(_) | Leg::Local | Leg::Gateway => {}
             }
         }
         self.arm(id, now + LINGER);
@@ -472,7 +475,7 @@ impl Machine {
             .get(id)
             .is_some_and(|tunnel| match &tunnel.flow {
                 Flow::Tcp(splice) => splice.is_closed(),
-                Flow::Udp(_) => false,
+                Flow::Udp(_) | Flow::Ip(_) => false,
             });
         if over {
             self.complete(now, id, out);
@@ -524,7 +527,7 @@ impl Machine {
             .is_some_and(|tunnel| match tunnel.downstream {
                 Leg::Nested(ConnectionId::Tcp(inner)) => !self.carriers.tcp.is_open(inner),
                 Leg::Nested(ConnectionId::Quic(_)) | Leg::None | Leg::Stream(_) => false,
-                Leg::Socket(_) | Leg::Tcp(_) | Leg::Local => false,
+                Leg::Socket(_) | Leg::Tcp(_) | Leg::Local | Leg::Gateway => false,
             })
     }
 
@@ -534,7 +537,7 @@ impl Machine {
             .get(id)
             .is_some_and(|tunnel| match &tunnel.flow {
                 Flow::Tcp(splice) => splice.is_done(),
-                Flow::Udp(_) => false,
+                Flow::Udp(_) | Flow::Ip(_) => false,
             })
     }
 
@@ -545,7 +548,7 @@ impl Machine {
         };
         let said_all = match &tunnel.flow {
             Flow::Tcp(splice) => [splice.up.source_closed, splice.down.source_closed],
-            Flow::Udp(_) => [true; 2],
+            Flow::Udp(_) | Flow::Ip(_) => [true; 2],
         };
         for (leg, said_all) in [tunnel.downstream, tunnel.upstream]
             .into_iter()
@@ -563,7 +566,7 @@ impl Machine {
                 Leg::Nested(inner) => {
                     self.nested.remove(&inner);
                 }
-                Leg::None | Leg::Socket(_) | Leg::Local => {}
+                Leg::None | Leg::Socket(_) | Leg::Local | Leg::Gateway => {}
             }
         }
         if let Leg::Stream(stream) = tunnel.upstream {

@@ -4,6 +4,7 @@ use crate::counters::counters;
 use crate::net;
 use crate::transport::quic::HubStats;
 use crate::transport::tcp::TcpHubStats;
+use crate::tunnel::ip::Violation;
 
 counters! {
     /// Counters of one [`Machine`](super::Machine), from its start.
@@ -60,6 +61,38 @@ counters! {
         dropped_context,
         /// Payloads that came before the tunnel was open and found its hold full.
         dropped_early,
+        /// IP packets without a header that can be read.
+        ip_dropped_malformed,
+        /// IP packets from an address that was not given to their sender (BCP 38).
+        ip_dropped_source,
+        /// IP packets for a destination outside the scope of their tunnel.
+        ip_dropped_destination,
+        /// IP packets of a protocol outside the scope of their tunnel.
+        ip_dropped_protocol,
+        /// IP packets for a destination that policy forbids.
+        ip_dropped_prohibited,
+        /// IP packets whose hop limit came to its end here.
+        ip_dropped_hop_limit,
+        /// IP packets that are larger than their tunnel carries.
+        ip_dropped_too_big,
+        /// IP packets for an address that no client has.
+        ip_dropped_unassigned,
+        /// IP packets that found the stream full which had to carry them.
+        ip_dropped_blocked,
+        /// IP packets that went on the stream because no QUIC datagram takes them.
+        ip_sent_in_capsules,
+        /// ICMP errors about packets of clients, or for them.
+        ip_errors_sent,
+        /// ICMP errors that were not sent because there were too many.
+        ip_errors_suppressed,
+        /// Addresses and prefixes given to clients.
+        ip_addresses_assigned,
+        /// Requests for one that were refused.
+        ip_addresses_refused,
+        /// Routes of clients that were not theirs to advertise.
+        ip_routes_refused,
+        /// IP tunnels ended because their peer took no capsules.
+        ip_capsules_refused,
         /// Packets that belonged to another worker.
         strays_forwarded,
         /// Trains of them that found the other worker's mailbox full.
@@ -76,6 +109,17 @@ pub fn named(
 ) -> impl Iterator<Item = (&'static str, u64)> {
     let connections = hub.named().chain(tcp.named());
     machine.named().chain(connections).chain(net.named())
+}
+
+impl Stats {
+    /// Counts a packet that may not pass.
+    pub(super) fn count_violation(&mut self, violation: Violation) {
+        *match violation {
+            Violation::Source => &mut self.ip_dropped_source,
+            Violation::Destination => &mut self.ip_dropped_destination,
+            Violation::Protocol => &mut self.ip_dropped_protocol,
+        } += 1;
+    }
 }
 
 #[cfg(test)]

@@ -62,7 +62,15 @@ impl Machine {
                 }
             }
             // Shared sockets report errors of single peers; QUIC finds out by itself.
-            (Tag::Listener(_) | Tag::Dialler, Received::Error(_)) | (Tag::App(_), _) => {}
+            (Tag::Tun, Received::Packets(packets)) => {
+                for packet in packets {
+                    self.handle_packet(now, packet, out);
+                }
+            }
+            (Tag::Listener(_) | Tag::Dialler | Tag::Tun, Received::Error(_))
+            | (Tag::Tun, Received::Train(_))
+            | (Tag::Listener(_) | Tag::Dialler | Tag::Target(_), Received::Packets(_))
+            | (Tag::App(_), _) => {}
         }
     }
 
@@ -199,6 +207,7 @@ impl Machine {
             self.stats.target_errors += 1;
             self.abort(now, tunnel, Abort::TargetUnreachable, out);
         }
+        self.flush_gateway(out);
         self.carriers.flush(now, out);
         self.pass_nested_output(now, out);
     }
@@ -549,7 +558,8 @@ impl Machine {
                 State::Open => {
                     let idle = match tunnel.flow {
                         Flow::Udp(_) => self.limits.tunnel_idle,
-                        Flow::Tcp(_) => self.limits.tcp_idle,
+                        // Who is silent for long may still be called.
+                        Flow::Tcp(_) | Flow::Ip(_) => self.limits.tcp_idle,
                     };
                     let due = tunnel.last_active + idle;
                     if due > now {

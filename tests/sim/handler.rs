@@ -46,7 +46,7 @@ fn echo(
             return machine.accept_request(now, id, out);
         }
         HandlerEvent::End(event) => event,
-        HandlerEvent::Fallback(..) => return,
+        HandlerEvent::Fallback(..) | HandlerEvent::Gateway(_) => return,
     };
     match event {
         LocalEvent::Payload(id, payload) => {
@@ -70,7 +70,7 @@ fn echo(
                 LocalRead::End => return machine.finish_end(now, id, up, out),
             }
         },
-        LocalEvent::Opened(_) | LocalEvent::Closed(..) => {}
+        LocalEvent::Opened(_) | LocalEvent::Closed(..) | LocalEvent::Ip(..) => {}
         LocalEvent::Refused(..) => unreachable!("only users downstream are refused"),
     }
 }
@@ -88,7 +88,7 @@ fn closes(
         HandlerEvent::End(LocalEvent::Payload(id, _) | LocalEvent::Readable(id)) => {
             machine.close_end(now, id, End::Upstream, Some(Code(0x4242)), out);
         }
-        HandlerEvent::End(_) | HandlerEvent::Fallback(..) => {}
+        HandlerEvent::End(_) | HandlerEvent::Fallback(..) | HandlerEvent::Gateway(_) => {}
     }
 }
 
@@ -478,7 +478,8 @@ fn last_words(
         HandlerEvent::End(LocalEvent::Readable(id)) => {
             machine.close_end(now, id, up, Some(Code(0x4242)), out);
         }
-        HandlerEvent::Request(..) | HandlerEvent::End(_) | HandlerEvent::Fallback(..) => {}
+        HandlerEvent::Request(..) | HandlerEvent::End(_) => {}
+        HandlerEvent::Fallback(..) | HandlerEvent::Gateway(_) => {}
     }
 }
 

@@ -84,6 +84,7 @@ pub(crate) enum Letter {
         resolution: Resolution,
     },
     Verdict(Verdict),
+    Packet(Bytes),
 }
 
 #[derive(Debug)]

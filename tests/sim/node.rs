@@ -31,15 +31,16 @@ use bauta::transport::tls::{
     tcp_client_config, tcp_server_config,
 };
 use bauta::tunnel::TunnelId;
+use bauta::tunnel::ip::{IpEvent, Pools};
 use bauta::wire::carrier::Carrier;
 use bauta::wire::codepoints::Revision;
-use bauta::wire::template::Template;
+use bauta::wire::template::{PathTemplate, Template};
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
 use bauta::worker::{
-    Closed, HandlerEvent, LocalEvent, LocalRead, Machine, MachineLimits, PlainRequest, Setup, Tag,
+    Closed, Gateway, GatewayEvent, GatewaySettings, HandlerEvent, LocalEvent, LocalRead, Machine, MachineLimits, PlainRequest, Setup, Tag,
     TcpTag,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
@@ -101,6 +102,8 @@ pub(crate) struct Settings {
     pub(crate) origins: Vec<Box<str>>,
     /// Whom a relay lets in.
     pub(crate) auth: Option<Auth>,
+    /// Where IP packets leave: to the test, see [`MachineNode::gateway`].
+    pub(crate) gateway: Option<(Arc<GatewaySettings>, Pools)>,
     /// Who decides about requests, in place of the policy.
     pub(crate) handler: Option<HandlerFn>,
     /// Bounds of the machine that the configuration has no word for.
@@ -126,6 +129,7 @@ impl Settings {
             serves: Carrier::ALL.to_vec(),
             origins: Vec::new(),
             auth: None,
+            gateway: None,
             handler: None,
             limit: |_| {},
         }
@@ -211,6 +215,7 @@ pub(crate) fn hop_on(name: &str, carriers: &[Carrier]) -> Hop {
     Hop {
         udp: Template::default_for(name).expect("a host name"),
         tcp: Some(Template::default_tcp_for(name).expect("a host name")),
+        ip: Some(Template::default_ip_for(name).expect("a host name")),
         tcp_form: TcpForm::default(),
         carriers: carriers.to_vec(),
         tls: hop_tls(),
@@ -241,6 +246,8 @@ pub(crate) struct Local {
     /// Context ID and payload of other datagrams, type and value of capsules.
     pub(crate) contexts: Vec<(u64, Bytes)>,
     pub(crate) capsules: Vec<(u64, Bytes)>,
+    /// What the other end of an IP tunnel said about addresses and routes.
+    pub(crate) ip: Vec<IpEvent>,
     /// Bytes of a TCP tunnel, and whether they ended in order.
     pub(crate) received: Vec<u8>,
     pub(crate) ended: bool,
@@ -276,6 +283,8 @@ pub(crate) struct MachineNode {
     /// Everything that its fallback was asked.
     pub(crate) asked: Vec<PlainRequest>,
     handler: Option<HandlerFn>,
+    /// What happened at its exit for IP packets.
+    pub(crate) gateway: Vec<GatewayEvent>,
     /// How tunnels ended of which the handler had to know.
     pub(crate) handled: Vec<Closed>,
     inbox: Vec<(SocketId, u64, Received)>,
@@ -354,7 +363,10 @@ impl MachineNode {
         };
         let mut server = Server::new(
             &settings.checked.name,
-            Services::default(),
+            Services {
+                ip: vec![PathTemplate::well_known_ip()],
+                ..Services::default()
+            },
             settings.origins.clone(),
             handler,
         );
@@ -374,6 +386,9 @@ impl MachineNode {
             pool,
             route: hop,
             server,
+            gateway: settings
+                .gateway
+                .map(|(settings, pools)| Gateway::new(settings, pools, role.steer.1, None)),
             steer: role.steer,
             limits,
         });
@@ -386,6 +401,7 @@ impl MachineNode {
             fallback: |_| None,
             asked: Vec::new(),
             handler: settings.handler,
+            gateway: Vec::new(),
             handled: Vec::new(),
             inbox: Vec::new(),
         }
@@ -415,6 +431,9 @@ impl MachineNode {
                     machine.handle_resolved(now, asker, resolution, world);
                 }
                 Letter::Verdict(verdict) => machine.handle_verdict(now, verdict, world),
+                Letter::Packet(packet) => {
+                    machine.handle_packet(now, BytesMut::from(packet), world);
+                }
             }
         }
         machine.turn(now, &mut net.world(node));
@@ -432,7 +451,8 @@ impl MachineNode {
                 | LocalEvent::Refused(..)
                 | LocalEvent::Payload(..)
                 | LocalEvent::Context(..)
-                | LocalEvent::Capsule(..)) => self.note(now, other),
+                | LocalEvent::Capsule(..)
+                | LocalEvent::Ip(..)) => self.note(now, other),
             }
         }
         while let Some(event) = self.machine.poll_handler() {
@@ -442,6 +462,10 @@ impl MachineNode {
                         self.machine.respond(now, id, head, body);
                     }
                     self.asked.push(*request);
+                    continue;
+                }
+                HandlerEvent::Gateway(event) => {
+                    self.gateway.push(event);
                     continue;
                 }
                 other @ (HandlerEvent::Request(..) | HandlerEvent::End(_)) => other,
@@ -546,6 +570,7 @@ impl MachineNode {
                 let local = self.tunnels.entry(id).or_default();
                 local.capsules.push((kind, value));
             }
+            LocalEvent::Ip(id, event) => self.tunnels.entry(id).or_default().ip.push(event),
             LocalEvent::Closed(id, reason) => {
                 self.tunnels.entry(id).or_default().reason = Some(reason);
                 let again = self.tunnels.entry(id).or_default().closed.replace(now);

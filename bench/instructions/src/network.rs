@@ -224,6 +224,10 @@ impl Outside for World<'_> {
         unreachable!("there is one worker");
     }
 
+    fn forward_packet(&mut self, _: u32, _: Bytes) {
+        unreachable!("there is one worker");
+    }
+
     fn connect_tcp(&mut self, _: SocketAddr, _: &SocketOptions, _: TcpTag) -> io::Result<TcpId> {
         Err(io::ErrorKind::Unsupported.into())
     }

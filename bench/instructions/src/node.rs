@@ -124,6 +124,7 @@ impl Node {
         let services = Services {
             udp: vec![PathTemplate::well_known()],
             tcp: Vec::new(),
+            ip: Vec::new(),
             classic: false,
         };
         let machine = Machine::new(Setup {

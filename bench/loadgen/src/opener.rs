@@ -159,7 +159,7 @@ impl App for Opener {
             LocalEvent::Closed(_, _) if self.order.is_some_and(|order| order.close) => {}
             LocalEvent::Closed(_, _) => self.say(Err("the relay ended a tunnel".to_owned())),
             LocalEvent::Payload(..) | LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
-            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) | LocalEvent::Ip(..) => {}
         }
     }
 

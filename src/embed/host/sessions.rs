@@ -189,6 +189,7 @@ impl Sessions {
             }
             HandlerEvent::Fallback(id, request) => self.handle_plain(now, id, *request, machine),
             HandlerEvent::End(event) => self.handle_end(now, event, machine, out),
+            HandlerEvent::Gateway(_) => {}
         }
     }
 
@@ -457,6 +458,7 @@ impl Sessions {
                     live.capsule(kind, value, engine)
                 });
             }
+            LocalEvent::Ip(..) => {}
             LocalEvent::Readable(id) => self.with(now, id, machine, out, Live::read),
             LocalEvent::Writable(id) => self.with(now, id, machine, out, Live::writable),
             LocalEvent::Closed(id, closed) => self.closed(now, id, closed, machine, out),

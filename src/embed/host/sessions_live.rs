@@ -181,7 +181,7 @@ impl Live {
             Ending::Abrupt(code) => engine.close_with(id, code),
             Ending::Orderly if !self.outgoing.end(engine) => return,
             // A datagram tunnel has no half to wait for.
-            Ending::Orderly if self.outgoing.protocol() == Protocol::Udp => engine.close(id),
+            Ending::Orderly if self.outgoing.protocol() != Protocol::Tcp => engine.close(id),
             // The client has a while to end its direction.
             Ending::Orderly => {}
         }

@@ -143,6 +143,7 @@ impl Users {
         let kind = |form| match terms.protocol {
             Protocol::Udp => TunnelKind::Udp,
             Protocol::Tcp => TunnelKind::Tcp(form),
+            Protocol::Ip => TunnelKind::Ip,
         };
         let target = terms.target.clone();
         let mut attached = None;
@@ -210,7 +211,7 @@ impl Users {
             return;
         };
         let wish = match shared.terms().protocol {
-            Protocol::Udp => self.send_datagrams(now, (id, stage), shared, machine, out),
+            Protocol::Udp | Protocol::Ip => self.send_datagrams(now, (id, stage), shared, machine, out),
             Protocol::Tcp => send_bytes(now, (id, stage), shared, machine, out),
         };
         match wish {
@@ -255,7 +256,7 @@ impl Users {
             (Protocol::Tcp, Stage::Open | Stage::Closing) => {
                 self.set_deadline(id, Some(now + CLOSE_TIMEOUT));
             }
-            (Protocol::Udp, _) => machine.close_end(now, id, End::Downstream, None, out),
+            (Protocol::Udp | Protocol::Ip, _) => machine.close_end(now, id, End::Downstream, None, out),
         }
     }
 
@@ -264,7 +265,7 @@ impl Users {
             return;
         };
         let shared = &user.held.0;
-        if user.ended || shared.terms().protocol == Protocol::Udp {
+        if user.ended || shared.terms().protocol != Protocol::Tcp {
             return;
         }
         for _ in 0..READS_PER_TURN {
@@ -301,7 +302,7 @@ impl Users {
         for shared in all {
             match (shared.terms().protocol, shared.terms().is_carried) {
                 (Protocol::Tcp, true) => shared.begin_reset(),
-                (Protocol::Tcp, false) | (Protocol::Udp, _) => shared.begin_close(),
+                (Protocol::Tcp, false) | (Protocol::Udp | Protocol::Ip, _) => shared.begin_close(),
             }
             self.attend(now, &shared, machine, out);
         }
@@ -348,6 +349,7 @@ impl Users {
             LocalEvent::Capsule(_, kind, value) => {
                 shared.handle_capsule(Capsule::new(kind, value));
             }
+            LocalEvent::Ip(..) => {}
             LocalEvent::Readable(_) => self.read(now, id, machine, out),
             LocalEvent::Writable(_) => self.attend(now, &shared, machine, out),
             LocalEvent::Closed(_, closed) => {

@@ -31,6 +31,8 @@ pub enum Protocol {
     Udp,
     /// The bytes of a TCP connection (RFC 9110 §9.3.6, draft-ietf-httpbis-connect-tcp).
     Tcp,
+    /// IP packets (RFC 9484).
+    Ip,
 }
 
 /// How far a tunnel is.

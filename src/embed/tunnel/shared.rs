@@ -241,7 +241,7 @@ impl Shared {
                 .with_source("the stream of this tunnel is not made of capsules"));
         }
         let revision = match self.terms.protocol {
-            Protocol::Udp => None,
+            Protocol::Udp | Protocol::Ip => None,
             Protocol::Tcp => Some(Revision::newest()),
         };
         if let Err(error) = CapsuleType::of_user(capsule.kind, revision) {
@@ -460,7 +460,7 @@ impl Shared {
             receive_dropped: inner.inbound.datagrams.dropped,
             capsules_dropped: inner.inbound.capsules_dropped,
             datagram_size_max: match self.terms.protocol {
-                Protocol::Udp => inner.opened.carrier.map(|_| inner.payload_max()),
+                Protocol::Udp | Protocol::Ip => inner.opened.carrier.map(|_| inner.payload_max()),
                 Protocol::Tcp => None,
             },
         }

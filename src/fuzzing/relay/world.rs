@@ -167,6 +167,10 @@ impl Outside for World {
         panic!("there is no worker {worker}")
     }
 
+    fn forward_packet(&mut self, worker: u32, _: Bytes) {
+        panic!("there is no worker {worker}")
+    }
+
     fn connect_tcp(&mut self, _: SocketAddr, _: &SocketOptions, _: TcpTag) -> io::Result<TcpId> {
         Err(io::ErrorKind::Unsupported.into())
     }

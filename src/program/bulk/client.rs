@@ -314,7 +314,10 @@ impl App for Streams {
             LocalEvent::Readable(_) => self.read(now, number, machine, out),
             LocalEvent::Writable(_) => self.write(now, number, machine, out),
             LocalEvent::Closed(_, _) => self.handle_closed(number),
-            LocalEvent::Payload(..) | LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Payload(..)
+            | LocalEvent::Context(..)
+            | LocalEvent::Capsule(..)
+            | LocalEvent::Ip(..) => {}
         }
     }
 

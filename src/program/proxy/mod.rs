@@ -462,7 +462,7 @@ impl App for Front {
             }
             LocalEvent::Closed(tunnel, _) => self.handle_closed(now, tunnel, machine, out),
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
-            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) | LocalEvent::Ip(..) => {}
         }
     }
 

@@ -6,16 +6,23 @@
 //!   dns      DNS_ASSIGN, PREF64                                                              draft §3, §4
 //!   packet   the headers of IPv4 and IPv6, as far as whoever forwards has to look            RFC 791, RFC 8200
 //!   icmp     errors about packets                                                            RFC 792, RFC 4443
+//!   checksum the sum that all of them carry                                                  RFC 1071
 //! ```
 //!
 //! Nothing here knows what was assigned to whom: that is `tunnel::ip`.
 
 pub mod capsule;
+pub mod checksum;
 pub mod dns;
+pub mod icmp;
+pub mod packet;
 pub mod scope;
+mod value;
 
 pub use self::capsule::{
     AddressRange, AssignedAddress, IpCapsule, IpCapsuleError, RequestedAddress,
 };
-pub use self::dns::{DnsConfig, Nameserver};
+pub use self::dns::{DnsConfig, DnsError, Nameserver, ServiceKey};
+pub use self::icmp::IcmpError;
+pub use self::packet::{IpVersion, Packet, PacketError};
 pub use self::scope::{Destination, Scope, ScopeError, ScopeTarget};

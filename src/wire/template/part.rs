@@ -1,7 +1,39 @@
 //! Literals and expressions: the subset of RFC 6570 that RFC 9298 §2 leaves.
 
-use super::{TemplateError, check_bytes};
-use crate::wire::target::{Host, Target};
+use super::{DEFAULT_IP_PATH, DEFAULT_PATH, DEFAULT_TCP_PATH, TemplateError, check_bytes};
+use crate::wire::ip::Scope;
+
+/// What a template asks for: which two of its variables have a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    /// UDP and TCP: a host and a port, none of them optional (RFC 9298 §2).
+    Endpoint,
+    /// IP: a target and a protocol, each of them optional (RFC 9484 §3).
+    Scope,
+}
+
+impl Service {
+    pub(super) const fn variables(self) -> [&'static str; 2] {
+        match self {
+            Self::Endpoint => ["target_host", "target_port"],
+            Self::Scope => [Scope::TARGET, Scope::PROTOCOL],
+        }
+    }
+
+    const fn needs_variables(self) -> bool {
+        match self {
+            Self::Endpoint => true,
+            Self::Scope => false,
+        }
+    }
+
+    pub(super) const fn default_paths(self) -> &'static [&'static str] {
+        match self {
+            Self::Endpoint => &[DEFAULT_PATH, DEFAULT_TCP_PATH],
+            Self::Scope => &[DEFAULT_IP_PATH],
+        }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -32,43 +64,33 @@ pub(super) enum Operator {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Variable {
-    TargetHost,
-    TargetPort,
-    /// Allowed by RFC 9298 §2 and never defined here.
-    Other(Box<str>),
+pub(super) struct Variable {
+    pub(super) name: Box<str>,
+    /// None for those that RFC 9298 §2 allows and that are never defined here.
+    pub(super) slot: Option<Slot>,
+}
+
+/// The place of a variable in [`Service::variables`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    First,
+    Second,
 }
 
 impl Variable {
-    pub(super) const TARGET_HOST: &str = "target_host";
-    pub(super) const TARGET_PORT: &str = "target_port";
-
-    pub(super) fn named(name: &str) -> Self {
-        match name {
-            Self::TARGET_HOST => Self::TargetHost,
-            Self::TARGET_PORT => Self::TargetPort,
-            other => Self::Other(other.into()),
-        }
+    pub(super) fn named(name: &str, service: Service) -> Self {
+        let [first, second] = service.variables();
+        let slot = match name {
+            _ if name == first => Some(Slot::First),
+            _ if name == second => Some(Slot::Second),
+            _ => None,
+        };
+        let name = name.into();
+        Self { name, slot }
     }
 
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::TargetHost => Self::TARGET_HOST,
-            Self::TargetPort => Self::TARGET_PORT,
-            Self::Other(name) => name,
-        }
-    }
-
-    fn value(&self, target: &Target) -> Option<String> {
-        match self {
-            Self::TargetHost => Some(match &target.host {
-                // Without brackets; expansion percent-encodes the colons (RFC 9298 §3).
-                Host::Ip(ip) => ip.to_string(),
-                Host::Name(name) => name.to_string(),
-            }),
-            Self::TargetPort => Some(target.port.to_string()),
-            Self::Other(_) => None,
-        }
+    pub(super) const fn is_undefined(&self) -> bool {
+        self.slot.is_none()
     }
 }
 
@@ -90,8 +112,8 @@ impl Operator {
     }
 }
 
-/// Parses path and query of a template, which must hold both target variables.
-pub(super) fn parse(text: &str) -> Result<Vec<Part>, TemplateError> {
+/// Parses path and query of a template, which must hold all variables that the service needs.
+pub(super) fn parse(text: &str, service: Service) -> Result<Vec<Part>, TemplateError> {
     check_bytes(text)?;
     if !text.starts_with('/') {
         return Err(TemplateError::Path);
@@ -101,18 +123,24 @@ pub(super) fn parse(text: &str) -> Result<Vec<Part>, TemplateError> {
     while let Some((literal, tail)) = rest.split_once('{') {
         parse_literal(literal, &mut parts)?;
         let (expression, tail) = tail.split_once('}').ok_or(TemplateError::Brace)?;
-        parts.push(parse_expression(expression)?);
+        parts.push(parse_expression(expression, service)?);
         rest = tail;
     }
     parse_literal(rest, &mut parts)?;
 
-    for name in [Variable::TARGET_HOST, Variable::TARGET_PORT] {
-        let mut variables = parts.iter().flat_map(Part::variables);
-        if !variables.any(|variable| variable.name() == name) {
-            return Err(TemplateError::MissingVariable { name });
+    if service.needs_variables() {
+        for name in service.variables() {
+            if !has_variable(&parts, name) {
+                return Err(TemplateError::MissingVariable { name });
+            }
         }
     }
     Ok(parts)
+}
+
+pub(super) fn has_variable(parts: &[Part], name: &str) -> bool {
+    let mut variables = parts.iter().flat_map(Part::variables);
+    variables.any(|variable| *variable.name == *name)
 }
 
 /// Appends a literal, unless it is empty. It is kept as written: each legal byte is one that a URI may hold.
@@ -141,7 +169,7 @@ fn is_escape(text: Option<&str>) -> bool {
         && (0..2).all(|_| bytes.next().is_some_and(|b| b.is_ascii_hexdigit()))
 }
 
-fn parse_expression(text: &str) -> Result<Part, TemplateError> {
+fn parse_expression(text: &str, service: Service) -> Result<Part, TemplateError> {
     let (operator, list) = match text.chars().next() {
         Some('?') => (Operator::Query, text.strip_prefix('?')),
         Some('&') => (Operator::QueryMore, text.strip_prefix('&')),
@@ -150,14 +178,15 @@ fn parse_expression(text: &str) -> Result<Part, TemplateError> {
         }
         _ => (Operator::Simple, Some(text)),
     };
-    let variables = list.unwrap_or_default().split(',').map(parse_variable);
+    let names = list.unwrap_or_default().split(',');
+    let variables = names.map(|name| parse_variable(name, service));
     Ok(Part::Expression {
         operator,
         variables: variables.collect::<Result<_, _>>()?,
     })
 }
 
-fn parse_variable(name: &str) -> Result<Variable, TemplateError> {
+fn parse_variable(name: &str, service: Service) -> Result<Variable, TemplateError> {
     if let Some(modifier) = name.chars().find(|c| matches!(c, ':' | '*')) {
         return Err(TemplateError::Modifier { modifier });
     }
@@ -168,11 +197,15 @@ fn parse_variable(name: &str) -> Result<Variable, TemplateError> {
     if !legal || name.split('.').any(str::is_empty) {
         return Err(TemplateError::VariableName);
     }
-    Ok(Variable::named(name))
+    Ok(Variable::named(name, service))
 }
 
-/// Expands as RFC 6570 §3.2 says; undefined variables leave nothing behind.
-pub(super) fn expand(parts: &[Part], target: &Target) -> String {
+/// Expands with the values of [`Service::variables`] as RFC 6570 §3.2 says; undefined variables leave nothing behind.
+pub(super) fn expand(parts: &[Part], [first, second]: [&str; 2]) -> String {
+    let value = |variable: &Variable| match variable.slot? {
+        Slot::First => Some(first),
+        Slot::Second => Some(second),
+    };
     let mut out = String::new();
     for part in parts {
         match part {
@@ -182,14 +215,14 @@ pub(super) fn expand(parts: &[Part], target: &Target) -> String {
                 variables,
             } => {
                 let (first, more) = operator.separators();
-                let defined = variables.iter().filter_map(|v| Some((v, v.value(target)?)));
+                let defined = variables.iter().filter_map(|v| Some((v, value(v)?)));
                 for (index, (variable, value)) in defined.enumerate() {
                     out.push_str(if index == 0 { first } else { more });
                     if operator.is_named() {
-                        out.push_str(variable.name());
+                        out.push_str(&variable.name);
                         out.push('=');
                     }
-                    push_encoded(&value, &mut out);
+                    push_encoded(value, &mut out);
                 }
             }
         }

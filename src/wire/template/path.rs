@@ -1,9 +1,10 @@
-//! Request paths against a template: which target does this one ask for?
+//! Request paths against a template: which target or scope does this one ask for?
 
 use std::borrow::Cow;
 
-use super::part::{self, Operator, Part, Variable, is_unreserved};
-use super::{DEFAULT_PATH, DEFAULT_TCP_PATH, TemplateError};
+use super::part::{self, Operator, Part, Service, Slot, Variable, is_unreserved};
+use super::{DEFAULT_IP_PATH, DEFAULT_PATH, DEFAULT_TCP_PATH, TemplateError};
+use crate::wire::ip::{Scope, ScopeError};
 use crate::wire::target::{Target, TargetError};
 
 /// Path and query of a template, as a server matches requests against it.
@@ -20,7 +21,7 @@ pub struct PathTemplate {
     slash_optional: bool,
 }
 
-/// What a [`PathTemplate`] says about a request path.
+/// What a [`PathTemplate`] for UDP or TCP says about a request path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Match {
     /// The path does not have the structure of the template.
@@ -29,6 +30,17 @@ pub enum Match {
     Malformed(TargetError),
     /// The request asks for this target.
     Target(Target),
+}
+
+/// What a [`PathTemplate`] for IP says about a request path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScopeMatch {
+    /// The path does not have the structure of the template.
+    NoMatch,
+    /// It has, but the variables make no scope.
+    Malformed(ScopeError),
+    /// The request asks for this scope.
+    Scope(Scope),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,22 +56,35 @@ struct Field {
     value: Element,
 }
 
-/// The raw values of the target variables in one request path.
+/// The raw values of [`Service::variables`] in one request path.
 #[derive(Default)]
 struct Captured<'a> {
-    host: Option<&'a str>,
-    port: Option<&'a str>,
+    first: Option<&'a str>,
+    second: Option<&'a str>,
     twice: bool,
 }
 
 impl PathTemplate {
-    /// Parses path and query of a template, `/` first. The checks of RFC 9298 §2 apply as in
+    /// Parses path and query of a template for UDP or TCP, `/` first. The checks of RFC 9298 §2 apply as in
     /// [`Template::parse`](super::Template::parse).
     ///
     /// # Errors
     /// [`TemplateError`] names the violation, or why requests could not be matched.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        Self::new(&part::parse(text)?)
+        Self::parse_for(text, Service::Endpoint)
+    }
+
+    /// Parses path and query of a template for IP, `/` first. The checks of RFC 9484 §3 apply as in
+    /// [`Template::parse_ip`](super::Template::parse_ip).
+    ///
+    /// # Errors
+    /// [`TemplateError`] names the violation, or why requests could not be matched.
+    pub fn parse_ip(text: &str) -> Result<Self, TemplateError> {
+        Self::parse_for(text, Service::Scope)
+    }
+
+    fn parse_for(text: &str, service: Service) -> Result<Self, TemplateError> {
+        Self::new(&part::parse(text, service)?, service)
     }
 
     /// The template of [`DEFAULT_PATH`].
@@ -80,39 +105,63 @@ impl PathTemplate {
         Self::parse(DEFAULT_TCP_PATH).expect("the default template is valid")
     }
 
-    pub(super) fn new(parts: &[Part]) -> Result<Self, TemplateError> {
+    /// The template of [`DEFAULT_IP_PATH`].
+    ///
+    /// # Panics
+    /// Never: the text is a constant.
+    #[must_use]
+    pub fn well_known_ip() -> Self {
+        Self::parse_ip(DEFAULT_IP_PATH).expect("the default template is valid")
+    }
+
+    pub(super) fn new(parts: &[Part], service: Service) -> Result<Self, TemplateError> {
         let text = canonical(parts)?;
-        for name in [Variable::TARGET_HOST, Variable::TARGET_PORT] {
+        for name in service.variables() {
             if text.matches(&format!("{{{name}}}")).count() > 1 {
                 return Err(TemplateError::RepeatedVariable { name });
             }
         }
         let slashless = text.strip_suffix('/').unwrap_or(&text);
         let is_default = |path: &&str| path.strip_suffix('/') == Some(slashless);
-        let slash_optional = [DEFAULT_PATH, DEFAULT_TCP_PATH].iter().any(is_default);
+        let slash_optional = service.default_paths().iter().any(is_default);
         let text = if slash_optional { slashless } else { &text };
         let (path, query) = split_query(text);
         Ok(Self {
-            elements: elements(path)?,
-            query: query.map(fields).transpose()?,
+            elements: elements(path, service)?,
+            query: query.map(|query| fields(query, service)).transpose()?,
             slash_optional,
         })
     }
 
-    /// Matches the path and query of a request (`:path`, or the origin form of HTTP/1.1).
+    /// Matches the path and query of a request (`:path`, or the origin form of HTTP/1.1) for UDP or TCP.
     #[must_use]
     pub fn match_path(&self, path_and_query: &str) -> Match {
+        self.capture(path_and_query)
+            .map_or(Match::NoMatch, |captured| {
+                captured
+                    .target()
+                    .map_or_else(Match::Malformed, Match::Target)
+            })
+    }
+
+    /// Matches the path and query of a request for IP; the template is one for IP too.
+    #[must_use]
+    pub fn match_scope(&self, path_and_query: &str) -> ScopeMatch {
+        self.capture(path_and_query)
+            .map_or(ScopeMatch::NoMatch, |captured| {
+                captured
+                    .scope()
+                    .map_or_else(ScopeMatch::Malformed, ScopeMatch::Scope)
+            })
+    }
+
+    /// The values of the variables, if the path has the structure of the template.
+    fn capture<'a>(&self, path_and_query: &'a str) -> Option<Captured<'a>> {
         let (path, query) = split_query(path_and_query);
         let mut captured = Captured::default();
-        match self
-            .capture_path(path, &mut captured)
-            .and_then(|()| self.capture_query(query, &mut captured))
-        {
-            None => Match::NoMatch,
-            Some(()) => captured
-                .target()
-                .map_or_else(Match::Malformed, Match::Target),
-        }
+        self.capture_path(path, &mut captured)?;
+        self.capture_query(query, &mut captured)?;
+        Some(captured)
     }
 
     fn capture_path<'a>(&self, path: &'a str, captured: &mut Captured<'a>) -> Option<()> {
@@ -156,21 +205,31 @@ impl PathTemplate {
 
 impl<'a> Captured<'a> {
     fn set(&mut self, variable: &Variable, value: &'a str) {
-        let slot = match variable {
-            Variable::TargetHost => &mut self.host,
-            Variable::TargetPort => &mut self.port,
-            Variable::Other(_) => return,
+        let value_of = match variable.slot {
+            Some(Slot::First) => &mut self.first,
+            Some(Slot::Second) => &mut self.second,
+            None => return,
         };
-        self.twice |= slot.replace(value).is_some();
+        self.twice |= value_of.replace(value).is_some();
     }
 
-    fn target(&self) -> Result<Target, TargetError> {
+    /// The decoded values; `None` for what the request does not have.
+    fn values(&self) -> Result<[Option<Cow<'a, str>>; 2], TargetError> {
         if self.twice {
             return Err(TargetError::Twice);
         }
-        let host = percent_decode(self.host.unwrap_or_default())?;
-        let port = percent_decode(self.port.unwrap_or_default())?;
-        Target::from_parts(&host, &port)
+        let decode = |value: Option<&'a str>| value.map(percent_decode).transpose();
+        Ok([decode(self.first)?, decode(self.second)?])
+    }
+
+    fn target(&self) -> Result<Target, TargetError> {
+        let [host, port] = self.values()?;
+        Target::from_parts(&host.unwrap_or_default(), &port.unwrap_or_default())
+    }
+
+    fn scope(&self) -> Result<Scope, ScopeError> {
+        let [target, protocol] = self.values()?;
+        Scope::from_variables(target.as_deref(), protocol.as_deref())
     }
 }
 
@@ -191,7 +250,7 @@ fn canonical(parts: &[Part]) -> Result<String, TemplateError> {
                     return Err(TemplateError::Undelimited);
                 }
                 let (mut separator, more) = operator.separators();
-                for name in variables.iter().map(Variable::name) {
+                for name in variables.iter().map(|variable| &*variable.name) {
                     text.push_str(separator);
                     if operator.is_named() {
                         text.extend([name, "="]);
@@ -207,7 +266,7 @@ fn canonical(parts: &[Part]) -> Result<String, TemplateError> {
 
 /// Whether requests read like the canonical text although undefined variables expand to nothing.
 fn is_canonical(operator: Operator, variables: &[Variable], before: &str, is_last: bool) -> bool {
-    let mut undefined = variables.iter().map(|v| matches!(v, Variable::Other(_)));
+    let mut undefined = variables.iter().map(Variable::is_undefined);
     match operator {
         // The comma goes with the variable, and nothing tells which of the others is left.
         Operator::Simple => variables.len() == 1 || !undefined.any(|v| v),
@@ -230,7 +289,7 @@ fn split_fields(query: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The path of a canonical template.
-fn elements(mut text: &str) -> Result<Vec<Element>, TemplateError> {
+fn elements(mut text: &str, service: Service) -> Result<Vec<Element>, TemplateError> {
     let mut elements = Vec::new();
     while let Some((literal, tail)) = text.split_once('{') {
         let (name, tail) = tail.split_once('}').ok_or(TemplateError::Brace)?;
@@ -243,7 +302,7 @@ fn elements(mut text: &str) -> Result<Vec<Element>, TemplateError> {
         if !literal.is_empty() {
             elements.push(Element::Literal(literal.into()));
         }
-        elements.push(Element::Variable(Variable::named(name), delimiter));
+        elements.push(Element::Variable(Variable::named(name, service), delimiter));
         text = tail;
     }
     if !text.is_empty() {
@@ -253,7 +312,7 @@ fn elements(mut text: &str) -> Result<Vec<Element>, TemplateError> {
 }
 
 /// The query of a canonical template: each field is `name=literal` or `name={variable}`.
-fn fields(query: &str) -> Result<Vec<Field>, TemplateError> {
+fn fields(query: &str, service: Service) -> Result<Vec<Field>, TemplateError> {
     let mut fields: Vec<Field> = Vec::new();
     for (name, value) in split_fields(query) {
         let variable = value
@@ -261,7 +320,7 @@ fn fields(query: &str) -> Result<Vec<Field>, TemplateError> {
             .and_then(|value| value.strip_suffix('}'));
         let value = match variable {
             Some(variable) if !variable.contains(['{', '}']) => {
-                Element::Variable(Variable::named(variable), None)
+                Element::Variable(Variable::named(variable, service), None)
             }
             _ => Element::Literal(value.into()),
         };
@@ -277,7 +336,7 @@ fn fields(query: &str) -> Result<Vec<Field>, TemplateError> {
     Ok(fields)
 }
 
-/// Decodes once. Hosts and ports are ASCII, so that other bytes are refused here.
+/// Decodes once. Values are ASCII, so that other bytes are refused here.
 fn percent_decode(text: &str) -> Result<Cow<'_, str>, TargetError> {
     if !text.contains('%') {
         return Ok(text.into());

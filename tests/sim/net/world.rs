@@ -136,6 +136,16 @@ impl Outside for World<'_> {
         None
     }
 
+    fn forward_packet(&mut self, worker: u32, packet: Bytes) {
+        self.net.stats.strays += 1;
+        let node = self.net.ports[self.node.0].workers[worker as usize];
+        self.net.ports[node.0]
+            .letters
+            .push_back(Letter::Packet(packet));
+        let now = self.net.now;
+        self.net.wake_at(node, now);
+    }
+
     fn connect_tcp(
         &mut self,
         target: SocketAddr,

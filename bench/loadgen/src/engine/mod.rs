@@ -560,7 +560,7 @@ impl App for Engine {
                 self.fail(bauta::program::forward::explain(&refused));
             }
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
-            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) | LocalEvent::Ip(..) => {}
             LocalEvent::Closed(_, _) => match self.phase {
                 Phase::Grace { .. } | Phase::Over => {}
                 Phase::Opening | Phase::Ready | Phase::Sending { .. } => {

@@ -1,0 +1,1 @@
+//! Tests of DNS_ASSIGN and PREF64.
