@@ -9,9 +9,13 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from harness.carriers.stream import FIN, TRUNCATED
+from harness import peers
+from harness.carriers import h1
+from harness.carriers.stream import FIN, TRUNCATED, Head
 from harness.carriers.tunnel import encode_capsule
 from harness.certificates import Certificates
+from harness.process import Processes
+from harness.tools import tool
 from netns import capsules, packet
 from netns.capsules import ADDRESS_REQUEST, EVERYTHING, MALFORMED, VALID, IpTunnel, Range, request
 from netns.namespace import Namespace
@@ -36,6 +40,9 @@ ALL_DATAGRAMS = pytest.mark.parametrize("carrier", capsules.CARRIERS)
 ORIGINS = {4: ORIGIN_IPV4, 6: ORIGIN_IPV6}
 OTHERS = {4: OTHER_IPV4, 6: OTHER_IPV6}
 POOLS = {4: ip_network(POOL_IPV4), 6: ip_network(POOL_IPV6)}
+
+OTHER_POOLS = ("10.202.0.0/24", "fd64:202::/64")
+NAMES_PORT = 4437
 
 _names = itertools.count()
 
@@ -304,6 +311,78 @@ def test_malformed_scopes(direct: Opener, carrier: str, target: str, protocol: s
     tunnel = direct.request(carrier, target, protocol)
     tunnel.stream.wait(lambda: tunnel.stream.status is not None or tunnel.stream.end is not None, "answer")
     assert tunnel.stream.status == 400 or tunnel.stream.end == MESSAGE_ERROR[carrier], tunnel.stream.status
+
+
+@pytest.fixture(scope="module")
+def resolving(lasting: Programs, hosts: Topology, processes: Processes) -> Relay:
+    """A relay whose name server, in its own namespace, knows the origin by a name."""
+    options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"]
+    options += ["--pid-file", "--log-facility=-", "--listen-address=127.0.0.1", "--bind-interfaces", "--port=53"]
+    options += [f"--local=/{peers.ZONE}/", f"--host-record=origin.{peers.ZONE},{ORIGIN_IPV4},{ORIGIN_IPV6}"]
+    options += [f"--host-record=ipv6.{peers.ZONE},{ORIGIN_IPV6}"]
+    server = processes.spawn("dnsmasq", hosts.ingress.command(tool("dnsmasq", "dnsmasq-base"), *options))
+    server.wait_for(lambda line: True if "started" in line else None)
+    extra = ("[dns]", 'servers = ["127.0.0.1:53"]')
+    return lasting.relay(hosts.ingress, INGRESS_IPV4, port=NAMES_PORT, pools=OTHER_POOLS, extra=extra)
+
+
+# spec: 9484-4.1-b, 9484-4.6-f, map-17
+@ALL_CARRIERS
+def test_names(hosts: Topology, resolving: Relay, certificates: Certificates, carrier: str) -> None:
+    """The addresses of a name are the routes; there is no host behind this relay, so nothing is sent."""
+    opener = Opener(hosts.client, resolving, certificates.ca)
+    try:
+        both = [Range(ORIGIN_IPV4, ORIGIN_IPV4, 17), Range(ORIGIN_IPV6, ORIGIN_IPV6, 17)]
+        tunnel = opener(carrier, f"origin.{peers.ZONE}", "17")
+        assert tunnel.routes[-1] == both
+        assert [entry.network.version for entry in tunnel.assigned[-1]] == [4, 6]
+        tunnel = opener(carrier, f"ipv6.{peers.ZONE}")
+        assert tunnel.routes[-1] == [Range(ORIGIN_IPV6, ORIGIN_IPV6)]
+        assert [entry.network.version for entry in tunnel.assigned[-1]] == [6]
+        nowhere = opener.request(carrier, f"nowhere.{peers.ZONE}")
+        assert nowhere.stream.wait_head() == 502
+        assert "error=dns_error" in nowhere.stream.fields.get("proxy-status", ""), nowhere.stream.fields
+    finally:
+        opener.close()
+
+
+# spec: 9484-4.2-b
+@pytest.mark.parametrize("protocol", ["connect-ipx", "CONNECT-UDP", ""])
+def test_other_upgrades_are_refused(hosts: Topology, egress: Relay, certificates: Certificates, protocol: str) -> None:
+    with hosts.client.inside():
+        connection = h1.connect(egress.address, certificates.ca)
+    path = "/.well-known/masque/ip/*/*/"
+    stream = connection.request(Head(protocol or None, egress.address, path, {"capsule-protocol": "?1"}))
+    assert stream.wait_head() >= 400
+    stream.close()
+
+
+# spec: 9484-7.1-b
+@pytest.mark.parametrize("carrier", ["h3", "h3-datagrams", "h2"])
+def test_packets_before_the_answer(opened: Opener, carrier: str) -> None:
+    """Nobody can have an address yet: they are dropped, or held back and dropped, and do no harm."""
+    tunnel = opened.request(carrier)
+    for _ in range(3):
+        tunnel.send_packet(packet.echo("192.0.2.99", ORIGIN_IPV4))
+    tunnel.open()
+    check_echo(tunnel)
+
+
+# spec: 9484-7.2-i, 9484-7.2.1-b
+@pytest.mark.parametrize("version", [4, 6])
+def test_destinations_that_are_not_public(
+    hosts: Topology, programs: Programs, certificates: Certificates, version: int
+) -> None:
+    """Addresses for documentation are out of reach unless the configuration says otherwise."""
+    relay = programs.relay(hosts.ingress, INGRESS_IPV4, pools=OTHER_POOLS, policy=())
+    opener = Opener(hosts.client, relay, certificates.ca)
+    try:
+        tunnel = opener("h2")
+        sent = packet.udp(tunnel.address(version), ORIGINS[version], (9, 9), b"not public")
+        tunnel.send_packet(sent)
+        wait_icmp(tunnel, sent, (3, 13) if version == 4 else (1, 1))
+    finally:
+        opener.close()
 
 
 # spec: 9484-11-c, 9484-7.2-a, 9484-7.2.1-a, 9484-7.2.1-b

@@ -82,9 +82,14 @@ class Programs:
     processes: Processes
     certificates: Certificates
     folder: Path
+    # Where our programs note what they have to undo: not where those of this machine do.
+    _env: dict[str, str] = field(init=False)
     _relays: list[Process] = field(default_factory=list)
     _clients: list[Process] = field(default_factory=list)
     _number: int = 0
+
+    def __post_init__(self) -> None:
+        self._env = PLAIN_LOG | {"BAUTA_STATE_DIR": str(self.folder / "state")}
 
     def relay(
         self,
@@ -95,12 +100,13 @@ class Programs:
         port: int = RELAY_PORT,
         pools: tuple[str, ...] = (POOL_IPV4, POOL_IPV6),
         ip: tuple[str, ...] = (),
+        policy: tuple[str, ...] = ("public_only = false",),
         extra: tuple[str, ...] = (),
     ) -> Relay:
         """Starts a relay on `address` of `host`; one without `upstream` is an exit with a TUN device and `pools`, or,
         when there are none, serves other tunnels alone.
 
-        `ip` are further lines of its section `[ip]`, `extra` further sections.
+        `ip` are further lines of its section `[ip]`, `policy` are those of `[policy]`, `extra` further sections.
         """
         lines = [
             "workers = 1",
@@ -109,7 +115,7 @@ class Programs:
             f"certificate = {_quoted(self.certificates.certificate)}",
             f"key = {_quoted(self.certificates.key)}",
             "[policy]",
-            "public_only = false",
+            *policy,
         ]
         if upstream:
             lines += ["[upstream]", f"urls = [{_quoted(upstream)}]", f"ca = {_quoted(self.certificates.ca)}"]
@@ -151,7 +157,7 @@ class Programs:
         return self._number
 
     def _spawn(self, host: Namespace, name: str, *command: object) -> Process:
-        return self.processes.spawn(f"{host.name}-{name}", host.command(*command), PLAIN_LOG)
+        return self.processes.spawn(f"{host.name}-{name}", host.command(*command), self._env)
 
     def forget(self, process: Process) -> None:
         """A test has ended it, or expects that it ends."""

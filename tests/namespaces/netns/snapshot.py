@@ -16,7 +16,7 @@ def _still(value: object) -> object:
 
 
 def take(host: Namespace) -> dict[str, list[str]]:
-    """Interfaces with addresses, routes of all tables, rules, firewall, and resolv.conf, as sorted lines of text."""
+    """Interfaces with addresses, routes of all tables, rules, firewall, settings and resolv.conf, as sorted lines of text."""
     questions = {
         "address": ["address", "show"],
         "route": ["route", "show", "table", "all"],
@@ -30,6 +30,8 @@ def take(host: Namespace) -> dict[str, list[str]]:
         seen[name] = sorted(json.dumps(_still(entry), sort_keys=True) for entry in entries)
     ruleset: subprocess.CompletedProcess[str] = host.run("nft", "list", "ruleset")
     seen["firewall"] = ruleset.stdout.splitlines()
+    settings = ["net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter", "net.ipv6.conf.all.forwarding"]
+    seen["setting"] = host.run("sysctl", *settings).stdout.splitlines()
     seen["resolv.conf"] = host.resolv_conf.read_text().splitlines()
     return seen
 
