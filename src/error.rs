@@ -23,8 +23,8 @@ use std::{error, fmt};
 use ::http::{HeaderMap, StatusCode};
 
 use crate::wire::carrier::Carrier;
-use crate::wire::proxy_status::ProxyStatus;
 use crate::wire::ip::Destination;
+use crate::wire::proxy_status::ProxyStatus;
 use crate::wire::target::{Target, TargetError};
 use crate::wire::template::DEFAULT_PORT;
 
@@ -533,7 +533,7 @@ mod tests {
             .with_source(format!("the relay answered {status}"))
             .with_status(status)
             .with_headers(headers)
-            .with_place(Some(&relay), Some(&target));
+            .with_place(Some(&relay), Some(&target.into()));
         let tried = vec![Attempt::new(Carrier::H3, answered.clone())];
         assert_eq!(
             format!("{:#}", answered.with_attempts(tried)),

@@ -3,6 +3,7 @@
 //! The targets in `fuzz/` call them with what the fuzzer invents, `tests/corpus.rs` with the files of `fuzz/corpus/`.
 //! That test has the list of all targets.
 
+mod ip;
 mod relay;
 mod text;
 
@@ -10,6 +11,7 @@ use ::http::HeaderMap;
 use ::http::header::{HeaderValue, VIA};
 use bytes::Bytes;
 
+pub use self::ip::{ip_capsule, scope};
 pub use self::relay::{packet, relay};
 pub use self::text::{config, rule, target, template};
 pub use crate::http::h1::fuzz_entry::{h1_client, h1_server};

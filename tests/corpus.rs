@@ -29,11 +29,13 @@ targets! {
     h1_client
     h1_server
     h3_ops
+    ip_capsule
     packet
     proxy_status
     qpack
     relay
     rule
+    scope
     settings
     target
     template
@@ -108,6 +110,7 @@ fn no_body_is_forgotten() -> io::Result<()> {
     let mut bodies = Vec::new();
     for file in [
         "fuzzing.rs",
+        "fuzzing/ip.rs",
         "fuzzing/relay.rs",
         "fuzzing/text.rs",
         "http/h1/fuzz_entry.rs",

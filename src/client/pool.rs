@@ -584,7 +584,7 @@ impl Pool {
             let (tunnel, ticket) = (*tunnel, Ticket { hop, number });
             let head = entry.hop.request(request);
             let linger = match request.kind {
-                TunnelKind::Udp => LINGER_UDP,
+                TunnelKind::Udp | TunnelKind::Ip => LINGER_UDP,
                 TunnelKind::Tcp(_) => LINGER_TCP,
             };
             let event = match entry.request(&head, linger, carriers) {

@@ -38,10 +38,10 @@ use crate::handler;
 use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::clock;
 use crate::server::{Server, Services};
-use crate::wire::codepoints::CONNECT_UDP;
 use crate::wire::carrier::Carrier;
-use crate::wire::ip::Destination;
+use crate::wire::codepoints::CONNECT_UDP;
 use crate::wire::codepoints::Revision;
+use crate::wire::ip::Destination;
 use crate::worker::Incoming;
 use crate::worker::build::Plan;
 

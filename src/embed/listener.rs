@@ -430,6 +430,7 @@ fn system(error: std::io::Error) -> Error {
 pub(super) fn not_built(error: BuildError) -> Error {
     let kind = match &error {
         BuildError::Identities { .. }
+        | BuildError::Exit(_)
         | BuildError::Listen(_)
         | BuildError::Steering(_)
         | BuildError::System(_) => ErrorKind::Io,

@@ -349,7 +349,7 @@ impl Refusal {
                 "next_hop_timeout", "the next hop did not answer in time"),
             Self::NoAddressLeft => Row::new(S::SERVICE_UNAVAILABLE, INTERNAL_RESPONSE, Local,
                 "no_address_left", "no address is left to assign"),
-            Self::PathTooSmall => Row::new(S::BAD_GATEWAY, INTERNAL_RESPONSE, Local,
+            Self::PathTooSmall => Row::new(S::BAD_GATEWAY, Some(P::DestinationIpUnroutable), Local,
                 "path_too_small", "the path carries no packet of 1280 bytes"),
             Self::Internal => Row::new(S::INTERNAL_SERVER_ERROR, Some(P::ProxyInternalError), Local,
                 "internal", "internal fault"),

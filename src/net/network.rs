@@ -26,6 +26,11 @@ pub trait Network {
     /// Sends datagrams to the peer of a connected socket, in order.
     fn send_train(&mut self, socket: SocketId, datagrams: &[Bytes]) -> TrainOutcome;
 
+    /// x
+    fn send_packets(&mut self, _tun: SocketId, packets: &mut Vec<Bytes>) {
+        packets.clear();
+    }
+
     /// Appends up to `bytes_max` bytes that the peer sent to `buffer`, which is given room for that many if something
     /// may be there. `bytes_max` is not zero.
     ///

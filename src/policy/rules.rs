@@ -191,8 +191,12 @@ impl Policy {
     pub fn check_scope(&self, scope: &Scope) -> Result<(), Denied> {
         match &scope.target {
             ScopeTarget::Any => Ok(()),
-            ScopeTarget::Prefix(prefix) => (self.check_packet(prefix.network(), None))
-                .or_else(|denied| self.check_packet(prefix.broadcast(), None).map_err(|_| denied)),
+            ScopeTarget::Prefix(prefix) => {
+                (self.check_packet(prefix.network(), None)).or_else(|denied| {
+                    self.check_packet(prefix.broadcast(), None)
+                        .map_err(|_| denied)
+                })
+            }
             ScopeTarget::Name(name) => {
                 let name = normal(name);
                 if ends_in_number(name) {
@@ -202,8 +206,9 @@ impl Policy {
                 if self.deny.iter().any(denied) {
                     return Err(Denied::ByRule);
                 }
-                let possible =
-                    |rule: &Rule| matches!(rule.hosts, Hosts::Net(_)) || rule.hosts.matches_name(name);
+                let possible = |rule: &Rule| {
+                    matches!(rule.hosts, Hosts::Net(_)) || rule.hosts.matches_name(name)
+                };
                 match self.allow.is_empty() || self.allow.iter().any(possible) {
                     true => Ok(()),
                     false => Err(Denied::ByRule),
@@ -233,9 +238,8 @@ impl Policy {
         if !self.allow.is_empty() && !any(&self.allow, destination) {
             return Err(Denied::ByRule);
         }
-        let opens = |ip| {
-            (self.allow.iter()).any(|rule| rule.opens(ip) && rule.matches_any_port(port))
-        };
+        let opens =
+            |ip| (self.allow.iter()).any(|rule| rule.opens(ip) && rule.matches_any_port(port));
         ends.try_for_each(|ip| match address::judge(ip) {
             Err(special) if !special.can_open => Err(special.into()),
             Err(special) if self.public_only && !opens(ip) => Err(special.into()),
@@ -353,7 +357,10 @@ impl Rule {
     }
 
     fn matches_any_port(&self, port: Option<u16>) -> bool {
-        port.map_or_else(|| self.has_all_ports(), |port| self.matches_port(port) || self.has_all_ports())
+        port.map_or_else(
+            || self.has_all_ports(),
+            |port| self.matches_port(port) || self.has_all_ports(),
+        )
     }
 
     /// Whether the rule names a network around the address.

@@ -22,8 +22,8 @@ use crate::tunnel::Framing;
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::{CONNECT_IP, CONNECT_UDP, Revision};
 use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE, capsule_protocol};
-use crate::wire::proxy_status::ProxyError;
 use crate::wire::ip::Destination;
+use crate::wire::proxy_status::ProxyError;
 use crate::wire::template::{Match, PathTemplate, ScopeMatch};
 use crate::wire::via;
 
@@ -336,10 +336,7 @@ impl Server {
         self.check_loop(head)?;
         let authority = head.authority.as_deref().unwrap_or_default();
         let target = authority.parse().map_err(|_| Refusal::MalformedTarget)?;
-        Ok((
-            Protocol::Tcp(Framing::Raw),
-            Destination::Target(target),
-        ))
+        Ok((Protocol::Tcp(Framing::Raw), Destination::Target(target)))
     }
 
     fn templated(

@@ -69,7 +69,7 @@ fn finds_the_target_in_every_template() {
         let plan = server(&[]).plan(&request(path), Carrier::H3).unwrap();
         assert_eq!(plan.protocol, Protocol::Udp);
         assert_eq!(plan.route, Route::Direct);
-        assert_eq!(plan.target.to_string(), "[2001:db8::42]:443");
+        assert_eq!(plan.destination.to_string(), "[2001:db8::42]:443");
     }
 }
 
@@ -81,7 +81,7 @@ fn the_token_and_the_field_say_how_tcp_is_carried() {
             let head = connect_tcp(revision.token, capsules);
             let plan = server(&[]).plan(&head, Carrier::H2).unwrap();
             assert_eq!(plan.protocol, Protocol::Tcp(framing));
-            assert_eq!(plan.target.to_string(), "192.0.2.6:443");
+            assert_eq!(plan.destination.to_string(), "192.0.2.6:443");
         }
     }
     // One path serves both if it is configured so.
@@ -111,7 +111,7 @@ fn classic_connect_names_its_target() {
         for carrier in Carrier::ALL {
             let plan = server.plan(&head, carrier).unwrap();
             assert_eq!(plan.protocol, Protocol::Tcp(Framing::Raw));
-            assert_eq!(plan.target.to_string(), authority);
+            assert_eq!(plan.destination.to_string(), authority);
         }
     }
     for authority in [

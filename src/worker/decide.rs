@@ -28,8 +28,8 @@ use crate::server::Protocol;
 use crate::transport::carriers::RequestStream;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
-use crate::wire::proxy_status::ProxyError;
 use crate::wire::ip::Destination;
+use crate::wire::proxy_status::ProxyError;
 use crate::wire::target::Target;
 
 /// A request as a handler sees it.

@@ -18,8 +18,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::leg::{Flow, Leg, State, Tunnel};
 use super::ip::is_ip;
+use super::leg::{Flow, Leg, State, Tunnel};
 use super::machine::{End, LocalEvent, Machine, Outside};
 use super::pipe::Direction;
 use crate::error::Abort;

@@ -156,6 +156,7 @@ mod tests {
     use super::*;
     use crate::client::{Request, TunnelKind};
     use crate::transport::tls::DevCa;
+    use crate::wire::target::Target;
 
     fn relays() -> Vec<RelayTemplates> {
         [
@@ -180,7 +181,7 @@ mod tests {
     }
 
     fn request(kind: TunnelKind) -> Request {
-        Request::new("target.test:7".parse().unwrap(), kind)
+        Request::new("target.test:7".parse::<Target>().unwrap(), kind)
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn echo(
     let up = End::Upstream;
     let event = match event {
         HandlerEvent::Request(id, incoming) => {
-            assert_eq!(incoming.target.to_string(), TARGET);
+            assert_eq!(incoming.destination.to_string(), TARGET);
             let answer = HeaderMap::from_iter([(header::SERVER, HeaderValue::from_static("echo"))]);
             machine.set_answer(id, answer);
             return machine.accept_request(now, id, out);

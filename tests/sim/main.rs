@@ -22,6 +22,7 @@ mod handshakes;
 mod host;
 mod hostile;
 mod idle;
+mod ip;
 mod limits;
 mod matrix;
 mod migrate;

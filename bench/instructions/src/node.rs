@@ -63,6 +63,7 @@ impl Events {
             | LocalEvent::Closed(_, _)
             | LocalEvent::Context(..)
             | LocalEvent::Capsule(..)
+            | LocalEvent::Ip(..)
             | LocalEvent::Readable(_)
             | LocalEvent::Writable(_) => {
                 panic!("tunnels open and stay open: {event:?}");
@@ -138,6 +139,7 @@ impl Node {
             pool,
             route: hop,
             server: Server::new(&checked.name, services, Vec::new(), handler),
+            gateway: None,
             steer: (steer, 0),
             limits: machine_limits(&checked),
         });

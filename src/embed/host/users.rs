@@ -211,7 +211,9 @@ impl Users {
             return;
         };
         let wish = match shared.terms().protocol {
-            Protocol::Udp | Protocol::Ip => self.send_datagrams(now, (id, stage), shared, machine, out),
+            Protocol::Udp | Protocol::Ip => {
+                self.send_datagrams(now, (id, stage), shared, machine, out)
+            }
             Protocol::Tcp => send_bytes(now, (id, stage), shared, machine, out),
         };
         match wish {
@@ -256,7 +258,9 @@ impl Users {
             (Protocol::Tcp, Stage::Open | Stage::Closing) => {
                 self.set_deadline(id, Some(now + CLOSE_TIMEOUT));
             }
-            (Protocol::Udp | Protocol::Ip, _) => machine.close_end(now, id, End::Downstream, None, out),
+            (Protocol::Udp | Protocol::Ip, _) => {
+                machine.close_end(now, id, End::Downstream, None, out)
+            }
         }
     }
 

@@ -54,6 +54,7 @@ fn all() -> Vec<Refusal> {
         },
         NextHopTimeout,
         NoAddressLeft,
+        PathTooSmall,
         Internal,
         Misconfigured,
     ];
@@ -88,7 +89,7 @@ fn spec(refusal: &Refusal) -> (&'static str, u16, &'static str) {
         AddressProhibited { .. } => ("map-12", 403, "destination_ip_prohibited"),
         DnsError { .. } => ("map-13", 502, "dns_error"),
         DnsTimeout => ("map-14", 504, "dns_timeout"),
-        Unroutable => ("map-15", 502, "destination_ip_unroutable"),
+        Unroutable | PathTooSmall => ("map-15", 502, "destination_ip_unroutable"),
         ConnectionRefused => ("map-16", 502, "connection_refused"),
         ConnectTimeout => ("map-17", 504, "connection_timeout"),
         DestinationUnavailable => ("map-18", 503, "destination_unavailable"),

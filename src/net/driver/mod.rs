@@ -115,6 +115,8 @@ impl Default for DriverConfig {
 pub enum Received {
     /// Datagrams.
     Train(Train),
+    /// x
+    Packets(super::tun::Packets),
     /// An ICMP error of a connected socket, or a failure of the socket itself. [`ends_socket`](super::ends_socket)
     /// tells which ones end it.
     Error(io::Error),

@@ -120,5 +120,85 @@ fn find<T>(lengths: &[Length<T>], len: u8) -> Result<usize, usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let mut map = PrefixMap::default();
+        assert_eq!(map.get(ip("192.0.2.1")), None);
+        assert_eq!(map.insert(net("0.0.0.0/0"), 0), None);
+        assert_eq!(map.insert(net("192.0.2.0/24"), 24), None);
+        assert_eq!(map.insert(net("192.0.2.128/25"), 25), None);
+        assert_eq!(map.insert(net("192.0.2.130/32"), 32), None);
+        assert_eq!(map.get(ip("192.0.2.130")), Some(&32));
+        assert_eq!(map.get(ip("192.0.2.131")), Some(&25));
+        assert_eq!(map.get(ip("192.0.2.127")), Some(&24));
+        assert_eq!(map.get(ip("192.0.3.0")), Some(&0));
+        // The same bits in IPv6 are another address.
+        assert_eq!(map.get(ip("c000:282::")), None);
+        assert_eq!(map.insert(net("::/0"), 6), None);
+        assert_eq!(map.get(ip("c000:282::")), Some(&6));
+
+        assert_eq!(map.insert(net("192.0.2.99/24"), 1), Some(24));
+        assert_eq!(map.get_exact(net("192.0.2.0/24")), Some(&1));
+        assert_eq!(map.len(), 5);
+        assert_eq!(map.remove(net("192.0.2.0/24")), Some(1));
+        assert_eq!(map.remove(net("192.0.2.0/24")), None);
+        assert_eq!(map.get(ip("192.0.2.1")), Some(&0));
+    }
+
+    /// Few bits, so that prefixes hold each other.
+    fn prefix() -> impl Strategy<Value = IpNet> {
+        let v4 = (0u32..32, 0u8..=32)
+            .prop_map(|(bits, len)| IpNet::new(Ipv4Addr::from_bits(bits << 29 | bits).into(), len));
+        let v6 = (0u128..32, 0u8..=128).prop_map(|(bits, len)| {
+            IpNet::new(Ipv6Addr::from_bits(bits << 125 | bits).into(), len)
+        });
+        prop_oneof![v4, v6].prop_map(|net| net.unwrap().trunc())
+    }
+
+    proptest! {
+        #[test]
+        fn as_a_list_that_is_searched(
+            steps in vec((prefix(), any::<bool>()), 0..48),
+            questions in vec(prefix(), 16),
+        ) {
+            let mut map = PrefixMap::default();
+            let mut list: Vec<(IpNet, usize)> = Vec::new();
+            for (value, (prefix, inserts)) in steps.into_iter().enumerate() {
+                let found = list.iter().position(|(other, _)| *other == prefix);
+                let before = found.map(|index| list.swap_remove(index).1);
+                if inserts {
+                    list.push((prefix, value));
+                    prop_assert_eq!(map.insert(prefix, value), before);
+                } else {
+                    prop_assert_eq!(map.remove(prefix), before);
+                }
+                prop_assert_eq!(map.len(), list.len());
+                prop_assert_eq!(map.is_empty(), list.is_empty());
+                for address in questions.iter().map(IpNet::addr) {
+                    let holding = list.iter().filter(|(prefix, _)| prefix.contains(&address));
+                    let longest = holding.max_by_key(|(prefix, _)| prefix.prefix_len());
+                    prop_assert_eq!(map.get(address), longest.map(|(_, value)| value));
+                }
+                for (prefix, value) in &mut list {
+                    prop_assert_eq!(map.get_exact(*prefix), Some(&*value));
+                    prop_assert_eq!(map.get_exact_mut(*prefix), Some(value));
+                }
+            }
+        }
+    }
 }

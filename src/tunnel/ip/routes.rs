@@ -142,3 +142,6 @@ impl Routes {
         is_alike.then_some(last)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+mod ip;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -492,7 +494,7 @@ proptest! {
 
 // spec: ctcp-3-a, ctcp-3-c, ctcp-5.2-b
 #[test]
-fn templates_of_both_services() {
+fn templates_of_all_services() {
     let target: Target = "[2001:db8::1]:443".parse().unwrap();
     let path = "/.well-known/masque/tcp/2001%3Adb8%3A%3A1/443/";
     for url in [
@@ -503,13 +505,15 @@ fn templates_of_both_services() {
         let templates = RelayTemplates::from_relay_url(url).unwrap();
         assert_eq!(templates.udp.authority(), "relay.example:4433");
         assert_eq!(templates.tcp.unwrap().expand_path(&target), path);
+        let ip = Template::default_ip_for("relay.example:4433").unwrap();
+        assert_eq!(templates.ip, Some(ip));
     }
     for url in [
         "https://relay.example/udp/{target_host}/{target_port}/",
         "https://relay.example/masque{?target_host,target_port}",
     ] {
         let templates = RelayTemplates::from_relay_url(url).unwrap();
-        assert_eq!(templates.tcp, None, "{url}");
+        assert_eq!((templates.tcp, templates.ip), (None, None), "{url}");
     }
 
     let matched = |path| PathTemplate::well_known_tcp().match_path(path);

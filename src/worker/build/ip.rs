@@ -162,8 +162,12 @@ fn ranges(prefixes: &[IpNet]) -> Vec<AddressRange> {
 
 fn follows(end: IpAddr, start: IpAddr) -> bool {
     match (end, start) {
-        (IpAddr::V4(end), IpAddr::V4(start)) => end.to_bits().checked_add(1) == Some(start.to_bits()),
-        (IpAddr::V6(end), IpAddr::V6(start)) => end.to_bits().checked_add(1) == Some(start.to_bits()),
+        (IpAddr::V4(end), IpAddr::V4(start)) => {
+            end.to_bits().checked_add(1) == Some(start.to_bits())
+        }
+        (IpAddr::V6(end), IpAddr::V6(start)) => {
+            end.to_bits().checked_add(1) == Some(start.to_bits())
+        }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
     }
 }
@@ -178,7 +182,10 @@ mod tests {
         let ranges = |texts: &[&str]| -> Vec<String> {
             let prefixes: Vec<IpNet> = texts.iter().map(|text| text.parse().unwrap()).collect();
             let ranges = ranges(&prefixes);
-            ranges.iter().map(|it| format!("{}-{}", it.start, it.end)).collect()
+            ranges
+                .iter()
+                .map(|it| format!("{}-{}", it.start, it.end))
+                .collect()
         };
         assert_eq!(
             ranges(&["::/0", "0.0.0.0/0", "10.0.0.0/8"]),

@@ -143,7 +143,12 @@ impl Gateway {
     }
 
     /// What a scope makes of the routes; `addresses` are those of its name.
-    fn routes(&self, target: &ScopeTarget, protocol: u8, addresses: &[IpAddr]) -> Vec<AddressRange> {
+    fn routes(
+        &self,
+        target: &ScopeTarget,
+        protocol: u8,
+        addresses: &[IpAddr],
+    ) -> Vec<AddressRange> {
         let single = |prefix: &IpNet| AddressRange {
             start: prefix.network(),
             end: prefix.broadcast(),
@@ -152,7 +157,8 @@ impl Gateway {
         let mut routes: Vec<_> = match target {
             ScopeTarget::Any => {
                 let all = self.settings.routes.iter();
-                all.map(|range| AddressRange { protocol, ..*range }).collect()
+                all.map(|range| AddressRange { protocol, ..*range })
+                    .collect()
             }
             ScopeTarget::Prefix(prefix) => vec![single(prefix)],
             ScopeTarget::Name(_) => {
@@ -212,10 +218,17 @@ impl Machine {
         {
             return self.refuse(now, id, Refusal::PathTooSmall, None, out);
         }
-        let wants = is_flow || self.gateway.as_ref().is_some_and(|it| it.settings.unprompted);
+        let wants = is_flow
+            || self
+                .gateway
+                .as_ref()
+                .is_some_and(|it| it.settings.unprompted);
         if wants {
             let mut given = false;
-            let wishes = self.gateway.as_ref().map(|it| it.pools.default_wishes().to_vec());
+            let wishes = self
+                .gateway
+                .as_ref()
+                .map(|it| it.pools.default_wishes().to_vec());
             for wish in wishes.unwrap_or_default() {
                 let like = |range: &AddressRange| range.start.is_ipv4() == wish.addr().is_ipv4();
                 given |= routes.iter().any(like) && self.lease(now, id, 0, wish).is_some();
@@ -235,7 +248,10 @@ impl Machine {
             |peer| Ok(((), peer.advertise_routes(routes)?)),
             out,
         );
-        debug_assert!(advertised.is_none_or(|it| it.is_ok()), "routes are sorted and disjoint");
+        debug_assert!(
+            advertised.is_none_or(|it| it.is_ok()),
+            "routes are sorted and disjoint"
+        );
         self.tell_dns(now, id, out);
     }
 
@@ -246,27 +262,17 @@ impl Machine {
         };
         let settings = Arc::clone(&gateway.settings);
         if !settings.dns.is_empty() {
-            let assign = |peer: &mut Peer| {
-                Ok(((), peer.assign_dns(settings.dns.clone())?))
-            };
+            let assign = |peer: &mut Peer| Ok(((), peer.assign_dns(settings.dns.clone())?));
             drop(self.tell_peer(now, id, End::Downstream, assign, out));
         }
         if !settings.pref64.is_empty() {
-            let assign = |peer: &mut Peer| {
-                Ok(((), peer.assign_pref64(settings.pref64.clone())?))
-            };
+            let assign = |peer: &mut Peer| Ok(((), peer.assign_pref64(settings.pref64.clone())?));
             drop(self.tell_peer(now, id, End::Downstream, assign, out));
         }
     }
 
     /// Gives a tunnel a prefix.
-    fn lease(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        request_id: u64,
-        wish: IpNet,
-    ) -> Option<IpNet> {
+    fn lease(&mut self, now: Instant, id: TunnelId, request_id: u64, wish: IpNet) -> Option<IpNet> {
         let gateway = self.gateway.as_mut()?;
         let super::Flow::Ip(flow) = &mut self.tunnels.get_mut(id)?.flow else {
             return None;
@@ -276,7 +282,9 @@ impl Machine {
         match given {
             Ok(prefix) => {
                 gateway.own.insert(prefix, id);
-                flow.stay.leases.push(AssignedAddress { request_id, prefix });
+                flow.stay
+                    .leases
+                    .push(AssignedAddress { request_id, prefix });
                 self.stats.ip_addresses_assigned += 1;
                 self.watch_gateway(GatewayEvent::Assigned(id, prefix));
                 Some(prefix)
@@ -300,19 +308,16 @@ impl Machine {
             return;
         };
         let assigned = [&flow.stay.leases, refusals].concat();
-        let assign =
-            |peer: &mut Peer| Ok(((), peer.assign_addresses(assigned)?));
+        let assign = |peer: &mut Peer| Ok(((), peer.assign_addresses(assigned)?));
         let told = self.tell_peer(now, id, End::Downstream, assign, out);
-        debug_assert!(told.is_none_or(|it| it.is_ok()), "ids are those of requests");
+        debug_assert!(
+            told.is_none_or(|it| it.is_ok()),
+            "ids are those of requests"
+        );
     }
 
     /// Takes back everything that a tunnel had.
-    pub(in crate::worker) fn leave_gateway(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        stay: &mut Stay,
-    ) {
+    pub(in crate::worker) fn leave_gateway(&mut self, now: Instant, id: TunnelId, stay: &mut Stay) {
         let Some(gateway) = &mut self.gateway else {
             return;
         };
@@ -353,7 +358,9 @@ impl Machine {
                 let mut refusals = Vec::new();
                 for request in requested {
                     if !self.claim(id, request)
-                        && self.lease(now, id, request.request_id, request.prefix).is_none()
+                        && self
+                            .lease(now, id, request.request_id, request.prefix)
+                            .is_none()
                     {
                         refusals.push(refusal(request));
                     }
@@ -508,7 +515,11 @@ impl Machine {
         if flow.stay.allowed == Some((parsed.destination, port)) {
             return Ok(());
         }
-        match gateway.settings.policy.check_packet(parsed.destination, port) {
+        match gateway
+            .settings
+            .policy
+            .check_packet(parsed.destination, port)
+        {
             Ok(()) => {
                 flow.stay.allowed = Some((parsed.destination, port));
                 Ok(())
@@ -542,7 +553,11 @@ impl Machine {
             let error = IcmpError::TimeExceeded;
             return self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
         }
-        match self.gateway.as_ref().is_some_and(|it| it.worker == to.worker) {
+        match self
+            .gateway
+            .as_ref()
+            .is_some_and(|it| it.worker == to.worker)
+        {
             true => self.packet_to_client(now, TunnelId::from_bits(to.tunnel), forwarded, out),
             false => out.forward_packet(to.worker, forwarded.freeze()),
         }
@@ -587,7 +602,10 @@ impl Machine {
             self.stats.ip_dropped_unassigned += 1;
             return self.answer_unassigned(now, &parsed, &packet);
         };
-        let is_ours = self.gateway.as_ref().is_some_and(|it| it.worker == owner.worker);
+        let is_ours = self
+            .gateway
+            .as_ref()
+            .is_some_and(|it| it.worker == owner.worker);
         match is_ours {
             true => self.packet_to_client(now, TunnelId::from_bits(owner.tunnel), packet, out),
             false => {

@@ -172,6 +172,8 @@ impl Machine {
         if has_peer
             && let Some(flow) = self.ip_flow(id)
             && let Err(violation) = flow.side(sender).peer.check_from_peer(&parsed.facts())
+            // What is about a packet of ours is for the address that we used.
+            && !(end == End::Downstream && parsed.facts().is_icmp())
         {
             return self.stats.count_violation(violation);
         }
@@ -200,11 +202,10 @@ impl Machine {
         out: &mut impl Outside,
     ) {
         match self.carriers.send_datagram(stream, &packet) {
-            SendOutcome::TooLarge => self.packet_too_large(now, (id, direction), stream, packet, out),
-            SendOutcome::Sent
-            | SendOutcome::Queued
-            | SendOutcome::Blocked
-            | SendOutcome::Gone => {}
+            SendOutcome::TooLarge => {
+                self.packet_too_large(now, (id, direction), stream, packet, out)
+            }
+            SendOutcome::Sent | SendOutcome::Queued | SendOutcome::Blocked | SendOutcome::Gone => {}
         }
     }
 
@@ -250,7 +251,12 @@ impl Machine {
     }
 
     /// What arrived before the tunnel was open, now that it is.
-    pub(super) fn relay_early_packets(&mut self, now: Instant, id: TunnelId, out: &mut impl Outside) {
+    pub(super) fn relay_early_packets(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        out: &mut impl Outside,
+    ) {
         let early = self.ip_flow(id).map(|flow| flow.early.take());
         for packet in early.unwrap_or_default() {
             self.ip_from_downstream(now, id, packet, out);

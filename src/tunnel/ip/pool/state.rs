@@ -12,7 +12,7 @@ use super::{AssignError, Owner, PoolConfig, PoolUsage, SITE_PREFIXES_MAX, first_
 use crate::tunnel::ip::{PrefixMap, bits};
 
 /// Most prefixes that are kept for one identity; the oldest go first.
-const KEPT_MAX: usize = 64;
+pub(super) const KEPT_MAX: usize = 64;
 
 /// A prefix that a tunnel has.
 #[derive(Clone, Debug)]
