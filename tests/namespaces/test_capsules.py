@@ -42,7 +42,7 @@ OTHERS = {4: OTHER_IPV4, 6: OTHER_IPV6}
 POOLS = {4: ip_network(POOL_IPV4), 6: ip_network(POOL_IPV6)}
 
 OTHER_POOLS = ("10.202.0.0/24", "fd64:202::/64")
-NAMES_PORT = 4437
+NAMES_PORT, OTHER_PORT = 4437, 4438
 
 _names = itertools.count()
 
@@ -238,7 +238,7 @@ def test_addresses_of_others_are_refused_or_replaced(direct: Opener, carrier: st
 @ALL_CARRIERS
 def test_exhausted_pool(hosts: Topology, programs: Programs, certificates: Certificates, carrier: str) -> None:
     """A pool of four IPv4 addresses, of which at most three are for clients."""
-    small = programs.relay(hosts.ingress, INGRESS_IPV4, pools=("10.201.0.0/30", "fd64:201::/64"))
+    small = programs.relay(hosts.ingress, INGRESS_IPV4, port=OTHER_PORT, pools=("10.201.0.0/30", "fd64:201::/64"))
     opener = Opener(hosts.client, small, certificates.ca)
     try:
         opened = [opener(carrier) for _ in range(4)]
@@ -374,7 +374,7 @@ def test_destinations_that_are_not_public(
     hosts: Topology, programs: Programs, certificates: Certificates, version: int
 ) -> None:
     """Addresses for documentation are out of reach unless the configuration says otherwise."""
-    relay = programs.relay(hosts.ingress, INGRESS_IPV4, pools=OTHER_POOLS, policy=())
+    relay = programs.relay(hosts.ingress, INGRESS_IPV4, port=OTHER_PORT, pools=OTHER_POOLS, policy=())
     opener = Opener(hosts.client, relay, certificates.ca)
     try:
         tunnel = opener("h2")
@@ -499,7 +499,7 @@ def test_name_servers_are_assigned(
     hosts: Topology, programs: Programs, certificates: Certificates, carrier: str
 ) -> None:
     """One plain name server of each family for all names, behind the routes to them."""
-    relay = programs.relay(hosts.ingress, INGRESS_IPV4, ip=('dns = ["192.0.2.53", "2001:db8::53"]',))
+    relay = programs.relay(hosts.ingress, INGRESS_IPV4, port=OTHER_PORT, ip=('dns = ["192.0.2.53", "2001:db8::53"]',))
     opener = Opener(hosts.client, relay, certificates.ca)
     try:
         tunnel = opener(carrier)

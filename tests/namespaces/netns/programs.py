@@ -1,6 +1,7 @@
 """Starts our own programs inside namespaces. What they read and print is known here and nowhere else in these tests."""
 
 import ipaddress
+import itertools
 import json
 import re
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ TUN = "tun-test"
 POOL_IPV4 = "10.200.0.0/24"
 POOL_IPV6 = "fd64:200::/64"
 PANIC = "panicked at"
+
+_numbers = itertools.count()
 
 
 @dataclass
@@ -86,7 +89,6 @@ class Programs:
     _env: dict[str, str] = field(init=False)
     _relays: list[Process] = field(default_factory=list)
     _clients: list[Process] = field(default_factory=list)
-    _number: int = 0
 
     def __post_init__(self) -> None:
         self._env = PLAIN_LOG | {"BAUTA_STATE_DIR": str(self.folder / "state")}
@@ -120,15 +122,15 @@ class Programs:
         if upstream:
             lines += ["[upstream]", f"urls = [{_quoted(upstream)}]", f"ca = {_quoted(self.certificates.ca)}"]
         elif pools:
-            lines += ["[ip]", f"tun = {_quoted(TUN)}", f"pools = [{', '.join(map(_quoted, pools))}]", *ip]
+            lines += ["[ip]", f'tun = "relay{next(_numbers)}"', f"pools = [{', '.join(map(_quoted, pools))}]", *ip]
         lines += extra
-        config = self.folder / f"relay-{host.name}-{self._next()}.toml"
+        config = self.folder / f"relay-{host.name}-{next(_numbers)}.toml"
         config.write_text("\n".join(lines) + "\n")
         return self.start(host, config)
 
     def start(self, host: Namespace, config: Path) -> Relay:
         """Starts a relay from a file that was written before."""
-        process = self._spawn(host, f"relay-{self._next()}", bauta(), "relay", "--config", config)
+        process = self._spawn(host, f"relay-{next(_numbers)}", bauta(), "relay", "--config", config)
         self._relays.append(process)
         return Relay(process, host, config, process.wait_for(listening_address)[0])
 
@@ -137,7 +139,7 @@ class Programs:
     ) -> Tunnel:
         """Starts a client through one relay, or nested through two."""
         command = self.tun_command(*via, carrier=carrier, options=options)
-        process = self._spawn(host, f"tun-{self._next()}", *command)
+        process = self._spawn(host, f"tun-{next(_numbers)}", *command)
         self._clients.append(process)
         return Tunnel(process, host, TUN)
 
@@ -151,10 +153,6 @@ class Programs:
         if carrier:
             words += ["--carrier", carrier]
         return [*words, *options]
-
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
 
     def _spawn(self, host: Namespace, name: str, *command: object) -> Process:
         return self.processes.spawn(f"{host.name}-{name}", host.command(*command), self._env)

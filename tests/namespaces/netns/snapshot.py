@@ -16,7 +16,7 @@ def _still(value: object) -> object:
 
 
 def take(host: Namespace) -> dict[str, list[str]]:
-    """Interfaces with addresses, routes of all tables, rules, firewall, settings and resolv.conf, as sorted lines of text."""
+    """Interfaces and addresses, routes of all tables, rules, firewall, settings, resolv.conf: sorted lines of text."""
     questions = {
         "address": ["address", "show"],
         "route": ["route", "show", "table", "all"],
