@@ -165,6 +165,23 @@ def test_clients_by_hand_advertise(opened: list[IpTunnel]) -> None:
         assert not [packet for packet in far.packets if packet.destination == inner]
 
 
+def test_the_last_one_that_advertises_has_a_network(opened: list[IpTunnel]) -> None:
+    """A client that comes back is at its new tunnel, and stays there when the old one goes."""
+    near, old, new = opened
+    inner = "192.168.3.1"
+    for far in (old, new):
+        far.send(ROUTE_ADVERTISEMENT, Range("192.168.3.0", "192.168.3.255"))
+        far.send_packet(packet.echo(inner, near.address(), b"here", sequence=1))
+        near.wait_packet(lambda got: got.source == inner, "packet from behind a client")
+        near.send_packet(packet.echo(near.address(), inner, b"there", sequence=2))
+        far.wait_packet(lambda got: got.destination == inner, "packet to behind a client")
+    old.stream.finish()
+    old.stream.wait_end()
+    near.send_packet(packet.echo(near.address(), inner, b"still there", sequence=3))
+    came = new.wait_packet(lambda got: got.destination == inner, "packet to behind a client")
+    assert came.quoted() == b"still there"
+
+
 def test_networks_of_nobody_are_not_taken(opened: list[IpTunnel], relay: Relay, programs: Programs) -> None:
     """What the configuration does not name is not routed to a client that advertises it; the tunnel lives."""
     near, far, *_ = opened
