@@ -41,7 +41,11 @@ const LAYERS: &[Layer] = &[
         &["tunnel", "policy", "wire", "http::request", "error"],
         true,
     ),
-    layer("net", &["config", "policy::resolve", "counters"], false),
+    layer(
+        "net",
+        &["config", "policy::resolve", "counters", "wire::ip"],
+        false,
+    ),
     layer(
         "transport",
         &["net", "http", "wire", "config", "counters"],

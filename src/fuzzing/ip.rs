@@ -41,7 +41,9 @@ fn capsules(mut stream: Bytes) -> Vec<(CapsuleType, Bytes)> {
                 capsule_type,
                 value,
             } => found.push((capsule_type, value)),
-            CapsuleEvent::Datagram(_) | CapsuleEvent::Oversize { .. } => {}
+            CapsuleEvent::Datagram(_)
+            | CapsuleEvent::Oversize { .. }
+            | CapsuleEvent::TooLong { .. } => {}
         }
     }
     found

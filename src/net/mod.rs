@@ -5,6 +5,7 @@
 //!   QUIC sockets ───┐                        ┌─► receive(f): trains, by turns, out of pooled 256 KiB chunks
 //!   target sockets ─┤                        ├─► poll_tcp: what happened to listeners and connections
 //!   TCP sockets ────┤                        │
+//!   TUN queues ─────┤                        │      (`tun`: whole packets, split and merged as trains are)
 //!   timerfd ────────┼─► one epoll set ─► ready list
 //!   eventfd ────────┘        ▲               │
 //!                            │               └─◄ send(id, …): trains, split to what one call may carry
@@ -32,6 +33,7 @@ pub mod random;
 pub mod resolve;
 pub mod runtime;
 pub mod steer;
+pub mod tun;
 
 mod buffer;
 mod control;
@@ -53,3 +55,4 @@ pub use socket::{Offload, SocketKind, SocketOptions, ends_socket};
 pub use sys::raise_file_limit;
 pub use tcp::{TcpClose, TcpEvent, TcpId, TcpRead};
 pub use train::{Outgoing, Segments, TRAIN_BYTES_MAX, TRAIN_SEGMENTS_MAX, Train};
+pub use tun::{Packets, Tun, TunError, TunOffloads, TunOptions, TunQueue};

@@ -26,10 +26,9 @@ pub trait Network {
     /// Sends datagrams to the peer of a connected socket, in order.
     fn send_train(&mut self, socket: SocketId, datagrams: &[Bytes]) -> TrainOutcome;
 
-    /// x
-    fn send_packets(&mut self, _tun: SocketId, packets: &mut Vec<Bytes>) {
-        packets.clear();
-    }
+    /// Gives whole IP packets with complete checksums to a TUN, and empties `packets`. Those of one flow stay in order.
+    /// What cannot be written is lost and counted.
+    fn send_packets(&mut self, tun: SocketId, packets: &mut Vec<Bytes>);
 
     /// Appends up to `bytes_max` bytes that the peer sent to `buffer`, which is given room for that many if something
     /// may be there. `bytes_max` is not zero.
@@ -72,6 +71,10 @@ impl Network for Driver {
                 TrainOutcome::Done
             }
         }
+    }
+
+    fn send_packets(&mut self, tun: SocketId, packets: &mut Vec<Bytes>) {
+        Self::send_packets(self, tun, packets);
     }
 
     fn read(

@@ -230,6 +230,67 @@ pub(super) fn thread_cpu_time() -> Duration {
     Duration::new(seconds, nanoseconds)
 }
 
+/// A request about the interface of this name; one that is too long is cut.
+fn interface_request(name: &str) -> libc::ifreq {
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 },
+    };
+    // The zero that ends the name stays.
+    let (_, room) = request
+        .ifr_name
+        .split_last_mut()
+        .unwrap_or((&mut 0, &mut []));
+    for (to, from) in room.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    request
+}
+
+/// Makes `device`, an open `/dev/net/tun`, a queue of the interface `name`, which is made if there is none. Returns the
+/// name that the kernel has given it.
+pub(super) fn tun_attach(device: BorrowedFd<'_>, name: &str, flags: c_int) -> io::Result<String> {
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    let fd = device.as_raw_fd();
+    let pointer: *mut libc::ifreq = &mut request;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which is valid for both during the call.
+    let returned = unsafe { libc::ioctl(fd, libc::TUNSETIFF, pointer) };
+    check(returned)?;
+    let name = request.ifr_name.iter().take_while(|byte| **byte != 0);
+    let name = name.map(|byte| *byte as u8).collect();
+    String::from_utf8(name).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Sets how many bytes of `virtio_net_hdr` stand before every packet of a TUN.
+pub(super) fn tun_set_header_len(device: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = c_int::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let fd = device.as_raw_fd();
+    let pointer: *const c_int = &bytes;
+    // SAFETY: TUNSETVNETHDRSZ reads one `int`, which is valid for reads during the call.
+    let returned = unsafe { libc::ioctl(fd, libc::TUNSETVNETHDRSZ, pointer) };
+    check(returned).map(drop)
+}
+
+/// Sets which super-packets a TUN may hand out (`TUN_F_CSUM` and the like).
+pub(super) fn tun_set_offloads(device: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
+    let fd = device.as_raw_fd();
+    // SAFETY: TUNSETOFFLOAD takes its argument by value.
+    let returned = unsafe { libc::ioctl(fd, libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) };
+    check(returned).map(drop)
+}
+
+/// Sets the MTU of an interface. Any socket will do.
+pub(super) fn set_interface_mtu(socket: BorrowedFd<'_>, name: &str, mtu: u16) -> io::Result<()> {
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_mtu = mtu.into();
+    let fd = socket.as_raw_fd();
+    let pointer: *const libc::ifreq = &request;
+    // SAFETY: SIOCSIFMTU reads one `ifreq`, which is valid for reads during the call.
+    let returned = unsafe { libc::ioctl(fd, libc::SIOCSIFMTU, pointer) };
+    check(returned).map(drop)
+}
+
 /// Raises this process's limit of open descriptors to what the system allows it, and returns the new limit. A relay
 /// needs one descriptor per tunnel, and the usual default of 1024 is a limit for programs that use `select`.
 ///

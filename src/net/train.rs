@@ -47,10 +47,7 @@ impl Train {
     /// The datagrams one by one, as parts of the same buffer.
     #[must_use]
     pub fn segments(self) -> Segments {
-        Segments {
-            segment_size: self.segment_size.max(1),
-            rest: Some(self.data),
-        }
+        Segments::new(self.data, self.segment_size)
     }
 }
 
@@ -64,6 +61,21 @@ pub(super) fn datagram_count(bytes: usize, segment_size: usize) -> usize {
 pub struct Segments {
     segment_size: usize,
     rest: Option<BytesMut>,
+}
+
+impl Segments {
+    /// What lies in `data`, cut at every `segment_size`.
+    pub(super) fn new(data: BytesMut, segment_size: usize) -> Self {
+        Self {
+            segment_size: segment_size.max(1),
+            rest: Some(data),
+        }
+    }
+
+    /// Bytes of those that are left.
+    pub(super) fn bytes(&self) -> usize {
+        self.rest.as_ref().map_or(0, BytesMut::len)
+    }
 }
 
 impl Iterator for Segments {

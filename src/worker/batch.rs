@@ -142,6 +142,10 @@ mod tests {
             }
         }
 
+        fn send_packets(&mut self, _: SocketId, _: &mut Vec<Bytes>) {
+            unreachable!("batches only send trains");
+        }
+
         fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
             Err(io::ErrorKind::NotFound.into())
         }

@@ -146,7 +146,7 @@ impl Network for World<'_> {
     }
 
     fn send_packets(&mut self, tun: SocketId, packets: &mut Vec<Bytes>) {
-        Network::send_packets(self.driver, tun, packets);
+        self.driver.send_packets(tun, packets);
     }
 
     fn read(

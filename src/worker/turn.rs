@@ -62,15 +62,9 @@ impl Machine {
                 }
             }
             // Shared sockets report errors of single peers; QUIC finds out by itself.
-            (Tag::Tun, Received::Packets(packets)) => {
-                for packet in packets {
-                    self.handle_packet(now, packet, out);
-                }
-            }
-            (Tag::Listener(_) | Tag::Dialler | Tag::Tun, Received::Error(_))
-            | (Tag::Tun, Received::Train(_))
-            | (Tag::Listener(_) | Tag::Dialler | Tag::Target(_), Received::Packets(_))
-            | (Tag::App(_), _) => {}
+            (Tag::Listener(_) | Tag::Dialler, Received::Error(_)) | (Tag::App(_), _) => {}
+            // Packets come from a TUN, which has none of these tags.
+            (Tag::Listener(_) | Tag::Dialler | Tag::Target(_), Received::Packets(_)) => {}
         }
     }
 

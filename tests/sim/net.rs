@@ -9,13 +9,14 @@
 //! Everything random comes from one seed. Several sockets may share an address, as with SO_REUSEPORT; a hash of the
 //! sender's address picks one, as a kernel without a steering program does.
 //!
-//! TCP is in `tcp`; the link delays both, and shares its rate among them.
+//! TUNs are in `tun`, and lead nowhere but to the test. TCP is in `tcp`; the link delays both, and shares its rate among them.
 //!
 //! Does not fragment, does not corrupt: UDP checksums drop what is damaged, and that is loss.
 
 mod link;
 mod socket;
 mod tcp;
+mod tun;
 mod world;
 
 use std::cmp::Ordering;
@@ -33,6 +34,7 @@ use bytes::Bytes;
 pub(crate) use self::link::{Link, Rng, UdpCut};
 use self::socket::{Packet, Socket};
 use self::tcp::Tcp;
+use self::tun::Tuns;
 pub(crate) use self::world::World;
 
 /// Names a node of the simulation.
@@ -180,6 +182,7 @@ pub(crate) struct Net {
     /// Addresses as the rest of the world sees them, by what the socket is bound to.
     nat: HashMap<SocketAddr, SocketAddr>,
     sockets: HashMap<SocketId, Socket>,
+    tuns: Tuns,
     bound: HashMap<SocketAddr, Vec<SocketId>>,
     refusing: HashSet<SocketAddr>,
     unroutable: HashSet<IpAddr>,
@@ -210,6 +213,7 @@ impl Net {
             names: HashMap::new(),
             nat: HashMap::new(),
             sockets: HashMap::new(),
+            tuns: Tuns::default(),
             bound: HashMap::new(),
             refusing: HashSet::new(),
             unroutable: HashSet::new(),
@@ -587,6 +591,10 @@ impl Net {
             && let Some(id) = self.ports[node.0].ready.pop_front()
         {
             let Some(socket) = self.sockets.get_mut(&id) else {
+                if let Some(packet) = self.read_packet(id) {
+                    out.push(packet);
+                    budget -= 1;
+                }
                 continue;
             };
             socket.ready = false;

@@ -1,11 +1,11 @@
-//! The driver of one worker: owns its UDP and TCP sockets, receives and sends, and parks the worker.
+//! The driver of one worker: owns its UDP and TCP sockets and TUN queues, receives and sends, and parks the worker.
 //!
 //! ```text
 //!   loop {                                        one turn
 //!       let more = driver.receive(f);             every ready UDP socket, each up to its budget
 //!       while let Some(…) = driver.poll_tcp(now)  what happened to TCP sockets (`tcp`)
 //!       … feed machines, expire timers …
-//!       driver.send(id, …);                       trains
+//!       driver.send(id, …);                       trains, packets for a TUN
 //!       driver.set_timer(earliest deadline, now);
 //!       more |= driver.has_tcp_events();
 //!       woken = if more { yield_now().await; driver.poll_ready_nonblocking() } else { driver.ready().await };
@@ -26,6 +26,7 @@ mod send;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod tun;
 
 use std::collections::VecDeque;
 use std::io;
@@ -40,6 +41,7 @@ use super::buffer::Pool;
 use super::poll::{FIRST_SOCKET_TOKEN, Poller, Waker, Woken};
 use super::socket::{self, Offload, SocketKind, SocketOptions};
 use super::train::Train;
+use super::tun::Packets;
 use crate::counters::counters;
 
 pub use send::SendError;
@@ -115,10 +117,10 @@ impl Default for DriverConfig {
 pub enum Received {
     /// Datagrams.
     Train(Train),
-    /// x
-    Packets(super::tun::Packets),
+    /// Whole IP packets, from a TUN.
+    Packets(Packets),
     /// An ICMP error of a connected socket, or a failure of the socket itself. [`ends_socket`](super::ends_socket)
-    /// tells which ones end it.
+    /// tells which ones end it. From a TUN: the interface is gone.
     Error(io::Error),
 }
 
@@ -176,6 +178,34 @@ counters! {
         tcp_write_calls,
         /// Bytes that they took.
         tcp_written_bytes,
+        /// Read calls on TUN queues, those that found nothing included.
+        tun_read_calls,
+        /// Of those, the ones that found nothing.
+        tun_read_empty,
+        /// Packets that came from TUN queues, once they were cut up.
+        tun_packets_read,
+        /// Bytes of those packets.
+        tun_read_bytes,
+        /// Read calls that brought more than one packet.
+        tun_read_super_packets,
+        /// What the kernel handed out on a TUN and made no sense: dropped. Not zero is a bug, there or here.
+        tun_read_malformed,
+        /// Write calls on TUN queues, failed ones included.
+        tun_write_calls,
+        /// Packets given to TUN queues.
+        tun_packets_written,
+        /// Bytes of those packets, with the headers of a super-packet counted once.
+        tun_written_bytes,
+        /// Write calls that took more than one packet.
+        tun_write_super_packets,
+        /// Packets dropped because a TUN queue was full (`EAGAIN`, `ENOBUFS`).
+        tun_write_blocked,
+        /// Packets dropped because the interface of a TUN is down (`EIO`).
+        tun_write_down,
+        /// Packets dropped because they make no sense to the kernel (`EINVAL`).
+        tun_write_invalid,
+        /// Packets dropped for any other reason.
+        tun_write_failed,
     }
 }
 
@@ -206,6 +236,7 @@ pub struct Driver {
     /// been removed since.
     ready: VecDeque<SocketId>,
     pool: Pool,
+    tuns: tun::Queues,
     tcp: tcp::Sockets,
     poller: Poller,
     stats: Stats,
@@ -224,6 +255,7 @@ impl Driver {
             generation: 0,
             ready: VecDeque::new(),
             pool: Pool::new(),
+            tuns: tun::Queues::default(),
             tcp: tcp::Sockets::default(),
             poller: Poller::new()?,
             stats: Stats::default(),
@@ -343,8 +375,11 @@ impl Driver {
         Ok(())
     }
 
-    /// Closes a socket; what it still had to read is lost. Returns whether there was one.
+    /// Closes a socket or a TUN queue; what it still had to read is lost. Returns whether there was one.
     pub fn remove(&mut self, id: SocketId) -> bool {
+        if tun::is_tun(id) {
+            return self.remove_tun(id);
+        }
         if self.entry(id).is_none() {
             return false;
         }
@@ -421,13 +456,16 @@ impl Driver {
     }
 
     fn collect(&mut self, timeout: Duration) -> io::Result<Woken> {
-        let (sockets, ready, tcp) = (&mut self.sockets, &mut self.ready, &mut self.tcp);
+        let (sockets, tuns, ready) = (&mut self.sockets, &mut self.tuns, &mut self.ready);
+        let tcp = &mut self.tcp;
         self.poller.collect(timeout, |token, readiness| {
             if tcp::is_token(token) {
                 return tcp.note(token, readiness);
             }
             let id = SocketId::from_token(token);
-            if let Some(entry) = find(sockets, id) {
+            if tun::is_tun(id) {
+                tuns.enqueue(id, ready);
+            } else if let Some(entry) = find(sockets, id) {
                 entry.enqueue(id, ready);
             }
         })

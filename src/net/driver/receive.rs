@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::{Driver, Entry, Received, SocketId, Stats, find};
+use super::{Driver, Entry, Received, SocketId, Stats, find, tun};
 use crate::net::buffer::Pool;
 use crate::net::sys;
 use crate::net::train::Train;
@@ -34,6 +34,11 @@ impl Driver {
             let Some(id) = self.ready.pop_front() else {
                 break;
             };
+            let budget = self.config.receive_budget_datagrams.min(turn_budget);
+            if tun::is_tun(id) {
+                turn_budget = turn_budget.saturating_sub(self.receive_tun(id, budget, f));
+                continue;
+            }
             let Some(entry) = find(&mut self.sockets, id) else {
                 continue;
             };
@@ -44,7 +49,6 @@ impl Driver {
                 stats: &mut self.stats,
                 datagrams: 0,
             };
-            let budget = self.config.receive_budget_datagrams.min(turn_budget);
             let visit = reader.visit(budget, f);
             turn_budget = turn_budget.saturating_sub(reader.datagrams);
             match visit {

@@ -48,6 +48,10 @@ impl Network for Wire {
         unreachable!("a hub has no connected sockets");
     }
 
+    fn send_packets(&mut self, _: SocketId, _: &mut Vec<Bytes>) {
+        unreachable!("a hub has no TUN");
+    }
+
     fn read(&mut self, _: TcpId, _: &mut BytesMut, _: usize) -> io::Result<TcpRead> {
         Err(io::ErrorKind::NotFound.into())
     }

@@ -60,6 +60,10 @@ impl Network for World<'_> {
         TrainOutcome::Done
     }
 
+    fn send_packets(&mut self, tun: SocketId, packets: &mut Vec<Bytes>) {
+        self.net.write_packets(tun, packets);
+    }
+
     fn read(
         &mut self,
         socket: TcpId,
@@ -101,6 +105,7 @@ impl Outside for World<'_> {
     }
 
     fn remove(&mut self, socket: SocketId) {
+        self.net.remove_tun(socket);
         if let Some(gone) = self.net.sockets.remove(&socket) {
             self.net.bound.remove(&gone.local);
         }

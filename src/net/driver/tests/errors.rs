@@ -79,7 +79,7 @@ fn refusals(all: &[(u64, Received)]) -> usize {
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
                 true
             }
-            Received::Train(_) => false,
+            Received::Train(_) | Received::Packets(_) => false,
         })
         .count()
 }

@@ -82,6 +82,7 @@ fn trains(all: Vec<(u64, Received)>) -> Vec<Train> {
     all.into_iter()
         .map(|(_, received)| match received {
             Received::Train(train) => train,
+            Received::Packets(_) => panic!("there is no TUN"),
             Received::Error(error) => panic!("{error}"),
         })
         .collect()
@@ -92,6 +93,7 @@ fn receive_trains(driver: &mut Driver, count: usize) -> Vec<Train> {
     let all = receive_until(driver, |all| {
         let datagrams = all.iter().map(|(_, received)| match received {
             Received::Train(train) => train.datagram_count(),
+            Received::Packets(_) => panic!("there is no TUN"),
             Received::Error(error) => panic!("{error}"),
         });
         datagrams.sum::<usize>() >= count

@@ -143,6 +143,7 @@ fn a_parked_driver_is_woken_by_datagrams() {
                 let mut peers = Vec::new();
                 let _left = driver.receive(&mut |_, _, received| match received {
                     Received::Train(train) => peers.push(train.peer),
+                    Received::Packets(_) => panic!("there is no TUN"),
                     Received::Error(error) => panic!("{error}"),
                 });
                 for peer in peers {

@@ -64,6 +64,10 @@ impl Network for Pipes {
         unreachable!("no datagrams here");
     }
 
+    fn send_packets(&mut self, _: SocketId, _: &mut Vec<Bytes>) {
+        unreachable!("no packets here");
+    }
+
     fn read(&mut self, socket: TcpId, buffer: &mut BytesMut, max: usize) -> io::Result<TcpRead> {
         let end = self.end(socket);
         assert!(end.closed.is_none(), "a closed socket is not read");
