@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,43 @@ def test_path_gets_narrower(
             host.ip("link", "set", interface, "mtu", 1500)
         hosts.client.ip("route", "flush", "cache")
         hosts.egress.ip("route", "flush", "cache")
+
+
+@pytest.fixture
+def narrow(hosts: Topology) -> Iterator[None]:
+    """Too narrow between router and ingress for a QUIC packet that holds 1280 bytes, not for IPv6 itself."""
+    ends = [(hosts.router, hosts.router.interface_to(hosts.ingress))]
+    ends.append((hosts.ingress, hosts.ingress.interface_to(hosts.router)))
+    for host, interface in ends:
+        host.ip("link", "set", interface, "mtu", 1300)
+    yield
+    for host, interface in ends:
+        host.ip("link", "set", interface, "mtu", 1500)
+
+
+def test_path_too_narrow_from_the_start(hosts: Topology, programs: Programs, narrow: None) -> None:
+    """Whatever HTTP/3 makes of it, there are other carriers, and IPv6 passes with the size that it promises."""
+    relay = programs.relay(hosts.egress, EGRESS_IPV4)
+    programs.tun(hosts.client, relay).wait_up()
+    traffic.wait_ping(hosts.client, ORIGIN_IPV6, COMEBACK_SECONDS)
+    assert traffic.ping(hosts.client, ORIGIN_IPV6, "-s", 1232, count=3) >= 2
+
+
+# spec: 9484-7.2-h, map-47
+def test_path_too_narrow_for_http3(hosts: Topology, programs: Programs, narrow: None) -> None:
+    """HTTP/3 alone: no tunnel that breaks its promise, or one that keeps it."""
+    relay = programs.relay(hosts.egress, EGRESS_IPV4)
+    tunnel = programs.tun(hosts.client, relay, carrier="h3")
+    programs.forget(tunnel.process)
+    promised = ["-s", 1232]
+
+    def decided() -> str | None:
+        if not tunnel.process.is_running() or "1280" in tunnel.process.output():
+            return "refused"
+        return "open" if tunnel.host.has_address(tunnel.interface, 6) else None
+
+    if traffic.wait_until(decided, "decision", COMEBACK_SECONDS) == "open":
+        assert traffic.ping(hosts.client, ORIGIN_IPV6, *promised, count=5) >= 3
 
 
 @pytest.mark.parametrize("carrier", ["h3", "h2", "h1"])
