@@ -45,7 +45,6 @@ mod socket;
 mod sys;
 mod tcp;
 mod train;
-pub mod tun;
 
 pub use driver::{Driver, DriverConfig, Received, SendError, SocketId, Stats};
 pub use interfaces::{local_ip_towards, own_interfaces};

@@ -61,10 +61,20 @@ impl Machine {
                     self.abort(now, tunnel, Abort::TargetUnreachable, out);
                 }
             }
+            (Tag::Tun, Received::Packets(packets)) => {
+                for packet in packets {
+                    self.handle_packet(now, packet, out);
+                }
+            }
             // Shared sockets report errors of single peers; QUIC finds out by itself.
             (Tag::Listener(_) | Tag::Dialler, Received::Error(_)) | (Tag::App(_), _) => {}
-            // Packets come from a TUN, which has none of these tags.
-            (Tag::Listener(_) | Tag::Dialler | Tag::Target(_), Received::Packets(_)) => {}
+            // An interface that was taken down is taken up again, or it was meant.
+            (Tag::Tun, Received::Error(error)) => {
+                tracing::warn!(%error, "an error of the TUN interface")
+            }
+            // Packets come from a TUN, and from nothing else.
+            (Tag::Listener(_) | Tag::Dialler | Tag::Target(_), Received::Packets(_))
+            | (Tag::Tun, Received::Train(_)) => {}
         }
     }
 
