@@ -132,7 +132,14 @@ class Programs:
         """Starts a relay from a file that was written before."""
         process = self._spawn(host, f"relay-{next(_numbers)}", bauta(), "relay", "--config", config)
         self._relays.append(process)
-        return Relay(process, host, config, process.wait_for(listening_address)[0])
+        relay = Relay(process, host, config, process.wait_for(listening_address)[0])
+        for tun, pools in re.findall(r'tun = "(.*)"\npools = (.*)', config.read_text()):
+            if not host.has_address(tun):
+                for pool in json.loads(pools):
+                    net = ipaddress.ip_network(pool)
+                    host.ip("address", "add", f"{net[1]}/{net.prefixlen}", "dev", tun)
+                host.ip("link", "set", tun, "up")
+        return relay
 
     def tun(
         self, host: Namespace, *via: Relay | str, carrier: str | None = None, options: tuple[object, ...] = ()
