@@ -469,8 +469,20 @@ impl Machine {
         }
         match self.client_at(parsed.destination) {
             Some(owner) => self.pass_to_client(now, id, owner, packet, out),
+            // The kernel may have another way to a network behind clients, which is out into the world.
+            None if self.is_nobodys(parsed.destination) => {
+                self.drop_packet(id, UNASSIGNED);
+                let error = IcmpError::AddressUnreachable;
+                self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
+            }
             None => self.leave_by_exit(id, packet),
         }
+    }
+
+    /// Whether an address that no client has would be one of a client.
+    fn is_nobodys(&self, address: IpAddr) -> bool {
+        (self.gateway.as_ref())
+            .is_some_and(|it| it.is_inside(address) && !it.addresses.contains(&address))
     }
 
     fn exit_mtu(&self) -> usize {
@@ -665,6 +677,7 @@ const DESTINATION: &str = "destination";
 const PROTOCOL: &str = "protocol";
 const PROHIBITED: &str = "prohibited";
 const HOP_LIMIT: &str = "hop_limit";
+const UNASSIGNED: &str = "unassigned";
 
 /// The fewest prefixes that make up a range.
 fn prefixes_of(range: &AddressRange) -> Vec<IpNet> {
