@@ -92,6 +92,9 @@ pub enum UserTypeError {
     /// HTTP Datagrams are sent as such (RFC 9297 §3.5).
     #[error("capsules of type 0x0 (DATAGRAM) are sent by the tunnel")]
     Datagram,
+    /// Addresses and routes are told as such (RFC 9484 §4.7).
+    #[error("capsules of type {:#x} are sent by the tunnel", .0.0)]
+    Ip(CapsuleType),
     /// The bytes of TCP are sent as such (connect-tcp draft §3).
     #[error("capsules of type {:#x} (DATA) are sent by the tunnel", .0.0)]
     Data(CapsuleType),

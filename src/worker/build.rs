@@ -180,7 +180,7 @@ impl Plan {
         plan.policy = policy(&checked, &plan.addresses)?;
         if let (Some(ip), true) = (&checked.ip, plan.hops.is_empty()) {
             let exit = Exit::open(&checked, ip, plan.policy.clone())?;
-            plan.tun = Some(exit.tun.clone());
+            plan.tun = exit.tun.clone();
             plan.exit = Some(exit);
         }
         for _ in 0..workers {

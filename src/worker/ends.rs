@@ -27,6 +27,7 @@ use crate::tunnel::{Framing, TunnelId};
 use crate::wire::capsule::{CapsuleType, UNKNOWN_VALUE_MAX, UserTypeError, encode_capsule};
 use crate::wire::carrier::Carrier;
 use crate::wire::datagram::ContextId;
+use crate::wire::ip::IpCapsule;
 
 /// What [`Machine::read_end`] found.
 #[derive(Debug, PartialEq, Eq)]
@@ -301,6 +302,7 @@ impl Machine {
         if !tunnel.is_open() {
             return CapsuleSent::Blocked;
         }
+        let is_ip = matches!(tunnel.flow, Flow::Ip(_));
         let (framing, flows) = match &mut tunnel.flow {
             Flow::Udp(_) | Flow::Ip(_) => (None, true),
             Flow::Tcp(splice) => {
@@ -312,6 +314,9 @@ impl Machine {
         let revision = framing.and_then(Framing::revision);
         if let Err(error) = CapsuleType::of_user(capsule_type.0, revision) {
             return CapsuleSent::Reserved(error);
+        }
+        if is_ip && IpCapsule::has(capsule_type) {
+            return CapsuleSent::Reserved(UserTypeError::Ip(capsule_type));
         }
         if !flows {
             return CapsuleSent::Gone;

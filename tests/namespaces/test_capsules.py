@@ -4,6 +4,7 @@ What is malformed ends the stream with the code that the carrier has for it; eve
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -54,6 +55,7 @@ class Opener:
 
     def __init__(self, host: Namespace, relay: Relay, ca: Path) -> None:
         self._host, self._relay, self._ca = host, relay, ca
+        self.is_chain = relay.host.name.endswith("ingress")
         self._opened: list[IpTunnel] = []
 
     def request(self, carrier: str, target: str = "%2A", protocol: str = "%2A", **fields: str) -> IpTunnel:
@@ -261,6 +263,74 @@ def test_exhausted_pool(hosts: Topology, programs: Programs, certificates: Certi
 
         ids = itertools.count(7)
         assert any(ask_again() for _ in range(50))
+    finally:
+        opener.close()
+
+
+# spec: 9484-4.7.1-f, 9484-4.7.2-c
+@ALL_CARRIERS
+def test_prefixes_are_delegated(direct: Opener, hosts: Topology, carrier: str) -> None:
+    """A whole network, from each address of which the client may send; a longer wish than the pool has is refused."""
+    tunnel = direct(carrier)
+    (given,) = [entry for entry in tunnel.ask(request("::/96", 1)) if entry.request_id == 1]
+    assert given.network.prefixlen == 96 and given.network.subnet_of(POOLS[6]), given
+    for number, own in enumerate((given.network[0], given.network[77], given.network[-1])):
+        tunnel.send_packet(packet.echo(str(own), ORIGIN_IPV6, b"one of many", sequence=100 + number))
+        reply = tunnel.wait_packet(lambda came: came.is_echo_reply(100 + number), "echo")
+        assert reply.destination == str(own)
+    spoofed = str(given.network[-1] + 1)
+    check_dropped(
+        tunnel, watch(hosts.origin, f"ip6 saddr {spoofed}"), packet.udp(spoofed, ORIGIN_IPV6, (9, 9), b""), 6
+    )
+    refused = [entry for entry in tunnel.ask(request("0.0.0.0/8", 2)) if entry.request_id == 2]
+    assert all(entry.is_refusal or entry.network.subnet_of(POOLS[4]) for entry in refused), refused
+
+
+# spec: 9484-4.7.2-e, 9484-4.7.2-f
+@ALL_CARRIERS
+def test_nobody_gets_everything(direct: Opener, carrier: str) -> None:
+    """Requests beyond what one tunnel may hold are refused one by one, and the tunnel lives."""
+    tunnel = direct(carrier)
+    given = tunnel.ask(*(request("0.0.0.0/32", number) for number in range(1, 65)))
+    refused = [entry for entry in given if entry.request_id and entry.is_refusal]
+    served = [entry for entry in given if not entry.is_refusal and entry.network.version == 4]
+    assert refused and len(served) <= 16, given
+    assert len({entry.network for entry in served}) == len(served)
+    check_echo(tunnel)
+
+
+# spec: 9484-11-b
+def test_known_clients_keep_their_addresses(
+    hosts: Topology, programs: Programs, certificates: Certificates, tmp_path: Path
+) -> None:
+    """For a while: one that comes back is who it was, unless somebody else was that meanwhile."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("first-token\nsecond-token\n")
+    tokens.chmod(0o600)
+    relay = programs.relay(
+        hosts.ingress,
+        INGRESS_IPV4,
+        port=OTHER_PORT,
+        pools=OTHER_POOLS,
+        extra=("[auth]", f'tokens = "{tokens}"'),
+    )
+    opener = Opener(hosts.client, relay, certificates.ca)
+
+    def open_as(token: str) -> IpTunnel:
+        return opener.request("h2", authorization=f"Bearer {token}-token").open()
+
+    try:
+        stranger = opener.request("h2")
+        assert stranger.stream.wait_head() == 401
+        before = {}
+        for token in ("first", "second"):
+            tunnel = open_as(token)
+            before[token] = tunnel.assigned[-1]
+            tunnel.stream.finish()
+            tunnel.stream.wait_end()
+        assert before["first"] != before["second"]
+        for token in ("second", "first"):
+            assert open_as(token).assigned[-1] == before[token]
     finally:
         opener.close()
 

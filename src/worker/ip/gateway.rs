@@ -81,11 +81,13 @@ pub enum GatewayEvent {
 
 /// Where packets leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exit {
+pub enum Exit {
     /// A queue of a TUN interface.
     Tun(SocketId),
     /// The handler of this process hears [`GatewayEvent`]s.
     Handler,
+    /// Nowhere: clients reach each other, and the networks behind them.
+    Nowhere,
 }
 
 /// The part of one worker in a relay's exit for IP packets.
@@ -105,17 +107,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway of worker `worker`; without a TUN queue the handler of this process gets the packets.
-    pub fn new(
-        settings: Arc<GatewaySettings>,
-        pools: Pools,
-        worker: u32,
-        tun: Option<SocketId>,
-    ) -> Self {
+    /// A gateway of worker `worker`.
+    pub fn new(settings: Arc<GatewaySettings>, pools: Pools, worker: u32, exit: Exit) -> Self {
         Self {
             settings,
             worker,
-            exit: tun.map_or(Exit::Handler, Exit::Tun),
+            exit,
             addresses: pools.gateway_addresses().to_vec(),
             pools,
             own: PrefixMap::default(),
@@ -475,7 +472,7 @@ impl Machine {
                 let error = IcmpError::AddressUnreachable;
                 self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
             }
-            None => self.leave_by_exit(id, packet),
+            None => self.leave_by_exit(now, id, packet, out),
         }
     }
 
@@ -575,13 +572,18 @@ impl Machine {
         }
     }
 
-    fn leave_by_exit(&mut self, id: TunnelId, packet: Bytes) {
+    fn leave_by_exit(&mut self, now: Instant, id: TunnelId, packet: Bytes, out: &mut impl Outside) {
         let Some(gateway) = &mut self.gateway else {
             return;
         };
         match gateway.exit {
             Exit::Tun(_) => gateway.outgoing.push(packet),
             Exit::Handler => self.watch_gateway(GatewayEvent::Packet(id, packet)),
+            Exit::Nowhere => {
+                self.drop_packet(id, UNASSIGNED);
+                let error = IcmpError::NoRoute;
+                self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
+            }
         }
     }
 
