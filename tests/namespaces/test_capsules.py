@@ -3,8 +3,10 @@
 What is malformed ends the stream with the code that the carrier has for it; everything else leaves the tunnel alive.
 """
 
+import base64
 import itertools
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -16,7 +18,7 @@ from harness.carriers.stream import FIN, TRUNCATED, Head
 from harness.carriers.tunnel import encode_capsule
 from harness.certificates import Certificates
 from harness.process import Processes
-from harness.tools import tool
+from harness.tools import bauta, tool
 from netns import capsules, packet
 from netns.capsules import ADDRESS_REQUEST, EVERYTHING, MALFORMED, VALID, IpTunnel, Range, request
 from netns.namespace import Namespace
@@ -304,33 +306,34 @@ def test_known_clients_keep_their_addresses(
     hosts: Topology, programs: Programs, certificates: Certificates, tmp_path: Path
 ) -> None:
     """For a while: one that comes back is who it was, unless somebody else was that meanwhile."""
-    tokens = tmp_path / "tokens"
-    tokens.write_text("first-token\nsecond-token\n")
-    tokens.chmod(0o600)
-    relay = programs.relay(
-        hosts.ingress,
-        INGRESS_IPV4,
-        port=OTHER_PORT,
-        pools=OTHER_POOLS,
-        extra=("[auth]", f'tokens = "{tokens}"'),
-    )
+    passwords = tmp_path / "passwords"
+    lines = []
+    for user in ("first", "second"):
+        command = [bauta(), "passwd", "--user", user]
+        hashed = subprocess.run(command, input="secret\n", capture_output=True, text=True, timeout=30, check=True)
+        lines.append(hashed.stdout)
+    passwords.write_text("".join(lines))
+    passwords.chmod(0o600)
+    extra = ("[auth]", f'passwords = "{passwords}"')
+    relay = programs.relay(hosts.ingress, INGRESS_IPV4, port=OTHER_PORT, pools=OTHER_POOLS, extra=extra)
     opener = Opener(hosts.client, relay, certificates.ca)
 
-    def open_as(token: str) -> IpTunnel:
-        return opener.request("h2", authorization=f"Bearer {token}-token").open()
+    def open_as(user: str) -> IpTunnel:
+        secret = base64.b64encode(f"{user}:secret".encode()).decode()
+        return opener.request("h2", authorization=f"Basic {secret}").open()
 
     try:
         stranger = opener.request("h2")
         assert stranger.stream.wait_head() == 401
         before = {}
-        for token in ("first", "second"):
-            tunnel = open_as(token)
-            before[token] = tunnel.assigned[-1]
+        for user in ("first", "second"):
+            tunnel = open_as(user)
+            before[user] = tunnel.assigned[-1]
             tunnel.stream.finish()
             tunnel.stream.wait_end()
         assert before["first"] != before["second"]
-        for token in ("second", "first"):
-            assert open_as(token).assigned[-1] == before[token]
+        for user in ("second", "first"):
+            assert open_as(user).assigned[-1] == before[user]
     finally:
         opener.close()
 
@@ -548,6 +551,44 @@ def test_large_packets_in_capsules(direct: Opener, carrier: str) -> None:
     tunnel = direct(carrier)
     check_echo(tunnel, 4, bytes(1252))
     check_echo(tunnel, 6, bytes(1232))
+
+
+# spec: 9484-7.2-f, 9484-10.1-a, 9484-7.2.1-b
+@pytest.mark.parametrize("version", [4, 6])
+@ALL_DATAGRAMS
+def test_large_packets_downwards(hosts: Topology, opened: Opener, carrier: str, version: int) -> None:
+    """What IPv6 promises arrives on every carrier. What does not fit a datagram of QUIC is told to its sender."""
+    tunnel = opened(carrier)
+    own, headers = tunnel.address(version), 28 if version == 4 else 48
+
+    def ping(size: int) -> str:
+        command = ["ping", "-n", "-M", "do", "-s", size - headers, "-c", "2", "-i", "0.2", "-W", "1", own]
+        done = hosts.origin.run(*command, check=False)
+        return done.stdout + done.stderr
+
+    said = ping(1280)
+    tunnel.wait_packet(lambda came: came.is_icmp and len(came.payload) >= 1240, f"1280 bytes, but {said}")
+    tunnel.packets.clear()
+    said = ping(1500)
+    found = re.search(r"mtu\s?[=:]\s?(\d+)", said)
+    hosts.origin.ip("route", "flush", "cache")
+    hosts.origin.ip("-6", "route", "flush", "cache")
+    if carrier == "h3-datagrams":
+        assert found and 1280 <= int(found[1]) < 1500, said
+    elif found:
+        # A stream has room for it; between two relays are datagrams again.
+        assert opened.is_chain, said
+    else:
+        tunnel.wait_packet(lambda came: came.is_icmp and len(came.payload) >= 1460, "1500 bytes")
+
+
+# spec: 9484-7.2.1-a
+@pytest.mark.parametrize("version", [4, 6])
+def test_nobody_has_an_address(hosts: Topology, egress: Relay, version: int) -> None:
+    """Who sends to one of the pools that no client has is told so."""
+    absent = POOLS[version][0x77]
+    done = hosts.origin.run("ping", "-n", "-c", 1, "-W", 5, absent, check=False)
+    assert re.search("Unreachable|unreachable", done.stdout), done.stdout
 
 
 # spec: 9484-7.2.1-d

@@ -182,6 +182,29 @@ def test_the_last_one_that_advertises_has_a_network(opened: list[IpTunnel]) -> N
     assert came.quoted() == b"still there"
 
 
+# spec: 9484-10.1-a
+def test_too_large_for_the_other_client(sites: Sites, relay: Relay, certificates: Certificates) -> None:
+    """The relay tells the one client what the way to the other takes."""
+    with sites.site_a.inside():
+        url = f"{RELAY_ADDRESSES['site-a']}:4433"
+        tunnels = [IpTunnel(carrier, url, certificates.ca) for carrier in ("h2", "h3-datagrams")]
+    try:
+        near, far = [tunnel.open() for tunnel in tunnels]
+        for version, wanted in ((4, (3, 4)), (6, (2, 0))):
+            size = 1472 if version == 4 else 1452
+            near.send_packet(packet.echo(near.address(version), far.address(version), bytes(size)))
+            told = near.wait_packet(lambda came: came.is_icmp and came.icmp() == wanted, "too big")
+            mtu = told.icmp_number() & 0xFFFF
+            assert 1280 <= mtu < 1500, told
+            data = bytes(mtu - 1500 + size)
+            near.send_packet(packet.echo(near.address(version), far.address(version), data, sequence=9))
+            came = far.wait_packet(lambda came: came.source == near.address(version), "packet that fits")
+            assert came.quoted() == data
+    finally:
+        for tunnel in tunnels:
+            tunnel.stream.close()
+
+
 def test_networks_of_nobody_are_not_taken(opened: list[IpTunnel], relay: Relay, programs: Programs) -> None:
     """What the configuration does not name is not routed to a client that advertises it; the tunnel lives."""
     near, far, *_ = opened

@@ -587,9 +587,12 @@ impl Machine {
         }
     }
 
-    /// A packet of our own, for the world.
-    pub(super) fn gateway_out(&mut self, packet: Bytes, _out: &mut impl Outside) {
-        if let Some(gateway) = &mut self.gateway
+    /// A packet of our own, for the world or another client.
+    pub(super) fn gateway_out(&mut self, now: Instant, packet: Bytes, out: &mut impl Outside) {
+        let destination = Packet::parse(&packet).map(|parsed| parsed.destination);
+        if destination.is_ok_and(|address| self.client_at(address).is_some()) {
+            self.handle_packet(now, BytesMut::from(&packet[..]), out);
+        } else if let Some(gateway) = &mut self.gateway
             && let Exit::Tun(_) = gateway.exit
         {
             gateway.outgoing.push(packet);
@@ -638,7 +641,7 @@ impl Machine {
         if !gateway.is_inside(parsed.destination) || !gateway.errors.take(now) {
             return;
         }
-        if let Some(answer) = self.icmp_error(IcmpError::AddressUnreachable, packet)
+        if let Some(answer) = self.icmp_error(IcmpError::AddressUnreachable, packet, true)
             && let Some(gateway) = &mut self.gateway
         {
             gateway.outgoing.push(answer);
