@@ -38,7 +38,7 @@ use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{Identity, ListenerTls, TlsError, Trust, quic_server};
 use crate::tunnel::EarlyLimits;
 use crate::wire::carrier::Carrier;
-use crate::wire::template::{PathTemplate, TemplateError};
+use crate::wire::template::TemplateError;
 
 /// The first pause after a dial that failed, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
@@ -223,7 +223,9 @@ impl Plan {
         }
         let has_way = self.checked.ip.is_some() || !self.hops.is_empty();
         if serves(config::Service::ConnectIp) && has_way {
-            self.services.ip.push(PathTemplate::well_known_ip());
+            self.services
+                .ip
+                .extend(listener.ip_templates.iter().cloned());
         }
         self.services.classic = serves(config::Service::Connect);
         self.origins
