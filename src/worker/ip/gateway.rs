@@ -479,8 +479,20 @@ impl Machine {
         }
         match self.client_at(parsed.destination) {
             Some(owner) => self.pass_to_client(now, id, owner, packet, out),
+            // The kernel may have another way to a network behind clients, which is out into the world.
+            None if self.is_nobodys(parsed.destination) => {
+                self.drop_packet(id, UNASSIGNED);
+                let error = IcmpError::AddressUnreachable;
+                self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
+            }
             None => self.leave_by_exit(now, id, packet, out),
         }
+    }
+
+    /// Whether an address that no client has would be one of a client.
+    fn is_nobodys(&self, address: IpAddr) -> bool {
+        (self.gateway.as_ref())
+            .is_some_and(|it| it.is_inside(address) && !it.addresses.contains(&address))
     }
 
     fn exit_mtu(&self) -> usize {
@@ -588,9 +600,12 @@ impl Machine {
         }
     }
 
-    /// A packet of our own, for the world.
-    pub(super) fn gateway_out(&mut self, packet: Bytes, _out: &mut impl Outside) {
-        if let Some(gateway) = &mut self.gateway
+    /// A packet of our own, for the world or another client.
+    pub(super) fn gateway_out(&mut self, now: Instant, packet: Bytes, out: &mut impl Outside) {
+        let destination = Packet::parse(&packet).map(|parsed| parsed.destination);
+        if destination.is_ok_and(|address| self.client_at(address).is_some()) {
+            self.handle_packet(now, BytesMut::from(&packet[..]), out);
+        } else if let Some(gateway) = &mut self.gateway
             && let Exit::Tun(_) = gateway.exit
         {
             gateway.outgoing.push(packet);
@@ -639,7 +654,7 @@ impl Machine {
         if !gateway.is_inside(parsed.destination) || !gateway.errors.take(now) {
             return;
         }
-        if let Some(answer) = self.icmp_error(IcmpError::AddressUnreachable, packet)
+        if let Some(answer) = self.icmp_error(IcmpError::AddressUnreachable, packet, true)
             && let Some(gateway) = &mut self.gateway
         {
             gateway.outgoing.push(answer);
