@@ -16,8 +16,9 @@
 //! to 2^62−1 is legal and can be skipped; [`Work`] tells the owner what that has cost.
 //!
 //! An unknown capsule is skipped unless the owner asks for it: a relay has no use for one, the user of a tunnel's end
-//! may have ([`CapsuleReader::keep_unknown`]). What is longer than the user's bound is still skipped, and counted. Types
-//! that a kind of tunnel gives a meaning are [wanted](CapsuleReader::want): one of those that is too long is told, too.
+//! may have ([`CapsuleReader::keep_unknown`]). What is longer than the user's bound is still skipped, and counted.
+//! Types that a kind of tunnel gives a meaning are [wanted](CapsuleReader::want): one of those that is too long is
+//! told, too.
 //!
 //! The reader does not interpret the HTTP Datagram Payload of a capsule that fits, and it does not end a tunnel: that
 //! an oversize UDP payload aborts the stream (RFC 9298 §5) is for the tunnel to say. Capsules that carry a byte stream

@@ -15,7 +15,7 @@
 use bytes::Bytes;
 
 use super::error::IpError;
-use crate::wire::capsule::{CapsuleEvent, CapsuleReader, CapsuleType, Work};
+use crate::wire::capsule::{CapsuleEvent, CapsuleReader, Work};
 use crate::wire::datagram::{ContextId, take_context_id};
 use crate::wire::ip::IpCapsule;
 use crate::wire::varint;

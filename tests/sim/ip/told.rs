@@ -1,5 +1,6 @@
 //! What ends of an IP tunnel tell each other, through an ingress too; and what workers tell each other.
 
+use bauta::client::Credentials;
 use bauta::net::clock;
 use bauta::wire::ip::{DnsConfig, Nameserver};
 use ipnet::Ipv6Net;
@@ -79,7 +80,8 @@ fn an_address_is_kept_for_a_user() {
     let mut addresses = Vec::new();
     for _ in 0..2 {
         let mut hop = hop_on("egress.test", &[Carrier::H3]);
-        hop.credentials = Some("bearer:sesame".parse().expect("credentials"));
+        hop.credentials =
+            Some(Credentials::parse("bearer:sesame", |_| unreachable!()).expect("credentials"));
         let client = sim.client_with_hops(vec![hop], |_| {});
         // Somebody else comes in between.
         let other = Scope::default();
