@@ -67,7 +67,8 @@ pub struct Client {
 /// `down …`. Everything that was changed in the system is as before in the end.
 ///
 /// # Errors
-/// What keeps the program from starting. That a relay is out of reach does not.
+/// What keeps the program from starting. That a relay is out of reach does not; that it refuses the first request as
+/// wrong does.
 pub fn run(client: Client, mut checked: Checked, out: &mut dyn Write) -> Result<(), StartError> {
     checked.quic.idle_timeout = IDLE_TIMEOUT;
     checked.quic.keep_alive = KEEP_ALIVE;
@@ -144,8 +145,10 @@ async fn serve(
     let outcome = loop {
         tokio::select! {
             Some(report) = reports.recv() => {
-                if let Report::Down(_) = report {
-                    relay.learn_again();
+                match &report {
+                    Report::Down(_) => relay.learn_again(),
+                    Report::Refused(text) => break Err(io::Error::other(text.clone()).into()),
+                    Report::Up { .. } => {}
                 }
                 let addresses = relay.addresses.borrow().clone();
                 for line in system.handle(report, &addresses).await {
