@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
 use super::super::leg::Leg;
 use super::super::machine::{End, HandlerEvent, Machine, Outside};
@@ -27,7 +27,9 @@ use crate::net::SocketId;
 use crate::policy::Policy;
 use crate::server::Protocol;
 use crate::tunnel::TunnelId;
-use crate::tunnel::ip::{IpEvent, Owner, Peer, Pools, PrefixMap, Violation, refusal};
+use crate::tunnel::ip::{
+    IpEvent, Owner, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, Violation, refusal,
+};
 use crate::wire::ip::icmp::IcmpError;
 use crate::wire::ip::packet::{self, Packet, protocol};
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, RequestedAddress, ScopeTarget};
@@ -118,6 +120,13 @@ impl Gateway {
             own: PrefixMap::default(),
             outgoing: Vec::new(),
             errors: IcmpBudget::default(),
+        }
+    }
+
+    /// A tunnel has a prefix no more, unless another has taken it over.
+    fn forget(&mut self, prefix: IpNet, id: TunnelId) {
+        if self.own.get_exact(prefix) == Some(&id) {
+            self.own.remove(prefix);
         }
     }
 
@@ -325,7 +334,7 @@ impl Machine {
         let Stay { leases, sites, .. } = std::mem::take(stay);
         let leases: Vec<_> = leases.into_iter().map(|lease| lease.prefix).collect();
         for prefix in leases.iter().chain(&sites) {
-            gateway.own.remove(*prefix);
+            gateway.forget(*prefix, id);
         }
         for prefix in leases {
             self.watch_gateway(GatewayEvent::Released(id, prefix));
@@ -403,9 +412,13 @@ impl Machine {
             return;
         };
         let permitted: Vec<_> = gateway.site_prefixes(flow.user.as_deref()).collect();
-        let wanted = routes.iter().flat_map(prefixes_of);
         let (mut sites, mut refused) = (Vec::new(), 0);
-        for prefix in wanted {
+        for prefix in routes.iter().flat_map(prefixes_of) {
+            if sites.len() >= SITE_PREFIXES_MAX {
+                // A range of many pieces is not counted to its end.
+                refused += 1;
+                break;
+            }
             match permitted.iter().any(|site| site.contains(&prefix)) {
                 true => sites.push(prefix),
                 false => refused += 1,
@@ -413,7 +426,7 @@ impl Machine {
         }
         self.stats.ip_routes_refused += refused;
         for prefix in &flow.stay.sites {
-            gateway.own.remove(*prefix);
+            gateway.forget(*prefix, id);
         }
         for prefix in &sites {
             gateway.own.insert(*prefix, id);
@@ -685,16 +698,12 @@ const HOP_LIMIT: &str = "hop_limit";
 const UNASSIGNED: &str = "unassigned";
 
 /// The fewest prefixes that make up a range.
-fn prefixes_of(range: &AddressRange) -> Vec<IpNet> {
+fn prefixes_of(range: &AddressRange) -> IpSubnets {
     match (range.start, range.end) {
-        (IpAddr::V4(start), IpAddr::V4(end)) => {
-            let subnets = ipnet::Ipv4Subnets::new(start, end, 0);
-            subnets.map(IpNet::V4).collect()
-        }
-        (IpAddr::V6(start), IpAddr::V6(end)) => {
-            let subnets = ipnet::Ipv6Subnets::new(start, end, 0);
-            subnets.map(IpNet::V6).collect()
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => Vec::new(),
+        (IpAddr::V6(start), IpAddr::V6(end)) => Ipv6Subnets::new(start, end, 0).into(),
+        (IpAddr::V4(start), IpAddr::V4(end)) => Ipv4Subnets::new(start, end, 0).into(),
+        // The codec knows no such range.
+        (IpAddr::V4(start), IpAddr::V6(_)) => Ipv4Subnets::new(start, start, 32).into(),
+        (IpAddr::V6(start), IpAddr::V4(_)) => Ipv6Subnets::new(start, start, 128).into(),
     }
 }

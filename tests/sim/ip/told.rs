@@ -80,7 +80,8 @@ fn an_address_is_kept_for_a_user() {
     let mut addresses = Vec::new();
     for _ in 0..2 {
         let mut hop = hop_on("egress.test", &[Carrier::H3]);
-        hop.credentials = Some(Credentials::parse("bearer:sesame", |_| unreachable!()).expect("credentials"));
+        hop.credentials =
+            Some(Credentials::parse("bearer:sesame", |_| unreachable!()).expect("credentials"));
         let client = sim.client_with_hops(vec![hop], |_| {});
         // Somebody else comes in between.
         let other = Scope::default();
