@@ -377,7 +377,7 @@ fn exhaustion_is_answered_with_a_refusal() {
         "the first claims what was given"
     );
     assert_eq!(refused[0].prefix, net("::/128"));
-    assert!(scene.sim.stats(scene.egress).ip_addresses_refused > 0);
+    assert!(scene.sim.stats(scene.egress).ip_assignments_refused > 0);
 }
 
 /// Nobody sends from an address that is not theirs (BCP 38); the sender is told.

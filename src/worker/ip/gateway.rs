@@ -297,7 +297,7 @@ impl Machine {
             }
             Err(error) => {
                 tracing::debug!(%error, "no address for a client");
-                self.stats.ip_addresses_refused += 1;
+                self.stats.ip_assignments_refused += 1;
                 None
             }
         }
