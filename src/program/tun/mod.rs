@@ -42,6 +42,14 @@ pub const MTU_DEFAULT: u16 = 1_500;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// What the first QUIC packets may have: a tunnel in a tunnel has to carry 1,280 bytes from the beginning. Where the
+/// path has less, QUIC finds out.
+const INITIAL_MTU: u16 = 1_400;
+
+/// What QUIC and HTTP add to a packet at most (51 bytes by RFC 9484 §7.2), rounded up: paths are probed until a full
+/// packet of the interface fits.
+const OVERHEAD_MAX: u16 = 60;
+
 /// Which packets to tunnel, and through whom.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -72,6 +80,9 @@ pub struct Client {
 pub fn run(client: Client, mut checked: Checked, out: &mut dyn Write) -> Result<(), StartError> {
     checked.quic.idle_timeout = IDLE_TIMEOUT;
     checked.quic.keep_alive = KEEP_ALIVE;
+    checked.quic.initial_mtu = checked.quic.initial_mtu.max(INITIAL_MTU);
+    let largest = client.mtu.saturating_add(OVERHEAD_MAX);
+    checked.quic.mtu_upper_bound = checked.quic.mtu_upper_bound.max(largest);
     let runtime = control_runtime()?;
     // Signals are ours before anything is changed.
     let mut signals = {
