@@ -43,6 +43,9 @@ use crate::wire::ip::packet::Packet;
 /// What every IP tunnel carries, whatever the path (RFC 9484 §7.2).
 pub(super) const MTU_MIN: usize = 1_280;
 
+/// What the length field of a packet can say; capsules carry that much.
+const LEN_MAX: usize = 65_535;
+
 /// Capsules of our own that wait for room on one stream. Whoever takes none of so many wants no tunnel.
 const UNSENT_MAX: usize = 64;
 
@@ -247,7 +250,7 @@ impl Machine {
     /// The largest packet that goes over a stream without being told off.
     fn tunnel_mtu(&mut self, stream: RequestStream) -> usize {
         let room = self.carriers.payload_size_max(stream);
-        room.unwrap_or(usize::from(u16::MAX)).max(MTU_MIN)
+        room.unwrap_or(LEN_MAX).max(MTU_MIN)
     }
 
     /// What arrived before the tunnel was open, now that it is.
