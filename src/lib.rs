@@ -139,11 +139,13 @@ pub mod wire;
 pub mod worker;
 
 pub use self::embed::{
-    Accept, Actions, Attempt, Capsule, Carrier, Chain, Client, ClientAuth, ClientBuilder,
-    CloseReason, Connect, Credentials, CredentialsError, Datagram, EmbeddedTunnel, Embedding,
-    EmbeddingBuilder, Error, ErrorKind, Event, Events, Family, Handler, Host, Identity, Info,
-    Listener, ListenerBuilder, ListenerStats, Mode, Protocol, Proxies, Reject, Request,
-    SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, SocketOptions, State,
-    Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust,
-    TunnelHandle, TunnelId, UdpProxy, UdpTunnel, UnknownCarrier, VERSION, Worker, version,
+    Accept, Actions, AddressRange, AssignedAddress, Attempt, Capsule, Carrier, Chain, Client,
+    ClientAuth, ClientBuilder, CloseReason, Connect, Credentials, CredentialsError, Datagram,
+    DnsConfig, EmbeddedTunnel, Embedding, EmbeddingBuilder, Error, ErrorKind, Event, Events,
+    Family, Handler, Host, Identity, Info, IpEvent, IpInfo, IpRuleError, IpTunnel, Listener,
+    ListenerBuilder, ListenerStats, Mode, Nameserver, PacketError, Protocol, Proxies, Reject,
+    Request, RequestedAddress, SESSION_WAITING_BYTES_MAX, Scope, ScopeError, ScopeTarget,
+    SendError, Session, ShutdownError, Side, SocketOptions, State, Target, TargetError, TcpForm,
+    TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust, TunnelHandle, TunnelId, UdpProxy,
+    UdpTunnel, UnknownCarrier, VERSION, Worker, version,
 };

@@ -205,7 +205,7 @@ impl Embedding {
         let (ready, fields) = decided.map_err(|reject| self.rejection(reject))?;
         let terms = Terms {
             protocol: Protocol::of(plan.protocol),
-            target,
+            destination: target.into(),
             relays: Arc::from([]),
             capsules: true,
             receive_queue: QUEUE_DATAGRAMS,
@@ -376,7 +376,7 @@ impl EmbeddingBuilder {
         let tunnels = (checked.limits.tunnels).saturating_mul(checked.workers.get());
         let places = Arc::new(Semaphore::new(tunnels.min(Semaphore::MAX_PERMITS)));
         let mut plan = Plan::new(checked, None).map_err(not_built)?;
-        plan.set_embedded();
+        plan.set_embedded(Vec::new());
         let handler = self.handler;
         let counters = Arc::new(Counters::default());
         let (served, counted) = (Arc::clone(&handler), Arc::clone(&counters));

@@ -131,6 +131,13 @@ impl ListenerBuilder {
         self
     }
 
+    /// Adds a template for the paths of IP tunnels, with `target` and `ipproto` or without (RFC 9484 §4). The well-known
+    /// one, `/.well-known/masque/ip/{target}/{ipproto}/`, is always there.
+    pub fn ip_template(mut self, template: impl Into<String>) -> Self {
+        self.serving.ip_templates.push(template.into());
+        self
+    }
+
     /// Adds an accepted value of `:authority`, such as `relay.example` or `relay.example:8443`; templated requests for
     /// others are answered with 421. Default: all are accepted.
     pub fn origin(mut self, origin: impl Into<String>) -> Self {
@@ -248,6 +255,7 @@ impl ListenerBuilder {
         for listener in &mut checked.listen {
             listener.reuseport = self.reuseport;
         }
+        let ip_templates = self.serving.ip_templates()?;
         let Some(handler) = self.handler else {
             return Err(misuse("no handler: call ListenerBuilder::handler"));
         };
@@ -262,7 +270,7 @@ impl ListenerBuilder {
         drop(raise_file_limit());
         let pin = (checked.pin && checked.workers.get() > 1).then_some(0);
         let mut plan = Plan::with_identities(checked, vec![tls]).map_err(not_built)?;
-        plan.set_embedded();
+        plan.set_embedded(ip_templates);
         let interfaces = own_interfaces().map_err(system)?;
         let own: Arc<[SocketAddr]> = own_addresses(&plan.addresses, &interfaces).into();
         let counters = Arc::new(Counters::default());

@@ -11,6 +11,7 @@ use crate::config::{self, Environment};
 use crate::error::{Error, ErrorKind, Side};
 use crate::policy::Rule;
 use crate::wire::carrier::Carrier;
+use crate::wire::template::PathTemplate;
 
 /// Options of a server of tunnels; all have defaults.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub(super) struct Serving {
     pub(super) udp_templates: Vec<String>,
     /// The same for TCP.
     pub(super) tcp_templates: Vec<String>,
+    /// The same for IP.
+    pub(super) ip_templates: Vec<String>,
     /// Accepted values of `:authority`.
     pub(super) origins: Vec<String>,
     /// The name in Via and Proxy-Status.
@@ -42,6 +45,20 @@ impl Serving {
     pub(super) fn timeout(&mut self, key: &str, value: Duration) {
         let value = format!("{}ms", value.as_millis());
         self.timeouts.insert(key.to_owned(), Value::String(value));
+    }
+
+    /// The templates of IP tunnels beside the well-known one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] names the first that is none.
+    pub(super) fn ip_templates(&self) -> Result<Vec<PathTemplate>, Error> {
+        let parse = |text: &String| {
+            PathTemplate::parse_ip(text).map_err(|error| {
+                let text = format!("ip_template {text:?}: {error}");
+                Error::new(ErrorKind::Configuration, Side::Local).with_source(text)
+            })
+        };
+        self.ip_templates.iter().map(parse).collect()
     }
 
     /// The configuration of a relay that says the same and listens at `address`, with so many workers by default.

@@ -83,6 +83,26 @@ impl CapsuleType {
     }
 }
 
+impl CapsuleType {
+    /// The type of a capsule that the user of an IP tunnel may send.
+    ///
+    /// # Errors
+    /// As [`of_user`](Self::of_user); what is said about addresses and routes has rules, and goes other ways.
+    pub fn of_ip_user(kind: u64) -> Result<Self, UserTypeError> {
+        const IP: [CapsuleType; 5] = [
+            CapsuleType::ADDRESS_ASSIGN,
+            CapsuleType::ADDRESS_REQUEST,
+            CapsuleType::ROUTE_ADVERTISEMENT,
+            CapsuleType::DNS_ASSIGN,
+            CapsuleType::PREF64,
+        ];
+        match Self::of_user(kind, None)? {
+            capsule_type if IP.contains(&capsule_type) => Err(UserTypeError::Ip(capsule_type)),
+            capsule_type => Ok(capsule_type),
+        }
+    }
+}
+
 /// Why the user of a tunnel may not send a capsule of some type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserTypeError {
@@ -98,6 +118,9 @@ pub enum UserTypeError {
     /// The end of TCP is sent as such (connect-tcp draft §3).
     #[error("capsules of type {:#x} (FINAL_DATA) are sent by the tunnel", .0.0)]
     FinalData(CapsuleType),
+    /// Addresses and routes are told as such (RFC 9484 §4.7).
+    #[error("capsules of type {:#x} (addresses and routes) are sent by the tunnel", .0.0)]
+    Ip(CapsuleType),
 }
 
 /// Appends type and length of a capsule whose value of `value_len` bytes follows.

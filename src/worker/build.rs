@@ -197,8 +197,11 @@ impl Plan {
     }
 
     /// Leaves every decision to the handler of the workers' app, see [`App::handle_handler`].
-    pub fn set_embedded(&mut self) {
+    /// IP tunnels are asked for by the well-known path, and by those of `ip_templates`.
+    pub fn set_embedded(&mut self, ip_templates: Vec<PathTemplate>) {
         self.embedded = true;
+        self.services.ip = vec![PathTemplate::well_known_ip()];
+        self.services.ip.extend(ip_templates);
     }
 
     fn add_listener(

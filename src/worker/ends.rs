@@ -301,6 +301,7 @@ impl Machine {
         if !tunnel.is_open() {
             return CapsuleSent::Blocked;
         }
+        let is_ip = matches!(tunnel.flow, Flow::Ip(_));
         let (framing, flows) = match &mut tunnel.flow {
             Flow::Udp(_) | Flow::Ip(_) => (None, true),
             Flow::Tcp(splice) => {
@@ -310,7 +311,11 @@ impl Machine {
         };
         let has_capsules = framing.is_none_or(Framing::has_capsules);
         let revision = framing.and_then(Framing::revision);
-        if let Err(error) = CapsuleType::of_user(capsule_type.0, revision) {
+        let checked = match is_ip {
+            true => CapsuleType::of_ip_user(capsule_type.0),
+            false => CapsuleType::of_user(capsule_type.0, revision),
+        };
+        if let Err(error) = checked {
             return CapsuleSent::Reserved(error);
         }
         if !flows {

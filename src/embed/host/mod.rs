@@ -23,6 +23,7 @@ use event_listener::Event;
 use self::sessions::{SessionCommand, Sessions, SessionsSetup};
 use self::timers::Timers;
 use self::users::{Open, Users};
+use super::ip::{Replier, Saying};
 use super::tunnel::Shared;
 use crate::worker::mailbox::Address;
 use crate::worker::run::{App, World};
@@ -37,6 +38,15 @@ pub(super) enum Command {
     Open(Box<Open>),
     /// A handle was used.
     Attend(Arc<Shared>),
+    /// Say something on an IP tunnel.
+    Say {
+        /// Whose it is.
+        shared: Arc<Shared>,
+        /// What.
+        saying: Box<Saying>,
+        /// Who waits for what comes of it.
+        replier: Replier,
+    },
     /// The clients or chains of a route are gone.
     Forget(u64),
     /// Notify an event at a time.
@@ -120,6 +130,11 @@ impl Host {
             Command::Open(open) => {
                 (self.users).open(now, *open, &mut self.sessions, machine, out);
             }
+            Command::Say {
+                shared,
+                saying,
+                replier,
+            } => replier.answer(self.users.say(now, &shared, *saying, machine, out)),
             Command::Attend(shared) => self.users.attend(now, &shared, machine, out),
             Command::Forget(route) => {
                 self.users.forget(now, route, machine);

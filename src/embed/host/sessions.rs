@@ -29,6 +29,7 @@ use crate::client::RouteId;
 use crate::embed::client::Route;
 use crate::embed::handler::{Handler, Ready, Reject, Served};
 use crate::embed::handler_guard::{Panicked, guarded, guarded_future};
+use crate::embed::ip::Saying;
 use crate::embed::proxy::{Hook, Later, Way};
 use crate::embed::request::Request;
 use crate::embed::session::{Ending, Session};
@@ -111,6 +112,7 @@ pub(in crate::embed) enum Act {
     /// Bytes, and whether they are the last.
     Data(Bytes, bool),
     Capsule(u64, Bytes),
+    Say(Saying),
     Close(Ending),
 }
 
@@ -458,7 +460,11 @@ impl Sessions {
                     live.capsule(kind, value, engine)
                 });
             }
-            LocalEvent::Ip(..) => {}
+            LocalEvent::Ip(id, event) => {
+                self.with(now, id, machine, out, |live, engine| {
+                    live.ip_event(event, engine)
+                });
+            }
             LocalEvent::Readable(id) => self.with(now, id, machine, out, Live::read),
             LocalEvent::Writable(id) => self.with(now, id, machine, out, Live::writable),
             LocalEvent::Closed(id, closed) => self.closed(now, id, closed, machine, out),

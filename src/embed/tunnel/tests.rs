@@ -7,6 +7,7 @@ use super::queues::{CAPSULES_MAX, RECEIVE_BYTES_MAX, SEND_BYTES_MAX, SEND_DATAGR
 use super::*;
 use crate::embed::host;
 use crate::error::{Error, ErrorKind, Side};
+use crate::wire::target::Target;
 use crate::worker::mailbox::mailbox;
 
 /// A tunnel whose worker only counts how often it is called.
@@ -21,7 +22,7 @@ impl World {
         let (worker, commands) = host::channel(address);
         let terms = Terms {
             protocol,
-            target: "192.0.2.1:9".parse().unwrap(),
+            destination: "192.0.2.1:9".parse::<Target>().unwrap().into(),
             relays: Arc::new([]),
             capsules: true,
             receive_queue: 2,

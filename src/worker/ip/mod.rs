@@ -41,7 +41,7 @@ use crate::wire::ip::icmp::IcmpError;
 use crate::wire::ip::packet::Packet;
 
 /// What every IP tunnel carries, whatever the path (RFC 9484 §7.2).
-pub(super) const MTU_MIN: usize = 1_280;
+pub const MTU_MIN: usize = 1_280;
 
 /// Capsules of our own that wait for room on one stream. Whoever takes none of so many wants no tunnel.
 const UNSENT_MAX: usize = 64;

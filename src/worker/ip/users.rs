@@ -28,6 +28,7 @@ pub enum IpRequestError {
 
 /// What is known at one end of an IP tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IpInfo {
     /// What may be used as source here.
     pub assigned: Vec<AssignedAddress>,
