@@ -2,6 +2,7 @@
 //!
 //! Everything here is checked before the program does anything; what is wrong ends it with exit code 2.
 
+mod tun;
 mod via;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use bauta::wire::carrier::Carrier;
 use bauta::wire::target::Target;
 use clap::{Args, Parser, Subcommand, value_parser};
 
+pub(crate) use tun::TunArgs;
 use via::VIA_MAX;
 pub(crate) use via::ViaArgs;
 
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Tcp(TcpArgs),
     /// Serve SOCKS5 and HTTP CONNECT on a local port, through one relay or two
     Proxy(ProxyArgs),
+    /// Send the IP packets of this machine through one relay or two (a VPN); needs CAP_NET_ADMIN
+    Tun(TunArgs),
     /// Hash a password from standard input for the password file of a relay
     Passwd(PasswdArgs),
 }
@@ -253,6 +257,7 @@ impl Cli {
             Command::Udp(UdpArgs { relays, .. })
             | Command::Tcp(TcpArgs { relays, .. })
             | Command::Proxy(ProxyArgs { relays, .. })
+            | Command::Tun(TunArgs { relays, .. })
                 if relays.via.len() > VIA_MAX =>
             {
                 wrong(format!(
@@ -260,7 +265,13 @@ impl Cli {
                     relays.via.len()
                 ))
             }
-            Command::Udp(_) | Command::Tcp(_) | Command::Proxy(_) => Ok(self),
+            Command::Udp(UdpArgs { relays, .. })
+            | Command::Tcp(TcpArgs { relays, .. })
+            | Command::Proxy(ProxyArgs { relays, .. }) => match relays.only_ip() {
+                Some(error) => wrong(format!("--via: {error}")),
+                None => Ok(self),
+            },
+            Command::Tun(_) => Ok(self),
             Command::Relay(_) | Command::Demo(_) | Command::Passwd(_) => Ok(self),
         }
     }
@@ -315,6 +326,7 @@ mod tests {
             TCP_HELP,
             PROXY_HELP,
             PASSWD_HELP,
+            tun::TUN_HELP,
         ] {
             let joined = help
                 .replace("\\\n      ", "")
@@ -335,7 +347,7 @@ mod tests {
                 examples += 1;
             }
         }
-        assert_eq!(examples, 21);
+        assert_eq!(examples, 26);
     }
 
     #[test]
@@ -387,6 +399,26 @@ mod tests {
                 "bauta udp --via https://a --via https://b --via https://c --via https://d --via https://e \
                  --listen 127.0.0.1:1 --target a:1",
                 "given 5 times, at most 4",
+            ),
+            (
+                "bauta udp --via https://a/vpn --listen 127.0.0.1:1 --target a:1",
+                "variable target_host is missing",
+            ),
+            (
+                "bauta tun --via https://a --mtu 1279",
+                "1279 is not in 1280",
+            ),
+            (
+                "bauta tun --via https://a --route 10.0.0.1/8",
+                "10.0.0.0/8 has none",
+            ),
+            (
+                "bauta tun --via https://a --ipproto 256",
+                "256 is not in 0..=255",
+            ),
+            (
+                "bauta tun --via https://a --target 10.0.0.1/8",
+                "address has bits behind its prefix length of 8",
             ),
             (
                 "bauta udp --via https://a --listen 127.0.0.1:1 --target a:1 --ca x --insecure",

@@ -4,6 +4,7 @@
 //! That test has the list of all targets.
 
 mod ip;
+mod ip_stream;
 mod relay;
 mod text;
 
@@ -12,6 +13,7 @@ use ::http::header::{HeaderValue, VIA};
 use bytes::Bytes;
 
 pub use self::ip::{ip_capsule, scope};
+pub use self::ip_stream::ip_stream;
 pub use self::relay::{packet, relay};
 pub use self::text::{config, rule, target, template};
 pub use crate::http::h1::fuzz_entry::{h1_client, h1_server};

@@ -141,8 +141,9 @@ pub mod worker;
 pub use self::embed::{
     Accept, Actions, AddressRange, AssignedAddress, Attempt, Capsule, Carrier, Chain, Client,
     ClientAuth, ClientBuilder, CloseReason, Connect, Credentials, CredentialsError, Datagram,
-    DnsConfig, EmbeddedTunnel, Embedding, EmbeddingBuilder, Error, ErrorKind, Event, Events,
-    Family, Handler, Host, Identity, Info, IpEvent, IpInfo, IpRuleError, IpTunnel, Listener,
+    DnsConfig, DropReason, EmbeddedTunnel, Embedding, EmbeddingBuilder, Error, ErrorKind, Event,
+    Events, Family, Handler, Host, Identity, Info, IpEvent, IpInfo, IpProxy, IpProxyBuilder,
+    IpProxyEvent, IpProxyHandle, IpProxyStats, IpRuleError, IpSession, IpTunnel, Listener,
     ListenerBuilder, ListenerStats, Mode, Nameserver, PacketError, Protocol, Proxies, Reject,
     Request, RequestedAddress, SESSION_WAITING_BYTES_MAX, Scope, ScopeError, ScopeTarget,
     SendError, Session, ShutdownError, Side, SocketOptions, State, Target, TargetError, TcpForm,

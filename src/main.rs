@@ -20,7 +20,7 @@ use bauta::policy::Rule;
 use bauta::policy::auth::{SALT_LEN, hash_password};
 use bauta::program::demo::{self, Demo};
 use bauta::program::proxy::{self, Proxy};
-use bauta::program::{StartError, relay, tcp, udp};
+use bauta::program::{StartError, relay, tcp, tun, udp};
 use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
@@ -29,7 +29,9 @@ use bauta::worker::secrets::{self, SecretsError};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command, DemoArgs, PasswdArgs, ProxyArgs, RelayArgs, TcpArgs, UdpArgs, ViaArgs};
+use cli::{
+    Cli, Command, DemoArgs, PasswdArgs, ProxyArgs, RelayArgs, TcpArgs, TunArgs, UdpArgs, ViaArgs,
+};
 
 /// Something failed while running.
 const FAILURE: u8 = 1;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Udp(arguments) => run_udp(&arguments),
         Command::Tcp(arguments) => run_tcp(&arguments),
         Command::Proxy(arguments) => run_proxy(&arguments),
+        Command::Tun(arguments) => run_tun(&arguments),
         Command::Passwd(arguments) => run_passwd(&arguments),
     }
 }
@@ -151,6 +154,13 @@ fn run_proxy(arguments: &ProxyArgs) -> ExitCode {
             listen: arguments.listen,
         };
         proxy::run(proxy, checked, &mut io::stdout())
+    })
+}
+
+/// `bauta tun`.
+fn run_tun(arguments: &TunArgs) -> ExitCode {
+    run_client(&arguments.relays, TcpForm::default(), |route, checked| {
+        tun::run(arguments.client(route), checked, &mut io::stdout())
     })
 }
 

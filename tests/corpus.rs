@@ -30,6 +30,7 @@ targets! {
     h1_server
     h3_ops
     ip_capsule
+    ip_stream
     packet
     proxy_status
     qpack
@@ -111,6 +112,7 @@ fn no_body_is_forgotten() -> io::Result<()> {
     for file in [
         "fuzzing.rs",
         "fuzzing/ip.rs",
+        "fuzzing/ip_stream.rs",
         "fuzzing/relay.rs",
         "fuzzing/text.rs",
         "http/h1/fuzz_entry.rs",

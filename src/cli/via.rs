@@ -8,7 +8,7 @@ use bauta::client::{Credentials, TcpForm};
 use bauta::config::{HeadStarts, parse_header};
 use bauta::transport::tls::Trust;
 use bauta::wire::carrier::Carrier;
-use bauta::wire::template::RelayTemplates;
+use bauta::wire::template::{RelayTemplates, Template, TemplateError};
 use bauta::worker::build::RouteOptions;
 use clap::Args;
 
@@ -21,7 +21,7 @@ pub(super) const VIA_MAX: usize = 4;
 pub(crate) struct ViaArgs {
     /// Relay to go through: https://HOST[:PORT] or a URI template; give a second one to nest it in the first
     #[arg(long, value_name = "URL", required = true, value_parser = relay)]
-    pub(crate) via: Vec<RelayTemplates>,
+    pub(crate) via: Vec<Relay>,
 
     /// HTTP versions to speak with the relays, the preferred one first
     #[arg(long, value_name = "LIST", default_value = "h3,h2,h1", value_parser = carriers)]
@@ -49,6 +49,16 @@ pub(crate) struct ViaArgs {
 }
 
 impl ViaArgs {
+    fn templates(&self) -> Vec<RelayTemplates> {
+        let relays = self.via.iter();
+        relays.map(|relay| relay.templates.clone()).collect()
+    }
+
+    /// What is wrong with a relay that is asked for something else than IP.
+    pub(super) fn only_ip(&self) -> Option<TemplateError> {
+        self.via.iter().find_map(|relay| relay.only_ip)
+    }
+
     /// What the arguments say, TCP tunnels asked for as `tcp_form`.
     pub(crate) fn route(&self, tcp_form: TcpForm) -> RouteOptions {
         let trust = Trust::from_options(self.ca.clone(), self.insecure);
@@ -57,13 +67,39 @@ impl ViaArgs {
             tcp_form,
             headers: self.header.clone(),
             credentials: self.credentials.clone(),
-            ..RouteOptions::new(self.via.clone(), trust)
+            ..RouteOptions::new(self.templates(), trust)
         }
     }
 }
 
-fn relay(text: &str) -> Result<RelayTemplates, String> {
-    RelayTemplates::from_relay_url(text).map_err(|error| error.to_string())
+/// What was given for one relay.
+#[derive(Clone, Debug)]
+pub(crate) struct Relay {
+    templates: RelayTemplates,
+    /// Why it is a template for IP and for nothing else, if it is.
+    only_ip: Option<TemplateError>,
+}
+
+/// A template without the variables of UDP may be one for IP, which only `bauta tun` has a use for.
+fn relay(text: &str) -> Result<Relay, String> {
+    let error = match RelayTemplates::from_relay_url(text) {
+        Ok(templates) => {
+            return Ok(Relay {
+                templates,
+                only_ip: None,
+            });
+        }
+        Err(error) => error,
+    };
+    let ip = Template::parse_ip(text).map_err(|_| error.to_string())?;
+    let templates = RelayTemplates::from_relay_url(&format!("https://{}", ip.authority()));
+    Ok(Relay {
+        templates: RelayTemplates {
+            ip: Some(ip),
+            ..templates.map_err(|error| error.to_string())?
+        },
+        only_ip: Some(error),
+    })
 }
 
 fn credentials(text: &str) -> Result<Credentials, String> {
@@ -113,6 +149,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bauta::wire::ip::Scope;
 
     #[test]
     fn carriers_in_any_order() {
@@ -127,6 +164,17 @@ mod tests {
         ] {
             assert_eq!(carriers(text).unwrap_err(), message, "{text:?}");
         }
+    }
+
+    #[test]
+    fn templates_for_ip() {
+        let parsed = relay("https://relay.example/vpn").unwrap();
+        assert!(parsed.only_ip.is_some());
+        let ip = parsed.templates.ip.unwrap();
+        assert_eq!(ip.expand_scope(&Scope::default()), "/vpn");
+        assert_eq!(parsed.templates.udp.authority(), "relay.example");
+        assert!(relay("https://relay.example").unwrap().only_ip.is_none());
+        assert!(relay("http://relay.example/vpn").is_err());
     }
 
     #[test]

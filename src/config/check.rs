@@ -116,6 +116,9 @@ pub(super) fn check(
     }
 }
 
+/// How the text of a template is read: the variables depend on the service.
+type Parse<T> = fn(&str) -> Result<T, TemplateError>;
+
 struct Checker<'a> {
     environment: &'a Environment,
     problems: &'a mut Problems,
@@ -156,11 +159,19 @@ impl Checker<'_> {
                 &format!("{key}.templates"),
                 PathTemplate::well_known(),
                 &entry.templates,
+                (PathTemplate::parse, Template::parse),
             );
             let tcp_templates = self.templates(
                 &format!("{key}.tcp_templates"),
                 PathTemplate::well_known_tcp(),
                 &entry.tcp_templates,
+                (PathTemplate::parse, Template::parse),
+            );
+            let ip_templates = self.templates(
+                &format!("{key}.ip_templates"),
+                PathTemplate::well_known_ip(),
+                &entry.ip_templates,
+                (PathTemplate::parse_ip, Template::parse_ip),
             );
             let origins = self.origins(&key, entry.origins);
             listeners.push(Listener {
@@ -169,6 +180,7 @@ impl Checker<'_> {
                 certificate,
                 templates,
                 tcp_templates,
+                ip_templates,
                 origins,
                 reuseport: false,
             });
@@ -181,6 +193,7 @@ impl Checker<'_> {
                     certificate: None,
                     templates: vec![PathTemplate::well_known()],
                     tcp_templates: vec![PathTemplate::well_known_tcp()],
+                    ip_templates: vec![PathTemplate::well_known_ip()],
                     origins: Vec::new(),
                     reuseport: false,
                 });
@@ -261,12 +274,13 @@ impl Checker<'_> {
         key: &str,
         default: PathTemplate,
         texts: &[String],
+        (parse_path, parse_url): (Parse<PathTemplate>, Parse<Template>),
     ) -> Vec<PathTemplate> {
         let parse = |text: &str| {
             if text.starts_with('/') {
-                PathTemplate::parse(text)
+                parse_path(text)
             } else {
-                Template::parse(text)?.path_template()
+                parse_url(text)?.path_template()
             }
         };
         let mut templates = vec![default];
@@ -306,6 +320,7 @@ impl Checker<'_> {
         let relay::Upstream {
             urls,
             tcp_urls,
+            ip_urls,
             carriers,
             head_starts,
             credentials,
@@ -326,7 +341,27 @@ impl Checker<'_> {
                 Err(error) => self.template_problem("upstream.urls", index, url, error),
             }
         }
-        self.tcp_hops(&mut hops, &tcp_urls, urls.len());
+        let wanted = urls.len();
+        let tcp = self.more_urls(
+            "upstream.tcp_urls",
+            &tcp_urls,
+            wanted,
+            &hops,
+            Template::parse,
+        );
+        for (hop, tcp) in hops.iter_mut().zip(tcp) {
+            hop.tcp = tcp.or(hop.tcp.take());
+        }
+        let ip = self.more_urls(
+            "upstream.ip_urls",
+            &ip_urls,
+            wanted,
+            &hops,
+            Template::parse_ip,
+        );
+        for (hop, ip) in hops.iter_mut().zip(ip) {
+            hop.ip = ip.or(hop.ip.take());
+        }
         let carriers = self.carriers("upstream", carriers);
         let head_starts = self.head_starts(head_starts);
         if ca.is_some() && dangerous_insecure {
@@ -360,31 +395,37 @@ impl Checker<'_> {
         }
     }
 
-    /// Puts the templates for TCP next to those for UDP, one for each hop or none at all.
-    fn tcp_hops(&mut self, hops: &mut [RelayTemplates], urls: &[String], wanted: usize) {
+    /// The templates for another service than UDP, one for each hop or none at all. One that is wrong is `None`.
+    fn more_urls(
+        &mut self,
+        key: &str,
+        urls: &[String],
+        wanted: usize,
+        hops: &[RelayTemplates],
+        parse: Parse<Template>,
+    ) -> Vec<Option<Template>> {
         if !urls.is_empty() && urls.len() != wanted {
             let message = format!("{} templates, must be as many as upstream.urls", urls.len());
-            self.problems.key("upstream.tcp_urls", message);
+            self.problems.key(key, message);
         }
+        let mut templates = Vec::with_capacity(urls.len());
         for (index, url) in urls.iter().enumerate() {
-            let hop = hops.get_mut(index);
-            match Template::parse(url) {
-                Ok(tcp) if hop.as_ref().is_some_and(|hop| !same_relay(&hop.udp, &tcp)) => {
+            let hop = hops.get(index);
+            templates.push(match parse(url) {
+                Ok(template) if hop.is_some_and(|hop| !same_relay(&hop.udp, &template)) => {
                     let message = "must be at the host and port of upstream.urls";
-                    self.problems.value(
-                        format!("upstream.tcp_urls[{index}]"),
-                        quoted(url),
-                        message,
-                    );
+                    self.problems
+                        .value(format!("{key}[{index}]"), quoted(url), message);
+                    None
                 }
-                Ok(tcp) => {
-                    if let Some(hop) = hop {
-                        hop.tcp = Some(tcp);
-                    }
+                Ok(template) => Some(template),
+                Err(error) => {
+                    self.template_problem(key, index, url, error);
+                    None
                 }
-                Err(error) => self.template_problem("upstream.tcp_urls", index, url, error),
-            }
+            });
         }
+        templates
     }
 
     fn template_problem(&mut self, key: &str, index: usize, url: &str, error: TemplateError) {
@@ -645,7 +686,7 @@ impl Checker<'_> {
     }
 }
 
-/// One connection carries both services of a relay.
+/// One connection carries all services of a relay.
 fn same_relay(one: &Template, other: &Template) -> bool {
     (one.host(), one.port()) == (other.host(), other.port())
 }

@@ -72,6 +72,8 @@ pub struct Listener {
     pub templates: Vec<PathTemplate>,
     /// The same for TCP.
     pub tcp_templates: Vec<PathTemplate>,
+    /// The same for IP (RFC 9484 §3).
+    pub ip_templates: Vec<PathTemplate>,
     /// Accepted values of `:authority`, in lower case; empty accepts any.
     pub origins: Vec<String>,
     /// Whether other processes of the same user may listen there too; programs that embed a listener ask for it.

@@ -196,6 +196,7 @@ pub(super) struct Listen {
     pub(super) carriers: Option<Vec<String>>,
     pub(super) templates: Vec<String>,
     pub(super) tcp_templates: Vec<String>,
+    pub(super) ip_templates: Vec<String>,
     pub(super) origins: Vec<String>,
 }
 
@@ -205,6 +206,7 @@ pub(super) struct Listen {
 pub(super) struct Upstream {
     pub(super) urls: Vec<String>,
     pub(super) tcp_urls: Vec<String>,
+    pub(super) ip_urls: Vec<String>,
     pub(super) carriers: Option<Vec<String>>,
     pub(super) head_starts: Option<Vec<Period>>,
     pub(super) credentials: Option<PathBuf>,

@@ -11,6 +11,7 @@ mod ip;
 
 use super::*;
 use crate::wire::carrier::Carrier;
+use crate::wire::ip::Scope;
 use crate::wire::template::PathTemplate;
 
 const MINIMAL: &str =
@@ -97,11 +98,13 @@ fn every_key_is_read() {
         templates = ["/masque?h={target_host}&p={target_port}"]
         carriers = ["h1", "h3"]
         tcp_templates = ["/tcp/{target_host}/{target_port}"]
+        ip_templates = ["/vpn{?target,ipproto}"]
         origins = ["Relay.Example:8443"]
 
         [upstream]
         urls = ["https://egress.example"]
         tcp_urls = ["https://egress.example/t/{target_host}/{target_port}"]
+        ip_urls = ["https://egress.example/vpn/{target}/{ipproto}/"]
         carriers = ["h2"]
         head_starts = ["100ms", 1]
         credentials = "secret.txt"
@@ -178,11 +181,18 @@ fn every_key_is_read() {
         config.listen[0].tcp_templates,
         [PathTemplate::well_known_tcp(), own]
     );
+    let own = PathTemplate::parse_ip("/vpn{?target,ipproto}").unwrap();
+    assert_eq!(
+        config.listen[0].ip_templates,
+        [PathTemplate::well_known_ip(), own]
+    );
     assert_eq!(config.upstream.carriers, [Carrier::H2]);
     assert_eq!(config.upstream.head_starts.to_string(), "100ms,1000ms");
     let target = "192.0.2.6:443".parse().unwrap();
     let tcp = config.upstream.hops[0].tcp.as_ref().unwrap();
     assert_eq!(tcp.expand_path(&target), "/t/192.0.2.6/443");
+    let ip = config.upstream.hops[0].ip.as_ref().unwrap();
+    assert_eq!(ip.expand_scope(&Scope::default()), "/vpn/%2A/%2A/");
     assert_eq!(
         config.upstream.credentials.as_deref(),
         Some(Path::new("/etc/bauta/secret.txt"))
@@ -385,6 +395,10 @@ fn relations() {
             "[upstream]\nurls = [\"https://a\"]\ntcp_urls = [\"https://b/{target_host}/{target_port}\"]",
             "upstream.tcp_urls[0]: \"https://b/{target_host}/{target_port}\": must be at the host and port of \
              upstream.urls",
+        ),
+        (
+            "[upstream]\nip_urls = [\"https://a/{target}\"]",
+            "upstream.ip_urls: 1 templates, must be as many as upstream.urls",
         ),
         (
             "[auth]\nchallenge = false",

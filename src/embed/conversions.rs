@@ -20,6 +20,7 @@ impl From<SendError> for Error {
             SendError::NotAPacket(error) => return (*error).into(),
             SendError::Rule(error) => return error.clone().into(),
             SendError::NoRoom => (ErrorKind::Limit, true),
+            SendError::Unassigned { .. } => (ErrorKind::Connect, false),
             SendError::Unsupported => (ErrorKind::Unsupported, false),
             SendError::Closed => (ErrorKind::Closed, false),
         };

@@ -376,7 +376,7 @@ impl EmbeddingBuilder {
         let tunnels = (checked.limits.tunnels).saturating_mul(checked.workers.get());
         let places = Arc::new(Semaphore::new(tunnels.min(Semaphore::MAX_PERMITS)));
         let mut plan = Plan::new(checked, None).map_err(not_built)?;
-        plan.set_embedded(Vec::new());
+        plan.set_embedded();
         let handler = self.handler;
         let counters = Arc::new(Counters::default());
         let (served, counted) = (Arc::clone(&handler), Arc::clone(&counters));
@@ -431,6 +431,8 @@ fn way_of(ready: Ready) -> users::Way {
     match ready {
         Ready::Session(session) => users::Way::Session(Attached(session)),
         Ready::Way(Way::Direct(direct)) => users::Way::Direct(Box::new(direct)),
+        // An embedding refuses scopes before anybody is asked, so that this is a socket at most.
+        Ready::Way(Way::Gateway(gate)) => users::Way::Direct(Box::new(gate.direct)),
         Ready::Way(Way::Chain(chain)) => users::Way::Route {
             route: chain.route,
             form: None,

@@ -255,7 +255,6 @@ impl ListenerBuilder {
         for listener in &mut checked.listen {
             listener.reuseport = self.reuseport;
         }
-        let ip_templates = self.serving.ip_templates()?;
         let Some(handler) = self.handler else {
             return Err(misuse("no handler: call ListenerBuilder::handler"));
         };
@@ -270,7 +269,7 @@ impl ListenerBuilder {
         drop(raise_file_limit());
         let pin = (checked.pin && checked.workers.get() > 1).then_some(0);
         let mut plan = Plan::with_identities(checked, vec![tls]).map_err(not_built)?;
-        plan.set_embedded(ip_templates);
+        plan.set_embedded();
         let interfaces = own_interfaces().map_err(system)?;
         let own: Arc<[SocketAddr]> = own_addresses(&plan.addresses, &interfaces).into();
         let counters = Arc::new(Counters::default());

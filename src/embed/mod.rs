@@ -19,6 +19,7 @@ mod handler;
 mod handler_guard;
 mod host;
 mod ip;
+mod ip_proxy;
 mod listener;
 mod listener_identity;
 mod listener_stats;
@@ -39,6 +40,9 @@ pub use self::embedding::{Embedding, EmbeddingBuilder};
 pub use self::embedding_stream::EmbeddedTunnel;
 pub use self::handler::{Accept, Handler, Reject};
 pub use self::ip::IpRuleError;
+pub use self::ip_proxy::{
+    IpProxy, IpProxyBuilder, IpProxyEvent, IpProxyHandle, IpProxyStats, IpSession,
+};
 pub use self::listener::{Listener, ListenerBuilder};
 pub use self::listener_identity::Identity;
 pub use self::listener_stats::ListenerStats;
@@ -61,7 +65,7 @@ pub use crate::wire::ip::{
     ScopeError, ScopeTarget,
 };
 pub use crate::wire::target::{Host, Target, TargetError};
-pub use crate::worker::{Family, IpInfo};
+pub use crate::worker::{DropReason, Family, IpInfo};
 
 /// The version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

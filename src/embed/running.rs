@@ -271,6 +271,7 @@ fn configuration(error: StartError) -> Error {
     let kind = match &error {
         StartError::Build(_) | StartError::Resolver(_) => ErrorKind::Configuration,
         StartError::Worker(_) | StartError::System(_) => ErrorKind::Io,
+        StartError::Tun(_) | StartError::Link(_) => ErrorKind::Io,
     };
     Error::new(kind, Side::Local).with_source(error)
 }

@@ -11,7 +11,6 @@ use crate::config::{self, Environment};
 use crate::error::{Error, ErrorKind, Side};
 use crate::policy::Rule;
 use crate::wire::carrier::Carrier;
-use crate::wire::template::PathTemplate;
 
 /// Options of a server of tunnels; all have defaults.
 #[derive(Debug, Default)]
@@ -47,20 +46,6 @@ impl Serving {
         self.timeouts.insert(key.to_owned(), Value::String(value));
     }
 
-    /// The templates of IP tunnels beside the well-known one.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`] names the first that is none.
-    pub(super) fn ip_templates(&self) -> Result<Vec<PathTemplate>, Error> {
-        let parse = |text: &String| {
-            PathTemplate::parse_ip(text).map_err(|error| {
-                let text = format!("ip_template {text:?}: {error}");
-                Error::new(ErrorKind::Configuration, Side::Local).with_source(text)
-            })
-        };
-        self.ip_templates.iter().map(parse).collect()
-    }
-
     /// The configuration of a relay that says the same and listens at `address`, with so many workers by default.
     ///
     /// # Errors
@@ -78,6 +63,7 @@ impl Serving {
         listen.insert("carriers".to_owned(), texts(&carriers));
         listen.insert("templates".to_owned(), texts(&self.udp_templates));
         listen.insert("tcp_templates".to_owned(), texts(&self.tcp_templates));
+        listen.insert("ip_templates".to_owned(), texts(&self.ip_templates));
         listen.insert("origins".to_owned(), texts(&self.origins));
         let mut file = Table::new();
         file.insert("listen".to_owned(), Value::Array(vec![listen.into()]));

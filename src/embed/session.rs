@@ -15,6 +15,7 @@ mod tests;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use ipnet::{IpNet, Ipv6Net};
@@ -169,6 +170,12 @@ pub enum SendError {
     /// What was said about addresses or routes breaks a rule.
     #[error(transparent)]
     Rule(#[from] IpRuleError),
+    /// No client has the address that a packet is for.
+    #[error("no client has the address {destination}")]
+    Unassigned {
+        /// The address.
+        destination: IpAddr,
+    },
     /// There is no room; nothing of it was taken.
     #[error("there is no room")]
     NoRoom,

@@ -28,6 +28,7 @@
 //! QUIC beyond the place of a connection ID in a packet (`steer`).
 
 pub mod clock;
+pub mod link;
 pub mod listen;
 pub mod random;
 pub mod resolve;

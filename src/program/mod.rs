@@ -14,6 +14,7 @@ mod target;
 pub mod tcp;
 pub mod threads;
 mod traffic;
+pub mod tun;
 pub mod udp;
 
 pub use self::threads::StartError;

@@ -12,8 +12,13 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::client::RouteId;
 use crate::config::{Checked, Io};
 use crate::net::Driver;
+use crate::net::link::LinkError;
 use crate::net::resolve::{Resolver, SetupError};
 use crate::net::runtime::{self, IoChoice, Selected};
+use crate::net::tun::TunError;
+use crate::policy::auth::Job;
+use crate::policy::resolve::Resolution;
+use crate::worker::Resolve;
 use crate::worker::build::{BuildError, Plan};
 use crate::worker::mailbox::{Address, Letter, PostError};
 use crate::worker::run::{App, Ask, Question, Report};
@@ -33,9 +38,22 @@ pub enum StartError {
     /// A worker did not start; the text names the reason.
     #[error("worker: {0}")]
     Worker(#[source] io::Error),
+    /// There is no TUN interface to be had.
+    #[error("{}", with_cause(.0))]
+    Tun(#[from] TunError),
+    /// Addresses, routes and what else belongs to an interface.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// The system refuses something else.
     #[error("{0}")]
     System(#[from] io::Error),
+}
+
+fn with_cause(error: &TunError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }
 
 /// The outcome of a worker: what it did, and its app.
@@ -145,6 +163,23 @@ impl<A: App + Send + 'static> Workers<A> {
         resolver: Resolver,
         resolves_max: usize,
     ) -> impl Future<Output = ()> + use<A> {
+        let lookup = move |name: Box<str>| {
+            let resolver = resolver.clone();
+            async move { resolver.lookup(&name).await }
+        };
+        self.answer_by(lookup, resolves_max)
+    }
+
+    /// The same with the answers of `lookup`.
+    pub fn answer_by<L, F>(
+        &mut self,
+        lookup: L,
+        resolves_max: usize,
+    ) -> impl Future<Output = ()> + use<A, L, F>
+    where
+        L: Fn(Box<str>) -> F,
+        F: Future<Output = Resolution> + Send + 'static,
+    {
         let (_, nobody) = mpsc::channel(1);
         let mut questions = std::mem::replace(&mut self.questions, nobody);
         let peers = self.peers.clone();
@@ -160,16 +195,20 @@ impl<A: App + Send + 'static> Workers<A> {
                     // Slow name servers do not keep anybody from showing who they are.
                     Ask::Verdict(_) => None,
                 };
-                let (resolver, checks) = (resolver.clone(), Arc::clone(&checks));
+                let checks = Arc::clone(&checks);
                 let peer = peers.get(question.worker as usize).cloned();
+                let ask = match question.ask {
+                    Ask::Addresses { asker, name } => Asked::Addresses(asker, lookup(name)),
+                    Ask::Verdict(job) => Asked::Verdict(job),
+                };
                 tokio::spawn(async move {
-                    let letter = match question.ask {
-                        Ask::Addresses { asker, name } => {
-                            let resolution = resolver.lookup(&name).await;
+                    let letter = match ask {
+                        Asked::Addresses(asker, found) => {
+                            let resolution = found.await;
                             drop(permit);
                             Letter::Resolved { asker, resolution }
                         }
-                        Ask::Verdict(job) => {
+                        Asked::Verdict(job) => {
                             let Ok(_turn) = checks.acquire_owned().await else {
                                 return;
                             };
@@ -187,6 +226,12 @@ impl<A: App + Send + 'static> Workers<A> {
             }
         }
     }
+}
+
+/// A question whose answer is on its way.
+enum Asked<F> {
+    Addresses(Resolve, F),
+    Verdict(Job),
 }
 
 fn wait(started: &Receiver<io::Result<Selected>>, workers: u32) -> Result<Selected, StartError> {

@@ -16,8 +16,9 @@
 //! to 2^62−1 is legal and can be skipped; [`Work`] tells the owner what that has cost.
 //!
 //! An unknown capsule is skipped unless the owner asks for it: a relay has no use for one, the user of a tunnel's end
-//! may have ([`CapsuleReader::keep_unknown`]). What is longer than the user's bound is still skipped, and counted. Types
-//! that a kind of tunnel gives a meaning are [wanted](CapsuleReader::want): one of those that is too long is told, too.
+//! may have ([`CapsuleReader::keep_unknown`]). What is longer than the user's bound is still skipped, and counted.
+//! Types that a kind of tunnel gives a meaning are [wanted](CapsuleReader::want): one of those that is too long is
+//! told, too.
 //!
 //! The reader does not interpret the HTTP Datagram Payload of a capsule that fits, and it does not end a tunnel: that
 //! an oversize UDP payload aborts the stream (RFC 9298 §5) is for the tunnel to say. Capsules that carry a byte stream
@@ -83,26 +84,6 @@ impl CapsuleType {
     }
 }
 
-impl CapsuleType {
-    /// The type of a capsule that the user of an IP tunnel may send.
-    ///
-    /// # Errors
-    /// As [`of_user`](Self::of_user); what is said about addresses and routes has rules, and goes other ways.
-    pub fn of_ip_user(kind: u64) -> Result<Self, UserTypeError> {
-        const IP: [CapsuleType; 5] = [
-            CapsuleType::ADDRESS_ASSIGN,
-            CapsuleType::ADDRESS_REQUEST,
-            CapsuleType::ROUTE_ADVERTISEMENT,
-            CapsuleType::DNS_ASSIGN,
-            CapsuleType::PREF64,
-        ];
-        match Self::of_user(kind, None)? {
-            capsule_type if IP.contains(&capsule_type) => Err(UserTypeError::Ip(capsule_type)),
-            capsule_type => Ok(capsule_type),
-        }
-    }
-}
-
 /// Why the user of a tunnel may not send a capsule of some type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserTypeError {
@@ -112,15 +93,15 @@ pub enum UserTypeError {
     /// HTTP Datagrams are sent as such (RFC 9297 §3.5).
     #[error("capsules of type 0x0 (DATAGRAM) are sent by the tunnel")]
     Datagram,
+    /// Addresses and routes are told as such (RFC 9484 §4.7).
+    #[error("capsules of type {:#x} are sent by the tunnel", .0.0)]
+    Ip(CapsuleType),
     /// The bytes of TCP are sent as such (connect-tcp draft §3).
     #[error("capsules of type {:#x} (DATA) are sent by the tunnel", .0.0)]
     Data(CapsuleType),
     /// The end of TCP is sent as such (connect-tcp draft §3).
     #[error("capsules of type {:#x} (FINAL_DATA) are sent by the tunnel", .0.0)]
     FinalData(CapsuleType),
-    /// Addresses and routes are told as such (RFC 9484 §4.7).
-    #[error("capsules of type {:#x} (addresses and routes) are sent by the tunnel", .0.0)]
-    Ip(CapsuleType),
 }
 
 /// Appends type and length of a capsule whose value of `value_len` bytes follows.

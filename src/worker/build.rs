@@ -38,7 +38,7 @@ use crate::transport::tcp::{TcpHub, TcpHubLimits};
 use crate::transport::tls::{Identity, ListenerTls, TlsError, Trust, quic_server};
 use crate::tunnel::EarlyLimits;
 use crate::wire::carrier::Carrier;
-use crate::wire::template::{PathTemplate, TemplateError};
+use crate::wire::template::TemplateError;
 
 /// The first pause after a dial that failed, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
@@ -180,7 +180,7 @@ impl Plan {
         plan.policy = policy(&checked, &plan.addresses)?;
         if let (Some(ip), true) = (&checked.ip, plan.hops.is_empty()) {
             let exit = Exit::open(&checked, ip, plan.policy.clone())?;
-            plan.tun = Some(exit.tun.clone());
+            plan.tun = exit.tun.clone();
             plan.exit = Some(exit);
         }
         for _ in 0..workers {
@@ -197,11 +197,12 @@ impl Plan {
     }
 
     /// Leaves every decision to the handler of the workers' app, see [`App::handle_handler`].
-    /// IP tunnels are asked for by the well-known path, and by those of `ip_templates`.
-    pub fn set_embedded(&mut self, ip_templates: Vec<PathTemplate>) {
+    pub fn set_embedded(&mut self) {
         self.embedded = true;
-        self.services.ip = vec![PathTemplate::well_known_ip()];
-        self.services.ip.extend(ip_templates);
+        // Whether there is a way for packets is the handler's to say.
+        let listeners = self.checked.listen.iter();
+        let templates = listeners.flat_map(|listener| listener.ip_templates.iter().cloned());
+        self.services.ip = templates.collect();
     }
 
     fn add_listener(
@@ -226,7 +227,9 @@ impl Plan {
         }
         let has_way = self.checked.ip.is_some() || !self.hops.is_empty();
         if serves(config::Service::ConnectIp) && has_way {
-            self.services.ip.push(PathTemplate::well_known_ip());
+            self.services
+                .ip
+                .extend(listener.ip_templates.iter().cloned());
         }
         self.services.classic = serves(config::Service::Connect);
         self.origins

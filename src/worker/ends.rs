@@ -27,6 +27,7 @@ use crate::tunnel::{Framing, TunnelId};
 use crate::wire::capsule::{CapsuleType, UNKNOWN_VALUE_MAX, UserTypeError, encode_capsule};
 use crate::wire::carrier::Carrier;
 use crate::wire::datagram::ContextId;
+use crate::wire::ip::IpCapsule;
 
 /// What [`Machine::read_end`] found.
 #[derive(Debug, PartialEq, Eq)]
@@ -311,12 +312,11 @@ impl Machine {
         };
         let has_capsules = framing.is_none_or(Framing::has_capsules);
         let revision = framing.and_then(Framing::revision);
-        let checked = match is_ip {
-            true => CapsuleType::of_ip_user(capsule_type.0),
-            false => CapsuleType::of_user(capsule_type.0, revision),
-        };
-        if let Err(error) = checked {
+        if let Err(error) = CapsuleType::of_user(capsule_type.0, revision) {
             return CapsuleSent::Reserved(error);
+        }
+        if is_ip && IpCapsule::has(capsule_type) {
+            return CapsuleSent::Reserved(UserTypeError::Ip(capsule_type));
         }
         if !flows {
             return CapsuleSent::Gone;

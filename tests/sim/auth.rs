@@ -30,7 +30,7 @@ const RIGHT_TOKEN: &str = "bearer:sesame";
 const RIGHT_PASSWORD: &str = "alice:wonderland";
 
 /// One token and one password; the password costs as little as Argon2 allows.
-fn auth() -> Auth {
+pub(crate) fn auth() -> Auth {
     let mut secrets = Secrets::new(&[7; 32]);
     secrets.add_tokens("sesame").expect("a token");
     let params = Params::new(8, 1, 1, None).expect("small parameters");

@@ -4,6 +4,9 @@
 //!   client's user ─► ingress ─► egress ─► gateway, whose exit is the test
 //! ```
 
+mod hostile;
+mod told;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,7 +19,7 @@ use bauta::tunnel::ip::{IpEvent, PoolConfig, Pools};
 use bauta::wire::capsule::CapsuleType;
 use bauta::wire::carrier::Carrier;
 use bauta::wire::ip::{AddressRange, AssignedAddress, Packet, Scope, ScopeTarget};
-use bauta::worker::{Closed, End, GatewayEvent, GatewaySettings, Site};
+use bauta::worker::{CapsuleSent, Closed, End, GatewayEvent, GatewaySettings, Site};
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 

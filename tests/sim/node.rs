@@ -37,8 +37,8 @@ use bauta::wire::codepoints::Revision;
 use bauta::wire::template::{PathTemplate, Template};
 use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
 use bauta::worker::{
-    Closed, Gateway, GatewayEvent, GatewaySettings, HandlerEvent, LocalEvent, LocalRead, Machine,
-    MachineLimits, PlainRequest, Setup, Tag, TcpTag,
+    Closed, Exit, Gateway, GatewayEvent, GatewaySettings, HandlerEvent, LocalEvent, LocalRead,
+    Machine, MachineLimits, PlainRequest, Setup, Tag, TcpTag,
 };
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{EndpointConfig, ServerConfig, TimeSource, crypto};
@@ -386,9 +386,9 @@ impl MachineNode {
             pool,
             route: hop,
             server,
-            gateway: settings
-                .gateway
-                .map(|(settings, pools)| Gateway::new(settings, pools, role.steer.1, None)),
+            gateway: settings.gateway.map(|(settings, pools)| {
+                Gateway::new(settings, pools, role.steer.1, Exit::Handler)
+            }),
             steer: role.steer,
             limits,
         });

@@ -149,6 +149,15 @@ impl Sim {
 
     /// An egress of several workers that listen on one address.
     pub(crate) fn workers(&mut self, name: &str, count: u32) -> Vec<NodeId> {
+        self.workers_with(name, count, |_| {})
+    }
+
+    pub(crate) fn workers_with(
+        &mut self,
+        name: &str,
+        count: u32,
+        change: impl Fn(&mut Settings),
+    ) -> Vec<NodeId> {
         let key = [(); 4].map(|()| self.net.rng.next() as u32);
         let endpoint = shared_endpoint_config();
         let first = self.place([192, 0, 2]);
@@ -167,7 +176,9 @@ impl Sim {
                     endpoint: endpoint.clone(),
                     ..Role::relay(Vec::new())
                 };
-                let machine = MachineNode::new(&mut self.net, id, Settings::new(name), role);
+                let mut settings = Settings::new(name);
+                change(&mut settings);
+                let machine = MachineNode::new(&mut self.net, id, settings, role);
                 self.push(id, Kind::Machine(Box::new(machine)))
             })
             .collect();

@@ -17,6 +17,7 @@ pub(super) mod users;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use event_listener::Event;
 
@@ -24,6 +25,7 @@ use self::sessions::{SessionCommand, Sessions, SessionsSetup};
 use self::timers::Timers;
 use self::users::{Open, Users};
 use super::ip::{Replier, Saying};
+use super::ip_proxy::Injected;
 use super::tunnel::Shared;
 use crate::worker::mailbox::Address;
 use crate::worker::run::{App, World};
@@ -56,6 +58,8 @@ pub(super) enum Command {
         /// What; forgotten when nobody else holds it.
         event: Arc<Event>,
     },
+    /// A packet from outside for a client.
+    Inject(Injected),
     /// For the sessions.
     Session(SessionCommand),
     /// Whether to accept new connections and requests.
@@ -141,6 +145,10 @@ impl Host {
                 self.sessions.forget(now, route, machine);
             }
             Command::Timer { at, event } => self.timers.insert(at, &event),
+            Command::Inject(injected) => {
+                let packet = BytesMut::from(injected.take());
+                machine.handle_packet(now, packet, out);
+            }
             Command::Session(command) => self.sessions.command(now, command, machine, out),
             Command::SetAccepting(true) => machine.accept_again(),
             Command::SetAccepting(false) => machine.stop_accepting(now),

@@ -27,11 +27,11 @@ use crate::embed::host::{Command, HostSender};
 use crate::embed::lock::Lock;
 use crate::error::{Error, ErrorKind, Side};
 use crate::tunnel::TunnelId as MachineId;
-use crate::wire::capsule::CapsuleType;
+use crate::wire::capsule::{CapsuleType, UserTypeError};
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::Revision;
 use crate::wire::datagram::UDP_PAYLOAD_MAX;
-use crate::wire::ip::Destination;
+use crate::wire::ip::{Destination, IpCapsule};
 use crate::wire::varint;
 use crate::worker::MTU_MIN;
 
@@ -246,10 +246,15 @@ impl Shared {
             return Err(Error::new(ErrorKind::Unsupported, Side::Local)
                 .with_source("the stream of this tunnel is not made of capsules"));
         }
-        let checked = match self.terms.protocol {
-            Protocol::Udp => CapsuleType::of_user(capsule.kind, None),
-            Protocol::Tcp => CapsuleType::of_user(capsule.kind, Some(Revision::newest())),
-            Protocol::Ip => CapsuleType::of_ip_user(capsule.kind),
+        let revision = match self.terms.protocol {
+            Protocol::Udp | Protocol::Ip => None,
+            Protocol::Tcp => Some(Revision::newest()),
+        };
+        let checked = match CapsuleType::of_user(capsule.kind, revision) {
+            Ok(kind) if self.terms.protocol == Protocol::Ip && IpCapsule::has(kind) => {
+                Err(UserTypeError::Ip(kind))
+            }
+            checked => checked,
         };
         if let Err(error) = checked {
             return Err(Error::new(ErrorKind::Unsupported, Side::Local).with_source(error));

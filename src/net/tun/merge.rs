@@ -122,6 +122,9 @@ impl Merger {
         offloads: TunOffloads,
         f: &mut impl FnMut(&Write<'_>),
     ) {
+        if let [packet] = packets {
+            return write_alone(packet, f);
+        }
         self.next.resize(packets.len(), NONE);
         for (index, packet) in packets.iter().enumerate() {
             self.sort_in(index, packet, packets, offloads);
@@ -231,10 +234,7 @@ impl Merger {
     fn write(&self, run: &Run, packets: &[Bytes], f: &mut impl FnMut(&Write<'_>)) {
         let first = &packets[run.first as usize];
         let Some(segment) = run.segment.filter(|_| run.count > 1) else {
-            return f(&Write {
-                slices: &[IoSlice::new(&[0; HEADER_BYTES]), IoSlice::new(first)],
-                packets: 1,
-            });
+            return write_alone(first, f);
         };
         let mut headers = [0; HEADERS_BYTES_MAX];
         let headers = &mut headers[..segment.headers];
@@ -256,6 +256,13 @@ impl Merger {
             packets: count,
         });
     }
+}
+
+fn write_alone(packet: &[u8], f: &mut impl FnMut(&Write<'_>)) {
+    f(&Write {
+        slices: &[IoSlice::new(&[0; HEADER_BYTES]), IoSlice::new(packet)],
+        packets: 1,
+    });
 }
 
 impl Segment {

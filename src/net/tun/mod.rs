@@ -14,8 +14,8 @@
 //! - Merging never reorders a flow, and cutting what was merged gives the packets that went in.
 //! - The kernel is trusted to mean well and not to be right: a super-packet that makes no sense is dropped.
 //!
-//! RFC 9484 §10 asks for no bursts beyond what offloads need: packets are merged within one call, and none is held back.
-//! Addresses, routes and the state of the interface are set elsewhere.
+//! RFC 9484 §10 asks for no bursts beyond what offloads need: packets are merged within one call, and none is held
+//! back. Addresses, routes and the state of the interface are set elsewhere.
 
 mod device;
 mod header;

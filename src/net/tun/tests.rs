@@ -75,7 +75,7 @@ impl Spec {
         let mut segment = [self.source_port.to_be_bytes(), [1, 187]].concat();
         let checksum_at = if self.protocol == protocol::TCP {
             segment.extend(self.sequence.to_be_bytes());
-            let offset = (20 + self.options.len()) as u8 / 4 << 4;
+            let offset = ((20 + self.options.len()) as u8 / 4) << 4;
             segment.extend([0, 0, 0, 9, offset, self.flags, 1, 0, 0, 0, 0, 0]);
             segment.extend(&self.options);
             16
@@ -486,7 +486,8 @@ fn checksums_are_completed() {
             checksum: Some((network as u16, field as u16)),
             ..Header::default()
         };
-        assert_eq!(split_all(&header, &unfinished).unwrap(), [packet.clone()]);
+        let finished = split_all(&header, &unfinished).unwrap();
+        assert_eq!(finished, std::slice::from_ref(&packet));
         // A field outside the packet.
         for checksum in [
             (len as u16 + 40, 0),

@@ -19,7 +19,7 @@ pub enum IpError {
     CapsuleTooLong {
         /// The type.
         kind: CapsuleType,
-        /// Length of the value in bytes, as declared; of our own, that of the whole capsule.
+        /// Length of the value in bytes.
         len: u64,
     },
     /// The value of such a capsule is malformed, or would be (RFC 9484 §4.7).

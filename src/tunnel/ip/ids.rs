@@ -6,10 +6,10 @@
 //! ```
 //!
 //! An intermediary speaks for itself on each stream, so ids are its own there. One map for each direction of requests;
-//! what it holds is bounded by the requests that a stream may see.
+//! what it holds is bounded by the requests that the [`Peer`] on the other side lets through.
 
 use super::error::IpError;
-use super::peer::{Peer, REQUESTS_MAX};
+use super::peer::Peer;
 use crate::wire::ip::{AssignedAddress, IpCapsule, RequestedAddress};
 
 /// The requests that one side made, and their names on the other.
@@ -20,7 +20,8 @@ pub struct IdMap {
 }
 
 impl IdMap {
-    /// Asks `to` for what the other side has [asked for](super::IpEvent::Requested); gives the capsule to send.
+    /// Asks `to`, always the same, for what the other side has [asked for](super::IpEvent::Requested); gives the capsule
+    /// to send.
     ///
     /// # Errors
     /// As [`Peer::request_addresses`]; nothing has changed then.
@@ -30,9 +31,6 @@ impl IdMap {
         requests: &[RequestedAddress],
         to: &mut Peer,
     ) -> Result<IpCapsule, IpError> {
-        if self.names.len() + requests.len() > REQUESTS_MAX {
-            return Err(IpError::TooManyRequests);
-        }
         let wishes: Vec<_> = requests.iter().map(|request| request.prefix).collect();
         let (ids, capsule) = to.request_addresses(&wishes)?;
         let names = ids.into_iter().zip(requests);

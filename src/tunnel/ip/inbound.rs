@@ -15,7 +15,7 @@
 use bytes::Bytes;
 
 use super::error::IpError;
-use crate::wire::capsule::{CapsuleEvent, CapsuleReader, CapsuleType, Work};
+use crate::wire::capsule::{CapsuleEvent, CapsuleReader, Work};
 use crate::wire::datagram::{ContextId, take_context_id};
 use crate::wire::ip::IpCapsule;
 use crate::wire::varint;
@@ -155,22 +155,10 @@ impl Inbound {
     fn reader(&mut self) -> &mut CapsuleReader {
         self.reader.get_or_insert_with(|| {
             let mut reader = CapsuleReader::new(IP_PACKET_MAX + varint::SIZE_MAX);
-            reader.want(is_ip, IP_VALUE_MAX);
+            reader.want(IpCapsule::has, IP_VALUE_MAX);
             Box::new(reader)
         })
     }
-}
-
-/// The types of [`IpCapsule`].
-const fn is_ip(capsule_type: CapsuleType) -> bool {
-    matches!(
-        capsule_type,
-        CapsuleType::ADDRESS_ASSIGN
-            | CapsuleType::ADDRESS_REQUEST
-            | CapsuleType::ROUTE_ADVERTISEMENT
-            | CapsuleType::DNS_ASSIGN
-            | CapsuleType::PREF64
-    )
 }
 
 #[cfg(test)]

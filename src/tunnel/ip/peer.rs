@@ -20,7 +20,7 @@ mod requests;
 
 use std::net::IpAddr;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use ipnet::{IpNet, Ipv6Net};
 use thiserror::Error;
 
@@ -29,6 +29,7 @@ use super::error::IpError;
 use super::inbound::IP_VALUE_MAX;
 use super::routes::{AddressSet, Reach, Routes};
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress};
+use crate::wire::varint;
 
 /// Most address requests of one end that wait for an answer.
 pub const PENDING_MAX: usize = 64;
@@ -115,7 +116,7 @@ struct Said {
     assigned: Vec<AssignedAddress>,
     /// The same, to look up.
     prefixes: AddressSet,
-    /// Whether there has been an ADDRESS_ASSIGN, if only an empty one.
+    /// Whether anything has ever been assigned.
     has_assigned: bool,
     routes: Routes,
     requests: Requests,
@@ -127,7 +128,7 @@ impl Said {
         let kept = list.iter().filter(|entry| !is_no_address(entry.prefix));
         self.assigned = kept.copied().collect();
         self.prefixes = self.assigned.iter().map(|entry| entry.prefix).collect();
-        self.has_assigned = true;
+        self.has_assigned |= !self.assigned.is_empty();
     }
 }
 
@@ -140,8 +141,8 @@ pub struct Peer {
     dns: Vec<DnsConfig>,
     /// As above.
     pref64: Vec<Ipv6Net>,
-    /// Sources of the peer that are allowed without being assigned.
-    sources: AddressSet,
+    /// Sources of the peer that are allowed without being assigned. None: all, until something is assigned.
+    sources: Option<AddressSet>,
 }
 
 impl Peer {
@@ -274,10 +275,14 @@ impl Peer {
         checked(IpCapsule::Pref64(list))
     }
 
-    /// Lets the peer send from these prefixes too, beside those assigned to it: the networks behind a site whose
-    /// routes are believed. Replaces what was allowed before.
+    /// From now on the peer sends from what is assigned to it, and from these prefixes: the networks behind a site
+    /// whose routes are believed. Replaces what was allowed before.
+    ///
+    /// A relay says so of each client from the start, if only with no prefix. Without it any source will do until the
+    /// peer has been assigned an address, as it should where the peer is the way to the rest of the world.
+    // spec: 9484-11-c
     pub fn allow_sources(&mut self, prefixes: impl IntoIterator<Item = IpNet>) {
-        self.sources = prefixes.into_iter().collect();
+        self.sources = Some(prefixes.into_iter().collect());
     }
 
     /// What the peer lets us use as source, without refusals.
@@ -330,8 +335,8 @@ impl Peer {
 
     /// Whether a packet that came from the peer may pass (RFC 9484 §4.7.1, §7.2).
     ///
-    /// Its source is assigned to the peer or [allowed](Self::allow_sources), unless we have never sent an
-    /// ADDRESS_ASSIGN; its destination is assigned to us, or on a route that we advertise for its protocol.
+    /// Its source is assigned to the peer, or [allowed](Self::allow_sources); any, if nothing was said about that and the
+    /// peer never had an address. Its destination is assigned to us, or on a route that we advertise for its protocol.
     ///
     /// # Errors
     /// [`Violation`]: drop it.
@@ -342,9 +347,11 @@ impl Peer {
             destination,
             ..
         } = *packet;
-        let may_send = !self.ours.has_assigned
-            || self.ours.prefixes.contains(source)
-            || self.sources.contains(source);
+        let may_send = self.ours.prefixes.contains(source)
+            || match &self.sources {
+                Some(sources) => sources.contains(source),
+                None => !self.ours.has_assigned,
+            };
         if !may_send {
             return Err(Violation::Source);
         }
@@ -401,13 +408,12 @@ fn is_no_address(prefix: IpNet) -> bool {
 // spec: 9484-4.7.1-e, 9484-4.7.2-b, 9484-4.7.3-d, 9484-4.7.3-f
 fn checked(capsule: IpCapsule) -> Result<IpCapsule, IpError> {
     capsule.check()?;
+    let kind = capsule.capsule_type();
     let mut encoded = BytesMut::new();
     capsule.encode(&mut encoded);
-    match encoded.len() {
-        len if len > IP_VALUE_MAX => Err(IpError::CapsuleTooLong {
-            kind: capsule.capsule_type(),
-            len: len as u64,
-        }),
+    encoded.advance(varint::size(kind.0));
+    match varint::decode(&encoded) {
+        Some((len, _)) if len > IP_VALUE_MAX as u64 => Err(IpError::CapsuleTooLong { kind, len }),
         _ => Ok(capsule),
     }
 }

@@ -398,3 +398,98 @@ proptest! {
         prop_assert_eq!(kept, whole);
     }
 }
+
+/// Whether a type ends in 7: some that fit into a byte, and some that do not.
+const fn ends_in_seven(capsule_type: CapsuleType) -> bool {
+    capsule_type.0 % 10 == 7
+}
+
+fn too_long(capsule_type: u64, len: u64) -> CapsuleEvent {
+    CapsuleEvent::TooLong {
+        capsule_type: CapsuleType(capsule_type),
+        len,
+    }
+}
+
+// spec: 9297-3.2-a
+#[test]
+fn wanted_types_are_never_skipped_in_silence() {
+    let stream = b"\x07\x03abc\x08\x03abc\x07\x04abcd\x00\x02\0x\x40\x45\x00\x07\x80\x01\x00\x01";
+    let unknown = |kind, value: &'static [u8]| CapsuleEvent::Unknown {
+        capsule_type: CapsuleType(kind),
+        value: Bytes::from_static(value),
+    };
+    let all = [
+        unknown(7, b"abc"),
+        unknown(8, b"abc"),
+        too_long(7, 4),
+        datagram(b"\0x"),
+        unknown(0x45, b""),
+        too_long(7, 0x1_0001),
+    ];
+    let [first, _, second, third, _, fourth] = all.clone();
+    let wanted = [first, second, third, fourth];
+    for cut in 1..=stream.len() {
+        for (keep, expected) in [(None, &wanted[..]), (Some(10), &all[..])] {
+            let mut reader = CapsuleReader::default();
+            reader.want(|capsule_type| capsule_type.0 == 7, 3);
+            if let Some(bytes_max) = keep {
+                reader.keep_unknown(bytes_max);
+            }
+            let (events, reader) = read_with(reader, DATAGRAM_VALUE_MAX, stream.chunks(cut));
+            assert_eq!(events, expected);
+            let missing = 0x1_0001;
+            assert_eq!(reader.finish(), Err(CapsuleError::EndInValue { missing }));
+        }
+    }
+}
+
+proptest! {
+    // Wanting some types changes nothing about the others, and each of the wanted is told in some way.
+    #[test]
+    fn wanted_types_come_between_the_others(
+        capsules in vec((0u64..30, vec(any::<u8>(), 0..12)), 0..20),
+        keep in prop::option::of(0usize..12),
+        max in 0usize..12,
+        cut in 1usize..9,
+    ) {
+        let mut stream = Vec::new();
+        for (kind, value) in &capsules {
+            encode_capsule(CapsuleType(*kind), value, &mut stream);
+        }
+        let [plain, wanting] = [false, true].map(|wants| {
+            let mut reader = CapsuleReader::new(20);
+            if let Some(bytes_max) = keep {
+                reader.keep_unknown(bytes_max);
+            }
+            if wants {
+                reader.want(ends_in_seven, max);
+            }
+            let (events, reader) = read_with(reader, 20, stream.chunks(cut));
+            assert_eq!(reader.finish(), Ok(()));
+            events
+        });
+        let type_of = |event: &CapsuleEvent| match event {
+            CapsuleEvent::Unknown { capsule_type, .. } => Some(*capsule_type),
+            CapsuleEvent::TooLong { capsule_type, .. } => Some(*capsule_type),
+            CapsuleEvent::Datagram(_) | CapsuleEvent::Oversize { .. } => None,
+        };
+        let is_wanted = |event: &&CapsuleEvent| type_of(event).is_some_and(ends_in_seven);
+        let others = |events: &[CapsuleEvent]| -> Vec<_> {
+            events.iter().filter(|event| !is_wanted(event)).cloned().collect()
+        };
+        prop_assert_eq!(others(&plain), others(&wanting));
+        let wanted: Vec<_> = wanting.iter().filter(is_wanted).cloned().collect();
+        let sent = capsules.into_iter().filter(|(kind, _)| ends_in_seven(CapsuleType(*kind)));
+        let expected: Vec<_> = sent
+            .map(|(kind, value)| match value.len() {
+                len if len > max => too_long(kind, len as u64),
+                _ => CapsuleEvent::Unknown {
+                    capsule_type: CapsuleType(kind),
+                    value: value.into(),
+                },
+            })
+            .collect();
+        prop_assert_eq!(wanted, expected);
+    }
+}

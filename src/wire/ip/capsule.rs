@@ -158,6 +158,19 @@ impl IpCapsule {
         }
     }
 
+    /// Whether a type is one of these.
+    #[must_use]
+    pub const fn has(capsule_type: CapsuleType) -> bool {
+        matches!(
+            capsule_type,
+            CapsuleType::ADDRESS_ASSIGN
+                | CapsuleType::ADDRESS_REQUEST
+                | CapsuleType::ROUTE_ADVERTISEMENT
+                | CapsuleType::DNS_ASSIGN
+                | CapsuleType::PREF64
+        )
+    }
+
     /// Reads the value of a capsule; `None` for a type that is none of these.
     ///
     /// # Errors

@@ -270,8 +270,8 @@ fn is_canonical(operator: Operator, variables: &[Variable], before: &str, is_las
     match operator {
         // The comma goes with the variable, and nothing tells which of the others is left.
         Operator::Simple => variables.len() == 1 || !undefined.any(|v| v),
-        // If no variable is left the question mark goes as well, and nothing can follow.
-        Operator::Query => is_last || !undefined.all(|v| v),
+        // If no variable is left the question mark goes as well, and nothing can follow. A second one starts no query.
+        Operator::Query => !before.contains('?') && (is_last || !undefined.all(|v| v)),
         // Without a question mark these are no query fields.
         Operator::QueryMore => before.contains('?'),
     }

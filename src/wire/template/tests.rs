@@ -429,6 +429,8 @@ fn unmatchable_templates() {
         ("/m?t={target_host}:{target_port}", Undelimited),
         ("/m?{target_host}={target_port}", Undelimited),
         ("/m?v=1{?target_host,target_port}", Undelimited),
+        ("/m?{?target_host,target_port}", Undelimited),
+        ("/{target_host}/{target_port}?{?x}", Undelimited),
         ("/m?h={target_host}&h={target_port}", Undelimited),
         (
             "/{target_host}/{target_port}/{target_host}",

@@ -7,13 +7,16 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::config::{Checked, Ip, Offload};
+use crate::net::Driver;
 use crate::net::tun::{Tun, TunError, TunOptions, TunQueue};
-use crate::net::{Driver, SocketId};
 use crate::policy::Policy;
 use crate::tunnel::ip::{PoolConfig, PoolError, Pools};
 use crate::wire::ip::{AddressRange, DnsConfig, Nameserver};
 use crate::worker::machine::Tag;
-use crate::worker::{Gateway, GatewaySettings, Site};
+use crate::worker::{self, Gateway, GatewaySettings, Site};
+
+/// The name of the interface of a relay that has none: its clients reach each other.
+const NO_TUN: &str = "off";
 
 /// Why there is no exit for IP packets.
 #[derive(Debug, Error)]
@@ -40,7 +43,7 @@ pub(super) struct Exit {
     settings: Arc<GatewaySettings>,
     pools: Pools,
     queues: Vec<Option<TunQueue>>,
-    pub(super) tun: TunInfo,
+    pub(super) tun: Option<TunInfo>,
 }
 
 /// What one worker needs of it.
@@ -54,6 +57,15 @@ impl Exit {
     /// Opens the interface with a queue for each worker.
     pub(super) fn open(checked: &Checked, ip: &Ip, policy: Policy) -> Result<Self, ExitError> {
         let pools = pools(ip)?;
+        let settings = Arc::new(settings(ip, policy));
+        if ip.tun == NO_TUN {
+            return Ok(Self {
+                settings,
+                pools,
+                queues: Vec::new(),
+                tun: None,
+            });
+        }
         let tun = Tun::open(&TunOptions {
             name: Some(ip.tun.clone()),
             queues: checked.workers.get(),
@@ -61,13 +73,13 @@ impl Exit {
             mtu: Some(ip.mtu),
         })?;
         Ok(Self {
-            settings: Arc::new(settings(ip, policy)),
+            settings,
             pools,
             queues: tun.queues.into_iter().map(Some).collect(),
-            tun: TunInfo {
+            tun: Some(TunInfo {
                 name: tun.name,
                 index: tun.index,
-            },
+            }),
         })
     }
 
@@ -82,11 +94,11 @@ impl Exit {
 
 impl ExitSeed {
     pub(super) fn grow(self, worker: u32, driver: &mut Driver) -> std::io::Result<Gateway> {
-        let tun: Option<SocketId> = self
-            .queue
-            .map(|queue| driver.add_tun(queue, Tag::Tun.to_bits()))
-            .transpose()?;
-        Ok(Gateway::new(self.settings, self.pools, worker, tun))
+        let exit = match self.queue {
+            Some(queue) => worker::Exit::Tun(driver.add_tun(queue, Tag::Tun.to_bits())?),
+            None => worker::Exit::Nowhere,
+        };
+        Ok(Gateway::new(self.settings, self.pools, worker, exit))
     }
 }
 
@@ -109,9 +121,13 @@ pub fn pools(ip: &Ip) -> Result<Pools, PoolError> {
 #[must_use]
 pub fn settings(ip: &Ip, policy: Policy) -> GatewaySettings {
     let behind = ip.sites.iter().flat_map(|site| site.prefixes.iter());
+    let inside: Vec<_> = ip.pools.iter().chain(behind).copied().collect();
     GatewaySettings {
-        inside: ip.pools.iter().chain(behind).copied().collect(),
-        routes: ranges(&ip.routes),
+        routes: ranges(match ip.tun == NO_TUN {
+            true => &inside,
+            false => &ip.routes,
+        }),
+        inside,
         dns: dns(ip).into_iter().collect(),
         pref64: ip.pref64.clone(),
         unprompted: ip.unprompted,
@@ -142,7 +158,8 @@ fn dns(ip: &Ip) -> Option<DnsConfig> {
 }
 
 /// Prefixes as the ranges of ROUTE_ADVERTISEMENT: in order, disjoint (RFC 9484 §4.7.3).
-fn ranges(prefixes: &[IpNet]) -> Vec<AddressRange> {
+#[must_use]
+pub fn ranges(prefixes: &[IpNet]) -> Vec<AddressRange> {
     let mut joined = IpNet::aggregate(&prefixes.to_vec());
     joined.sort_by_key(|prefix| (prefix.addr().is_ipv6(), prefix.network()));
     let mut ranges: Vec<AddressRange> = Vec::new();

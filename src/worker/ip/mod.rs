@@ -23,7 +23,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 pub(super) use self::errors::IcmpBudget;
-pub use self::gateway::{Gateway, GatewayEvent, GatewaySettings, Site};
+pub use self::gateway::{DropReason, Exit, Gateway, GatewayEvent, GatewaySettings, Site};
 pub use self::users::{IpInfo, IpRequestError};
 use super::leg::{Flow, Leg, Tunnel};
 use super::machine::{End, LocalEvent, Machine, Outside};

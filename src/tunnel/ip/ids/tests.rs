@@ -1,7 +1,7 @@
 use ipnet::IpNet;
 
 use super::*;
-use crate::tunnel::ip::{IpEvent, refusal};
+use crate::tunnel::ip::{IpEvent, REQUESTS_MAX, refusal};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -14,17 +14,17 @@ const fn assigned(request_id: u64, prefix: IpNet) -> AssignedAddress {
 }
 
 fn requested(event: IpEvent) -> Vec<RequestedAddress> {
-    match event {
-        IpEvent::Requested(list) => list,
-        other => panic!("{other:?}"),
-    }
+    let IpEvent::Requested(list) = event else {
+        panic!("{event:?}");
+    };
+    list
 }
 
 fn answers(event: IpEvent) -> Vec<AssignedAddress> {
-    match event {
-        IpEvent::Assigned(list) => list,
-        other => panic!("{other:?}"),
-    }
+    let IpEvent::Assigned(list) = event else {
+        panic!("{event:?}");
+    };
+    list
 }
 
 // A client, an ingress with an end on each stream, an egress. The ingress has asked for something itself before.
@@ -97,18 +97,18 @@ fn refusals_of_nothing_stay_here() {
 // spec: 9484-4.7.2-a
 #[test]
 fn no_more_requests_than_a_stream_may_see() {
-    let mut map = IdMap::default();
+    let (mut map, mut up) = (IdMap::default(), Peer::default());
     let request = |request_id| RequestedAddress {
         request_id,
         prefix: net(ANY),
     };
     for id in 1..=REQUESTS_MAX as u64 {
-        // A next hop that answers everything at once.
-        let mut up = Peer::default();
-        assert!(map.forward(&[request(id)], &mut up).is_ok());
+        map.forward(&[request(2 * id)], &mut up).unwrap();
+        let list = vec![assigned(id, net("10.0.0.2/32"))];
+        up.handle_capsule(IpCapsule::AddressAssign(list)).unwrap();
     }
-    let mut up = Peer::default();
-    let again = map.forward(&[request(2000)], &mut up);
+    let again = map.forward(&[request(1)], &mut up);
     assert_eq!(again, Err(IpError::TooManyRequests));
-    assert_eq!(up.pending(), []);
+    assert_eq!(map.names.len(), REQUESTS_MAX);
+    assert_eq!(map.asked_as(77), 154);
 }

@@ -104,3 +104,44 @@ impl Ids {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ids_that_rise_take_one_run() {
+        let mut ids = Ids::default();
+        for id in (1..=500).chain(502..=1000) {
+            ids.insert(id);
+        }
+        assert_eq!(ids.runs, [(1, 500), (502, 1000)]);
+        ids.insert(501);
+        ids.insert(501);
+        ids.insert(u64::MAX);
+        assert_eq!(ids.runs, [(1, 1000), (u64::MAX, u64::MAX)]);
+        assert_eq!(ids.len(), 1001);
+    }
+
+    proptest! {
+        #[test]
+        fn as_a_set(added in vec(0u64..40, 0..60)) {
+            let (mut ids, mut set) = (Ids::default(), BTreeSet::new());
+            for id in added {
+                prop_assert_eq!(ids.contains(id), set.contains(&id));
+                ids.insert(id);
+                set.insert(id);
+                prop_assert_eq!(ids.len(), set.len());
+                let all = ids.runs.iter().flat_map(|(first, last)| *first..=*last);
+                prop_assert!(all.eq(set.iter().copied()));
+                let mut pairs = ids.runs.iter().zip(ids.runs.iter().skip(1));
+                prop_assert!(pairs.all(|((_, last), (first, _))| last + 1 < *first));
+            }
+        }
+    }
+}

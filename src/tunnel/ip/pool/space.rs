@@ -8,8 +8,8 @@
 //! exactly if there is a block of that length or a shorter one. Every operation costs a logarithm of the number of
 //! blocks, whatever the size of the space.
 //!
-//! Prefixes of one length are taken round and round, so that one which is given back rests as long as it can: packets to
-//! its last user may still be under way.
+//! Prefixes of one length are taken round and round, so that one which is given back rests as long as it can: packets
+//! to its last user may still be under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -145,7 +145,7 @@ mod tests {
     }
 
     proptest! {
-        // Something is given exactly if there is something, nothing twice, and in the end everything is one block again.
+        // Something is given exactly if there is something, nothing twice, and in the end all is one block again.
         #[test]
         fn as_a_table_of_flags(steps in vec(step(), 0..200)) {
             let mut space = Space::default();

@@ -118,7 +118,7 @@ fn the_gateway_and_the_ends_of_a_pool_are_not_given() {
 #[test]
 fn wishes() {
     let pools = pools(&["10.0.0.0/16", "2001:db8::/48"]);
-    let mut assign = |tunnel, wish| pools.assign(start(), owner(tunnel), net(wish), None);
+    let assign = |tunnel, wish| pools.assign(start(), owner(tunnel), net(wish), None);
     assert_eq!(assign(1, "10.0.9.9/32"), Ok(net("10.0.9.9/32")));
     // Not twice, and not what is elsewhere.
     assert_ne!(assign(2, "10.0.9.9/32"), Ok(net("10.0.9.9/32")));

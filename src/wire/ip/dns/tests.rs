@@ -1,3 +1,7 @@
+//! The vectors and the rules of DNS_ASSIGN and PREF64.
+
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use super::*;
 use crate::wire::ip::IpCapsule;
 
@@ -12,17 +16,19 @@ const SPLIT_TUNNEL: &[u8] = b"\
     \x02\x15internal.corp.example\x0ccorp.example";
 
 fn parse(value: &[u8]) -> Result<Vec<DnsConfig>, IpCapsuleError> {
-    match IpCapsule::parse(CapsuleType::DNS_ASSIGN, value).unwrap()? {
-        IpCapsule::DnsAssign(configs) => Ok(configs),
-        other => panic!("{other:?}"),
-    }
+    let capsule = IpCapsule::parse(CapsuleType::DNS_ASSIGN, value).unwrap()?;
+    let IpCapsule::DnsAssign(configs) = capsule else {
+        panic!("{capsule:?}");
+    };
+    Ok(configs)
 }
 
 fn parse_pref64(value: &[u8]) -> Result<Vec<Ipv6Net>, IpCapsuleError> {
-    match IpCapsule::parse(CapsuleType::PREF64, value).unwrap()? {
-        IpCapsule::Pref64(prefixes) => Ok(prefixes),
-        other => panic!("{other:?}"),
-    }
+    let capsule = IpCapsule::parse(CapsuleType::PREF64, value).unwrap()?;
+    let IpCapsule::Pref64(prefixes) = capsule else {
+        panic!("{capsule:?}");
+    };
+    Ok(prefixes)
 }
 
 /// The whole capsule; `head` is type and length.
@@ -174,7 +180,7 @@ fn refused_nameservers() {
         }]);
         let expected = expected.map_err(IpCapsuleError::Dns);
         assert_eq!(capsule.check(), expected, "{server:?}");
-        // Five bytes of type and length, as the values are short.
+        // Type and length are five bytes: the values are short.
         let value = encoded(&capsule, &[0x9a, 0xce, 0x79, 0xec]).split_off(1);
         assert_eq!(parse(&value).map(drop), expected, "{server:?}");
     }

@@ -1,0 +1,350 @@
+//! The worker's side: packets between the interface and the tunnel, which is opened again whenever it ends.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+
+use crate::client::{Request, RouteId, TunnelKind};
+use crate::net::tun::TunQueue;
+use crate::net::{Driver, Network, Received, SocketId};
+use crate::program::forward::explain;
+use crate::transport::quic::SendOutcome;
+use crate::tunnel::TunnelId;
+use crate::tunnel::ip::{IpEvent, refusal};
+use crate::wire::ip::icmp::{self, IcmpError};
+use crate::wire::ip::packet::Packet;
+use crate::wire::ip::{AddressRange, Scope, ScopeTarget};
+use crate::worker::run::{App, World};
+use crate::worker::{Closed, End, IpInfo, LocalEvent, Machine, Tag};
+
+/// The pauses between attempts: the first, and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A tunnel that lived for so long makes the next pause the first again.
+const STEADY: Duration = Duration::from_secs(10);
+/// How often it is looked at, while packets pass, whether the tunnel carries more than before.
+const MTU_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the control thread has to know.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// The tunnel is open, or something about it changed.
+    Up {
+        /// Everything that is known.
+        info: Box<IpInfo>,
+        /// The relay at the other end of the connection that carries it.
+        peer: Option<SocketAddr>,
+    },
+    /// It ended, or could not be opened. There will be another attempt.
+    Down(String),
+}
+
+/// What to ask the relay for, and what to tell it.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) scope: Scope,
+    pub(super) advertise: Vec<IpNet>,
+}
+
+/// The app.
+pub(super) struct TunApp {
+    route: RouteId,
+    setup: Setup,
+    interface: SocketId,
+    tunnel: Option<TunnelId>,
+    open_since: Option<Instant>,
+    /// When to open the next tunnel, while there is none.
+    next_attempt: Option<Instant>,
+    pause: Duration,
+    /// Something changed that the control thread has not heard of.
+    changed: bool,
+    mtu: usize,
+    next_mtu_check: Option<Instant>,
+    /// Packets for the kernel.
+    outgoing: Vec<Bytes>,
+    reports: mpsc::UnboundedSender<Report>,
+    started: bool,
+}
+
+impl TunApp {
+    pub(super) fn new(
+        route: RouteId,
+        setup: Setup,
+        queue: TunQueue,
+        driver: &mut Driver,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            route,
+            setup,
+            interface: driver.add_tun(queue, Tag::App(0).to_bits())?,
+            tunnel: None,
+            open_since: None,
+            next_attempt: None,
+            pause: PAUSE_MIN,
+            changed: false,
+            mtu: 0,
+            next_mtu_check: None,
+            outgoing: Vec::new(),
+            reports,
+            started: false,
+        })
+    }
+
+    fn open(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) {
+        self.next_attempt = None;
+        let request = Request::new(self.setup.scope.clone(), TunnelKind::Ip);
+        self.tunnel = Some(machine.open_local_request(now, self.route, request, out));
+    }
+
+    /// The tunnel is open: say what we want and what we have.
+    fn opened(&mut self, now: Instant, id: TunnelId, machine: &mut Machine, out: &mut World<'_>) {
+        self.open_since = Some(now);
+        self.changed = true;
+        let end = (id, End::Downstream);
+        let wishes = wishes(&self.setup.scope);
+        if let Err(error) = machine.ip_request_addresses(now, end, &wishes, out) {
+            tracing::warn!("addresses were not asked for: {error}");
+        }
+        if !self.setup.advertise.is_empty()
+            && let Err(error) =
+                machine.ip_advertise_routes(now, end, ranges(&self.setup.advertise), out)
+        {
+            tracing::warn!("routes were not advertised: {error}");
+        }
+    }
+
+    fn lost(&mut self, now: Instant, reason: String) {
+        let lived = self.open_since.take();
+        if lived.is_some_and(|since| now.saturating_duration_since(since) >= STEADY) {
+            self.pause = PAUSE_MIN;
+        }
+        self.tunnel = None;
+        self.changed = false;
+        self.next_attempt = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        self.report(Report::Down(reason));
+    }
+
+    fn heard(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        event: IpEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        match event {
+            IpEvent::Assigned(_) | IpEvent::Routes(_) => self.changed = true,
+            IpEvent::Dns(_) | IpEvent::Pref64(_) => self.changed = true,
+            // We have no addresses to give away.
+            IpEvent::Requested(requests) => {
+                let refusals = requests.into_iter().map(refusal).collect();
+                let end = (id, End::Downstream);
+                if let Err(error) = machine.ip_assign_addresses(now, end, refusals, out) {
+                    tracing::debug!("a request was not refused: {error}");
+                }
+            }
+        }
+    }
+
+    /// A packet from the kernel.
+    fn send(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        packet: Bytes,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        let outcome = machine.send_local(now, id, packet.clone(), out);
+        match outcome {
+            SendOutcome::TooLarge => {}
+            SendOutcome::Sent | SendOutcome::Queued | SendOutcome::Blocked | SendOutcome::Gone => {
+                return;
+            }
+        }
+        let Some(mtu) = self.check_mtu(now, machine) else {
+            return;
+        };
+        let Ok(parsed) = Packet::parse(&packet) else {
+            return;
+        };
+        // From where the packet was going: the kernel believes nothing that comes from its own address.
+        let too_big = IcmpError::TooBig {
+            mtu: u32::try_from(mtu).unwrap_or(u32::MAX),
+        };
+        let answer = icmp::error(too_big, &packet, parsed.destination);
+        self.outgoing.extend(answer.map(bytes::BytesMut::freeze));
+    }
+
+    /// What the tunnel carries now.
+    fn check_mtu(&mut self, now: Instant, machine: &mut Machine) -> Option<usize> {
+        self.next_mtu_check = Some(now + MTU_INTERVAL);
+        let info = machine.ip_info(self.tunnel?, End::Downstream)?;
+        self.changed |= info.mtu != self.mtu;
+        Some(info.mtu)
+    }
+
+    fn report(&self, report: Report) {
+        // The control thread has left when the program ends.
+        drop(self.reports.send(report));
+    }
+
+    fn is_open(&self) -> bool {
+        self.open_since.is_some()
+    }
+}
+
+impl App for TunApp {
+    fn handle(
+        &mut self,
+        now: Instant,
+        event: LocalEvent,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        if self.tunnel != Some(event.tunnel()) {
+            return;
+        }
+        match event {
+            LocalEvent::Payload(_, packet) => self.outgoing.push(packet),
+            LocalEvent::Opened(id) => self.opened(now, id, machine, out),
+            LocalEvent::Refused(_, refused) => self.lost(now, explain(&refused)),
+            LocalEvent::Ip(id, event) => self.heard(now, id, event, machine, out),
+            LocalEvent::Closed(_, closed) => self.lost(now, ending(&closed)),
+            LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
+            LocalEvent::Context(..) | LocalEvent::Capsule(..) => {}
+        }
+    }
+
+    fn handle_received(
+        &mut self,
+        now: Instant,
+        _: (SocketId, u32),
+        received: Received,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        let packets = match received {
+            Received::Packets(packets) => packets,
+            Received::Error(error) => return tracing::warn!(%error, "reading the interface"),
+            Received::Train(_) => return,
+        };
+        // Without a tunnel packets are lost: there is no other way that they may go.
+        let Some(id) = self.tunnel.filter(|_| self.is_open()) else {
+            return;
+        };
+        for packet in packets {
+            self.send(now, id, packet.freeze(), machine, out);
+        }
+        if self.next_mtu_check.is_none_or(|at| at <= now) {
+            self.check_mtu(now, machine);
+        }
+    }
+
+    fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
+        if !self.started || self.next_attempt.is_some_and(|at| at <= now) {
+            self.started = true;
+            self.open(now, machine, out);
+        }
+        if std::mem::take(&mut self.changed)
+            && let Some(id) = self.tunnel
+            && let Some(info) = machine.ip_info(id, End::Downstream)
+        {
+            self.mtu = info.mtu;
+            let described = machine.describe(id, End::Downstream);
+            self.report(Report::Up {
+                info: Box::new(info),
+                peer: described.and_then(|described| described.peer),
+            });
+        }
+        if !self.outgoing.is_empty() {
+            out.send_packets(self.interface, &mut self.outgoing);
+        }
+        false
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.next_attempt
+    }
+
+    fn is_finished(&self) -> bool {
+        false
+    }
+}
+
+/// An address of each version that the scope has.
+fn wishes(scope: &Scope) -> Vec<IpNet> {
+    let any: [IpAddr; 2] = [[0; 4].into(), [0_u16; 8].into()];
+    let wanted = |address: &IpAddr| match &scope.target {
+        ScopeTarget::Prefix(prefix) => prefix.addr().is_ipv4() == address.is_ipv4(),
+        ScopeTarget::Any | ScopeTarget::Name(_) => true,
+    };
+    any.into_iter().filter(wanted).map(IpNet::from).collect()
+}
+
+/// Networks as a list that may be advertised: in order, none inside another (RFC 9484 §4.7.3).
+fn ranges(networks: &[IpNet]) -> Vec<AddressRange> {
+    let mut networks = IpNet::aggregate(&networks.to_vec());
+    networks.sort_by_key(|network| (network.addr().is_ipv6(), network.network()));
+    let range = |network: IpNet| AddressRange {
+        start: network.network(),
+        end: network.broadcast(),
+        protocol: 0,
+    };
+    networks.into_iter().map(range).collect()
+}
+
+fn ending(closed: &Closed) -> String {
+    match closed {
+        Closed::Finished => "the relay closed the tunnel".to_owned(),
+        Closed::Aborted { abort, code } => match code {
+            Some(code) => format!("the tunnel ended: {abort:?} ({code})"),
+            None => format!("the tunnel ended: {abort:?}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_of_each_version_of_the_scope() {
+        let scope = |target| Scope {
+            target,
+            protocol: None,
+        };
+        let printed = |scope| {
+            let wishes = wishes(&scope);
+            wishes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(printed(scope(ScopeTarget::Any)), ["0.0.0.0/32", "::/128"]);
+        let prefix = ScopeTarget::Prefix("2001:db8::/32".parse().unwrap());
+        assert_eq!(printed(scope(prefix)), ["::/128"]);
+    }
+
+    #[test]
+    fn what_is_advertised_is_in_order_and_disjoint() {
+        // spec: 9484-4.7.3-e
+        let networks = ["fd01::/64", "192.168.1.0/24", "10.1.0.0/16", "10.0.0.0/8"];
+        let networks: Vec<IpNet> = networks.iter().map(|net| net.parse().unwrap()).collect();
+        let printed: Vec<_> = ranges(&networks)
+            .iter()
+            .map(|range| format!("{}-{}", range.start, range.end))
+            .collect();
+        assert_eq!(
+            printed,
+            [
+                "10.0.0.0-10.255.255.255",
+                "192.168.1.0-192.168.1.255",
+                "fd01::-fd01::ffff:ffff:ffff:ffff",
+            ]
+        );
+    }
+}

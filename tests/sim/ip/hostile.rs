@@ -1,0 +1,148 @@
+//! Clients that break the rules of CONNECT-IP: it costs them their tunnel, and nobody else anything.
+
+use bauta::http::h3::code::Code;
+use bauta::http::h3::frame;
+use bauta::http::request::RequestHead;
+
+use super::with_gateway;
+use crate::raw::{Ended, frame_of, head_frame};
+use crate::sim::{Sim, ms, secs};
+
+/// The malformed capsules of the digest of RFC 9484, section 9, without those that end with the stream.
+const MALFORMED: [(&str, &str); 17] = [
+    ("bad-version", "01 07 00 05 c0 00 02 0b 20"),
+    ("bad-prefix-v4", "01 07 00 04 c0 00 02 0b 21"),
+    (
+        "bad-prefix-v6",
+        "01 13 00 06 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01 81",
+    ),
+    ("bad-hostbits-v4", "01 07 00 04 c0 00 02 0b 18"),
+    (
+        "bad-hostbits-v6",
+        "01 13 00 06 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01 40",
+    ),
+    ("bad-short", "01 06 00 04 c0 00 02 0b"),
+    ("bad-trailing", "01 08 00 04 c0 00 02 0b 20 00"),
+    ("ar-empty", "02 00"),
+    ("ar-id-0", "02 07 00 04 00 00 00 00 20"),
+    (
+        "ar-dup-id",
+        "02 1a 01 04 00 00 00 00 20 01 06 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 80",
+    ),
+    ("ra-start-gt-end", "03 0a 04 c0 00 02 09 c0 00 02 01 00"),
+    ("ra-version", "03 0a 01 c0 00 02 00 c0 00 02 01 00"),
+    (
+        "ra-proto-order",
+        "03 14 04 c0 00 02 01 c0 00 02 01 11 04 c0 00 02 02 c0 00 02 02 06",
+    ),
+    (
+        "ra-overlap",
+        "03 14 04 c0 00 02 00 c0 00 02 7f 00 04 c0 00 02 7f c0 00 02 ff 00",
+    ),
+    (
+        "ra-overlap-0",
+        "03 14 04 c0 00 02 00 c0 00 02 ff 00 04 c0 00 02 01 c0 00 02 01 11",
+    ),
+    ("ra-short", "03 09 04 c0 00 02 00 c0 00 02 01"),
+    ("ra-trailing", "03 0b 04 c0 00 02 00 c0 00 02 01 00 06"),
+];
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits = text.split(' ');
+    digits
+        .map(|it| u8::from_str_radix(it, 16).expect("hex"))
+        .collect()
+}
+
+fn connect_ip(path: &str) -> RequestHead {
+    RequestHead::extended_connect("connect-ip", "https", "egress.test", path)
+}
+
+// spec: 9484-4.7-b, 9484-4.7.1-c, 9484-4.7.1-d, 9484-4.7.1-e, 9484-4.7.2-a, 9484-4.7.2-b, 9484-4.7.2-h
+// spec: 9484-4.7.2-j, 9484-4.7.3-b, 9484-4.7.3-d, 9484-4.7.3-e, 9484-4.7.3-f, 9484-4.7.3-g, map-46
+#[test]
+fn malformed_capsules_end_their_tunnel_only() {
+    let mut sim = Sim::new(11);
+    let relay = sim.relay_with("egress.test", &[], with_gateway(|_| {}));
+    let client = sim.raw_client();
+    let (now, to) = (sim.net.now, sim.address(relay));
+    let index = sim.raw(client).connect(now, to, "egress.test");
+    sim.run_for(ms(200));
+    sim.raw(client).connections[index].open_control();
+    let head = head_frame(&connect_ip("/.well-known/masque/ip/*/*/"));
+    let spared = sim.raw(client).connections[index].open_bi(&head);
+    for (name, capsule) in MALFORMED {
+        let tunnel = sim.raw(client).connections[index].open_bi(&head);
+        sim.run_for(ms(100));
+        let connection = &mut sim.raw(client).connections[index];
+        assert_eq!(connection.status(tunnel), Some(200), "{name}");
+        connection.write(tunnel, &frame_of(frame::DATA, &hex(capsule)));
+        sim.run_for(ms(200));
+        let found = sim.raw(client).connections[index].ended(tunnel);
+        assert_eq!(found.reset, Some(Code::H3_MESSAGE_ERROR), "{name}");
+    }
+    let connection = &mut sim.raw(client).connections[index];
+    assert_eq!(connection.lost, None);
+    assert_eq!(connection.ended(spared), Ended::default());
+    let misbehaved = sim.stats(relay).tunnels_misbehaved;
+    assert_eq!(misbehaved, MALFORMED.len() as u64);
+    assert_eq!(sim.node(relay).machine.tunnel_count(), 1);
+}
+
+/// Requests that never end are bounded, whoever answers them.
+// spec: 9484-4.7.2-j
+#[test]
+fn request_ids_are_used_once() {
+    let mut sim = Sim::new(12);
+    let relay = sim.relay_with("egress.test", &[], with_gateway(|_| {}));
+    let client = sim.raw_client();
+    let (now, to) = (sim.net.now, sim.address(relay));
+    let index = sim.raw(client).connect(now, to, "egress.test");
+    sim.run_for(ms(200));
+    sim.raw(client).connections[index].open_control();
+    let head = head_frame(&connect_ip("/.well-known/masque/ip/%2A/%2A/"));
+    let tunnel = sim.raw(client).connections[index].open_bi(&head);
+    sim.run_for(ms(100));
+    let request = frame_of(frame::DATA, &hex("02 07 01 04 00 00 00 00 20"));
+    for expected in [None, Some(Code::H3_MESSAGE_ERROR)] {
+        sim.raw(client).connections[index].write(tunnel, &request);
+        sim.run_for(ms(200));
+        assert_eq!(
+            sim.raw(client).connections[index].ended(tunnel).reset,
+            expected
+        );
+    }
+}
+
+// spec: 9484-4.1-a, 9484-4.4-b, 9484-4.6-b, 9484-4.6-c, 9484-4.6-d, 9484-4.6-h, 9484-3-c, map-3
+#[test]
+fn malformed_scopes_are_refused() {
+    let mut sim = Sim::new(13);
+    let relay = sim.relay_with("egress.test", &[], with_gateway(|_| {}));
+    let client = sim.raw_client();
+    let (now, to) = (sim.net.now, sim.address(relay));
+    let index = sim.raw(client).connect(now, to, "egress.test");
+    sim.run_for(ms(200));
+    sim.raw(client).connections[index].open_control();
+    for (path, status) in [
+        ("*/*/", 200),
+        ("%2A/%2a/", 200),
+        ("203.0.113.0%2F24/17/", 200),
+        ("2001%3Adb8%3A%3A%2f32/*/", 200),
+        ("203.0.113.1%2F24/17/", 400),
+        ("203.0.113.0%2F33/17/", 400),
+        ("2001%3Adb8%3A%3A%2F129/*/", 400),
+        ("fe80%3A%3A1%25eth0/*/", 400),
+        ("*/256/", 400),
+        ("*/-1/", 400),
+        ("/*/", 400),
+        ("*//", 400),
+        ("0x7f.1/*/", 400),
+    ] {
+        let head = connect_ip(&format!("/.well-known/masque/ip/{path}"));
+        let tunnel = sim.raw(client).connections[index].open_bi(&head_frame(&head));
+        sim.run_for(secs(1));
+        let found = sim.raw(client).connections[index].status(tunnel);
+        assert_eq!(found, Some(status), "{path}");
+    }
+}
