@@ -350,7 +350,7 @@ impl Checker<'_> {
             Template::parse,
         );
         for (hop, tcp) in hops.iter_mut().zip(tcp) {
-            hop.tcp = tcp.or(hop.tcp.take());
+            hop.tcp = tcp.or_else(|| hop.tcp.take());
         }
         let ip = self.more_urls(
             "upstream.ip_urls",
@@ -360,7 +360,7 @@ impl Checker<'_> {
             Template::parse_ip,
         );
         for (hop, ip) in hops.iter_mut().zip(ip) {
-            hop.ip = ip.or(hop.ip.take());
+            hop.ip = ip.or_else(|| hop.ip.take());
         }
         let carriers = self.carriers("upstream", carriers);
         let head_starts = self.head_starts(head_starts);

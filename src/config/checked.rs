@@ -161,7 +161,8 @@ pub struct Ip {
     pub assignments_max: usize,
     /// How long the addresses of an authenticated client are kept for it when its tunnel has ended.
     pub grace: Duration,
-    /// Name of the interface, at most 15 characters; `%d` in it stands for a number that the kernel chooses.
+    /// Name of the interface, at most 15 characters; `%d` in it stands for a number that the kernel chooses. `off` is
+    /// none: clients reach each other and what is behind them.
     pub tun: String,
     /// Whether trains of packets cross the interface whole.
     pub offload: Offload,

@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::exit;
 use super::threads::{StartError, Workers, control_runtime, resolver};
 use crate::config::Checked;
 use crate::net::{self, raise_file_limit};
@@ -28,27 +30,48 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
     raise_file_limit()?;
     let runtime = control_runtime()?;
     // Signals are ours before anybody can know that the relay runs.
-    let (mut terminate, mut interrupt) = {
+    let mut signals = {
         let _context = runtime.enter();
-        (
+        [
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
-        )
+        ]
     };
     let ca = if development {
         Some(development_ca()?)
     } else {
         None
     };
+    let mut plan = Plan::new(checked, ca.as_ref().map(|ca| &ca.identity))?;
+    let exit = plan.checked().ip.clone().zip(plan.tun.clone());
+    let changes = match &exit {
+        Some((ip, tun)) => Some(runtime.block_on(exit::prepare(ip, tun, out))?),
+        None => None,
+    };
+    let outcome = serve(&mut plan, ca.as_ref(), &runtime, &mut signals, out);
+    if let Some(changes) = changes {
+        runtime.block_on(exit::undo(changes));
+    }
+    outcome
+}
+
+/// From the start of the workers to their end.
+fn serve(
+    plan: &mut Plan,
+    ca: Option<&DevCa>,
+    runtime: &Runtime,
+    [terminate, interrupt]: &mut [Signal; 2],
+    out: &mut dyn Write,
+) -> Result<(), StartError> {
+    let checked = plan.checked();
     let (pin, drain_limit) = (checked.pin, checked.timeouts.drain);
-    let resolver = resolver(&checked)?;
+    let resolver = resolver(checked)?;
     let workers = checked.workers.get();
     let resolves_max = checked.limits.resolves * workers;
     let warnings = checked.warnings.clone();
-    let mut plan = Plan::new(checked, ca.as_ref().map(|ca| &ca.identity))?;
     // A single worker gains nothing from a pin and loses the choice of an idle core.
     let first_core = (pin && workers > 1).then_some(0);
-    let mut threads = Workers::start(&mut plan, "relay", first_core, |_, _, _| {
+    let mut threads = Workers::start(plan, "relay", first_core, |_, _, _| {
         Ok::<_, io::Error>(NoApp)
     })?;
 
@@ -59,7 +82,7 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
     for address in &plan.addresses {
         writeln!(out, "listening on {address}")?;
     }
-    if let (Some(ca), Some(address)) = (&ca, plan.addresses.first()) {
+    if let (Some(ca), Some(address)) = (ca, plan.addresses.first()) {
         let path = write_ca(ca, address.port())?;
         writeln!(out, "ca {}", path.display())?;
         writeln!(

@@ -1,10 +1,11 @@
 //! CONNECT-IP: which addresses clients get, what is advertised to them, and what the relay does to its own system.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{Checker, HOUR, SECOND, count, quoted};
+use super::{Checker, DAY, count, quoted};
 use crate::config::checked::{AuthFiles, Ip, IpSite, Upstream};
 use crate::config::limits;
 use crate::config::relay::{self, Service};
@@ -83,7 +84,7 @@ impl Checker<'_> {
                 DELEGATED_LEN_MIN_V6..=128,
             ),
             assignments_max: count(self.limit(&limits::IP_ASSIGNMENTS, assignments_max)),
-            grace: self.duration("ip.grace", grace, SECOND * 0..=HOUR * 24),
+            grace: self.duration("ip.grace", grace, Duration::ZERO..=DAY),
             tun: self.interface(tun),
             offload,
             mtu: u16::try_from(self.integer("ip.mtu", mtu, MTU_MIN..=MTU_MAX)).unwrap_or(u16::MAX),

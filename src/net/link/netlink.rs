@@ -1,6 +1,5 @@
 //! Requests to the kernel about interfaces, addresses and routes (rtnetlink).
 
-use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -326,7 +325,7 @@ fn way(message: &RouteMessage) -> WayTo {
             _ => {}
         }
     }
-    match (message.header.kind.clone(), interface) {
+    match (message.header.kind, interface) {
         (RouteType::Local, _) => WayTo::Local,
         (RouteType::Unicast, Some(interface)) => WayTo::Via {
             gateway,
@@ -395,15 +394,11 @@ fn unless_gone(doing: String, outcome: Result<(), rtnetlink::Error>) -> Result<(
 }
 
 fn failure(doing: String, error: rtnetlink::Error) -> LinkError {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => {
-            let errno = message.raw_code().unsigned_abs();
-            let errno = i32::try_from(errno).unwrap_or(libc::EIO);
-            LinkError::refused(doing, io::Error::from_raw_os_error(errno))
-        }
-        other => LinkError::Netlink {
-            doing,
-            message: other.to_string(),
-        },
+    if let rtnetlink::Error::NetlinkError(message) = &error {
+        return LinkError::refused(doing, message.to_io());
+    }
+    LinkError::Netlink {
+        doing,
+        message: error.to_string(),
     }
 }

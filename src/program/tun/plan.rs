@@ -140,8 +140,9 @@ fn servers(info: &IpInfo) -> LinkDns {
         if plain.is_empty() {
             continue;
         }
-        let is_any = |domain: &Box<str>| domain.is_empty() || &**domain == ".";
-        for_all |= config.internal_domains.iter().any(is_any) || config.internal_domains.is_empty();
+        let mut internal = config.internal_domains.iter().map(AsRef::<str>::as_ref);
+        let is_any = |domain: &str| domain.is_empty() || domain == ".";
+        for_all |= config.internal_domains.is_empty() || internal.any(is_any);
         let internal = config.internal_domains.iter().map(ToString::to_string);
         dns.internal.extend(internal);
         let search = config.search_domains.iter().map(ToString::to_string);

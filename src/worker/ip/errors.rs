@@ -54,29 +54,35 @@ impl Machine {
             self.stats.ip_errors_suppressed += 1;
             return;
         }
-        let Some(answer) = self.icmp_error(error, packet) else {
+        let sender = direction.source();
+        let leg = self.leg(id, sender);
+        let Some(answer) = self.icmp_error(error, packet, leg == Some(Leg::Gateway)) else {
             return;
         };
-        let sender = direction.source();
-        match self.leg(id, sender) {
+        match leg {
             Some(Leg::Stream(stream)) => {
                 self.carriers.send_datagram(stream, &answer);
             }
             Some(Leg::Local) => self.tell(sender, LocalEvent::Payload(id, answer)),
-            Some(Leg::Gateway) => self.gateway_out(id, answer, out),
+            Some(Leg::Gateway) => self.gateway_out(now, id, answer, out),
             Some(Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_)) | None => {}
         }
     }
 
     /// The error as a packet. It comes from the gateway; an ingress has no address of its own in the tunnel, and
-    /// answers in the name of the destination, as RFC 9484 §7.2.1 lets it.
-    pub(super) fn icmp_error(&mut self, error: IcmpError, packet: &[u8]) -> Option<Bytes> {
+    /// answers in the name of the destination, as RFC 9484 §7.2.1 lets it. So does a gateway towards its kernel, which
+    /// takes IPv4 packets from its own addresses for forged.
+    pub(super) fn icmp_error(
+        &mut self,
+        error: IcmpError,
+        packet: &[u8],
+        is_for_exit: bool,
+    ) -> Option<Bytes> {
         let parsed = self.parse_packet(packet)?;
-        let from = self
-            .gateway
-            .as_ref()
-            .and_then(|gateway| gateway.address_like(parsed.source))
-            .unwrap_or(parsed.destination);
+        let own = (self.gateway.as_ref())
+            .filter(|_| parsed.source.is_ipv6() || !is_for_exit)
+            .and_then(|gateway| gateway.address_like(parsed.source));
+        let from = own.unwrap_or(parsed.destination);
         let answer = icmp::error(error, packet, from)?;
         self.stats.ip_errors_sent += 1;
         Some(answer.freeze())

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
 use super::super::leg::Leg;
 use super::super::machine::{End, HandlerEvent, Machine, Outside};
@@ -27,7 +27,9 @@ use crate::net::SocketId;
 use crate::policy::Policy;
 use crate::server::Protocol;
 use crate::tunnel::TunnelId;
-use crate::tunnel::ip::{IpEvent, Owner, Peer, Pools, PrefixMap, Violation, refusal};
+use crate::tunnel::ip::{
+    IpEvent, Owner, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, Violation, refusal,
+};
 use crate::wire::ip::icmp::IcmpError;
 use crate::wire::ip::packet::{self, Packet, protocol};
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, RequestedAddress, ScopeTarget};
@@ -136,6 +138,13 @@ impl Gateway {
             own: PrefixMap::default(),
             outgoing: Vec::new(),
             errors: IcmpBudget::default(),
+        }
+    }
+
+    /// A tunnel has a prefix no more, unless another has taken it over.
+    fn forget(&mut self, prefix: IpNet, id: TunnelId) {
+        if self.own.get_exact(prefix) == Some(&id) {
+            self.own.remove(prefix);
         }
     }
 
@@ -343,7 +352,7 @@ impl Machine {
         let Stay { leases, sites, .. } = std::mem::take(stay);
         let leases: Vec<_> = leases.into_iter().map(|lease| lease.prefix).collect();
         for prefix in leases.iter().chain(&sites) {
-            gateway.own.remove(*prefix);
+            gateway.forget(*prefix, id);
         }
         for prefix in leases {
             self.watch_gateway(GatewayEvent::Released(id, prefix));
@@ -421,9 +430,13 @@ impl Machine {
             return;
         };
         let permitted: Vec<_> = gateway.site_prefixes(flow.user.as_deref()).collect();
-        let wanted = routes.iter().flat_map(prefixes_of);
         let (mut sites, mut refused) = (Vec::new(), 0);
-        for prefix in wanted {
+        for prefix in routes.iter().flat_map(prefixes_of) {
+            if sites.len() >= SITE_PREFIXES_MAX {
+                // A range of many pieces is not counted to its end.
+                refused += 1;
+                break;
+            }
             match permitted.iter().any(|site| site.contains(&prefix)) {
                 true => sites.push(prefix),
                 false => refused += 1,
@@ -431,7 +444,7 @@ impl Machine {
         }
         self.stats.ip_routes_refused += refused;
         for prefix in &flow.stay.sites {
-            gateway.own.remove(*prefix);
+            gateway.forget(*prefix, id);
         }
         for prefix in &sites {
             gateway.own.insert(*prefix, id);
@@ -484,8 +497,20 @@ impl Machine {
         }
         match self.client_at(parsed.destination) {
             Some(owner) => self.pass_to_client(now, id, owner, packet, out),
+            // The kernel may have another way to a network behind clients, which is out into the world.
+            None if self.is_nobodys(parsed.destination) => {
+                self.drop_packet(id, UNASSIGNED);
+                let error = IcmpError::AddressUnreachable;
+                self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
+            }
             None => self.leave_by_exit(now, id, packet, out),
         }
+    }
+
+    /// Whether an address that no client has would be one of a client.
+    fn is_nobodys(&self, address: IpAddr) -> bool {
+        (self.gateway.as_ref())
+            .is_some_and(|it| it.is_inside(address) && !it.addresses.contains(&address))
     }
 
     fn exit_mtu(&self) -> usize {
@@ -597,8 +622,18 @@ impl Machine {
         }
     }
 
-    /// A packet of our own about one of a tunnel's, for the world.
-    pub(super) fn gateway_out(&mut self, id: TunnelId, packet: Bytes, _out: &mut impl Outside) {
+    /// A packet of our own about one of a tunnel's, for the world or another client.
+    pub(super) fn gateway_out(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        packet: Bytes,
+        out: &mut impl Outside,
+    ) {
+        let destination = Packet::parse(&packet).map(|parsed| parsed.destination);
+        if destination.is_ok_and(|address| self.client_at(address).is_some()) {
+            return self.handle_packet(now, BytesMut::from(&packet[..]), out);
+        }
         match self.gateway.as_mut().map(|gateway| (gateway.exit, gateway)) {
             Some((Exit::Tun(_), gateway)) => gateway.outgoing.push(packet),
             Some((Exit::Handler, _)) => self.watch_gateway(GatewayEvent::Packet(id, packet)),
@@ -648,7 +683,7 @@ impl Machine {
         if !gateway.is_inside(parsed.destination) || !gateway.errors.take(now) {
             return;
         }
-        if let Some(answer) = self.icmp_error(IcmpError::AddressUnreachable, packet)
+        if let Some(answer) = self.icmp_error(IcmpError::AddressUnreachable, packet, true)
             && let Some(gateway) = &mut self.gateway
             && let Exit::Tun(_) = gateway.exit
         {
@@ -693,16 +728,12 @@ impl Machine {
 }
 
 /// The fewest prefixes that make up a range.
-fn prefixes_of(range: &AddressRange) -> Vec<IpNet> {
+fn prefixes_of(range: &AddressRange) -> IpSubnets {
     match (range.start, range.end) {
-        (IpAddr::V4(start), IpAddr::V4(end)) => {
-            let subnets = ipnet::Ipv4Subnets::new(start, end, 0);
-            subnets.map(IpNet::V4).collect()
-        }
-        (IpAddr::V6(start), IpAddr::V6(end)) => {
-            let subnets = ipnet::Ipv6Subnets::new(start, end, 0);
-            subnets.map(IpNet::V6).collect()
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => Vec::new(),
+        (IpAddr::V6(start), IpAddr::V6(end)) => Ipv6Subnets::new(start, end, 0).into(),
+        (IpAddr::V4(start), IpAddr::V4(end)) => Ipv4Subnets::new(start, end, 0).into(),
+        // The codec knows no such range.
+        (IpAddr::V4(start), IpAddr::V6(_)) => Ipv4Subnets::new(start, start, 32).into(),
+        (IpAddr::V6(start), IpAddr::V4(_)) => Ipv6Subnets::new(start, start, 128).into(),
     }
 }

@@ -45,7 +45,8 @@ def _builder(subject: str, issuer: str, key: ec.EllipticCurvePublicKey) -> x509.
     )
 
 
-def make(folder: Path) -> Certificates:
+def make(folder: Path, *addresses: str) -> Certificates:
+    """Makes all files in `folder`; `addresses` are IP addresses of servers beside those of loopback."""
     authority, issuer = ec.generate_private_key(ec.SECP256R1()), "bauta foreign tests"
     usage = dict.fromkeys(
         (
@@ -70,8 +71,7 @@ def make(folder: Path) -> Certificates:
     names = [
         x509.DNSName("localhost"),
         x509.DNSName(ORIGIN_NAME),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        x509.IPAddress(ipaddress.ip_address("::1")),
+        *(x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1", *addresses)),
     ]
     leaf = (
         _builder("localhost", issuer, server.public_key())

@@ -91,10 +91,25 @@ class Process:
                 raise RuntimeError(f"{self.name}: not ready; it printed\n{self.output()}")
             time.sleep(PROBE_INTERVAL_SECONDS)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends a signal and waits for nothing."""
+        if self.is_running():
+            self._child.send_signal(number)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Its exit code, negative for a signal, once it has ended."""
+        code = self._child.wait(seconds)
+        self._reader.join(STOP_SECONDS)
+        return code
+
+    def kill(self) -> None:
+        """Ends it as a crash does: it notices nothing."""
+        self.send_signal(signal.SIGKILL)
+        self.wait()
+
     def stop(self) -> int:
         """Ends the process and returns its exit code, negative for a signal."""
-        if self.is_running():
-            self._child.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
         try:
             code = self._child.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -66,6 +66,11 @@ def masque_go() -> Path:
     return _go_build("masque-go", "./...")
 
 
+def connect_ip_go() -> Path:
+    """Builds the connect-ip-go programs and returns the folder that holds `client` and `proxy`."""
+    return _go_build("connect-ip-go", "./...")
+
+
 def h2spec() -> Path:
     return _go_build("h2spec", "github.com/summerwind/h2spec/cmd/h2spec") / "h2spec"
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from aioquic.h3.connection import H3Connection, Setting
-from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
+from aioquic.h3.events import DatagramReceived, DataReceived, H3Event, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamReset
@@ -21,16 +21,36 @@ WINDOW_BYTES = 1 << 24
 SEND_BYTES_AHEAD = 1 << 16
 
 
+# Room for a packet of 1280 bytes in a datagram, on a path with the MTU of Ethernet.
+DATAGRAM_PACKET_BYTES = 1400
+DATAGRAM_FRAME_BYTES_MAX = 65535
+
+
 def connect(proxy: str, ca: Path) -> "Connection":
     return Connection(proxy, ca)
 
 
+def connect_with_datagrams(proxy: str, ca: Path) -> "Connection":
+    """With QUIC DATAGRAM frames and SETTINGS_H3_DATAGRAM, so that the peer sends HTTP datagrams in them."""
+    return Connection(proxy, ca, datagrams=True)
+
+
+class Http3(H3Connection):
+    """aioquic announces SETTINGS_H3_DATAGRAM for WebTransport only; here it goes with the transport parameter."""
+
+    def _get_local_settings(self) -> dict[int, int]:
+        settings = super()._get_local_settings()
+        if self._quic.configuration.max_datagram_frame_size:
+            settings[Setting.H3_DATAGRAM] = 1
+        return settings
+
+
 class Connection:
-    def __init__(self, proxy: str, ca: Path) -> None:
+    def __init__(self, proxy: str, ca: Path, datagrams: bool = False) -> None:
         self.proxy = proxy
         self._peer = split_address(proxy)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind(("", 0))
         self._socket.setblocking(False)
         configuration = QuicConfiguration(
             is_client=True,
@@ -39,13 +59,16 @@ class Connection:
             max_data=WINDOW_BYTES,
             max_stream_data=WINDOW_BYTES,
         )
+        if datagrams:
+            configuration.max_datagram_frame_size = DATAGRAM_FRAME_BYTES_MAX
+            configuration.max_datagram_size = DATAGRAM_PACKET_BYTES
         configuration.load_verify_locations(cafile=str(ca))
         self.quic = QuicConnection(configuration=configuration)
-        self.h3: H3Connection | None = None
+        self.h3: Http3 | None = None
         self.streams: dict[int, H3Stream] = {}
         self.terminated: str | None = None
         self.quic.connect(self._peer, now=time.monotonic())
-        self.h3 = H3Connection(self.quic)
+        self.h3 = Http3(self.quic)
 
     def flush(self) -> None:
         for datagram, _ in self.quic.datagrams_to_send(now=time.monotonic()):
@@ -109,6 +132,8 @@ class H3Stream(Stream):
         super().__init__()
         self.connection = connection
         self.id = 0
+        # HTTP datagrams that came in QUIC DATAGRAM frames, with their context ids.
+        self.datagrams: list[bytes] = []
 
     def handle_event(self, event: H3Event) -> None:
         if isinstance(event, HeadersReceived) and self.status is None:
@@ -118,6 +143,8 @@ class H3Stream(Stream):
                 self.status, self.fields = status, fields
         elif isinstance(event, DataReceived):
             self.received += event.data
+        elif isinstance(event, DatagramReceived):
+            self.datagrams.append(event.data)
         if getattr(event, "stream_ended", False):
             self.end = FIN
 
@@ -135,6 +162,11 @@ class H3Stream(Stream):
             self.connection.flush()
             # Unlike a kernel, aioquic sends nothing while nobody pumps.
             self.wait(lambda: self._is_sent() or not self.is_writable(), "room to send")
+
+    def send_datagram(self, datagram: bytes) -> None:
+        """In a QUIC DATAGRAM frame; `datagram` begins with a context id."""
+        self.connection.h3.send_datagram(self.id, datagram)
+        self.connection.flush()
 
     def finish(self) -> None:
         self.connection.h3.send_data(self.id, b"", end_stream=True)

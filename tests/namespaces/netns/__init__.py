@@ -1,0 +1,1 @@
+"""Network namespaces, the programs in them, and what crosses them."""
