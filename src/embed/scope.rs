@@ -7,7 +7,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::error::{Error, ErrorKind, Side};
 use crate::tunnel::ip::refusal;
 use crate::wire::ip::{
-    AddressRange, AssignedAddress, RequestedAddress, Scope, ScopeError, ScopeTarget,
+    AddressRange, AssignedAddress, DnsConfig, Nameserver, RequestedAddress, Scope, ScopeError,
+    ScopeTarget,
 };
 
 impl Scope {
@@ -177,6 +178,18 @@ impl AddressRange {
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.start.is_ipv4() == address.is_ipv4() && (self.start..=self.end).contains(&address)
+    }
+}
+
+impl DnsConfig {
+    /// Servers of plain DNS on port 53, for all names.
+    #[must_use]
+    pub fn plain(servers: &[IpAddr]) -> Self {
+        Self {
+            nameservers: vec![Nameserver::plain(servers)],
+            internal_domains: vec!["".into()],
+            search_domains: Vec::new(),
+        }
     }
 }
 

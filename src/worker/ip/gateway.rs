@@ -499,7 +499,7 @@ impl Machine {
             Some(owner) => self.pass_to_client(now, id, owner, packet, out),
             // The kernel may have another way to a network behind clients, which is out into the world.
             None if self.is_nobodys(parsed.destination) => {
-                self.drop_packet(id, UNASSIGNED);
+                self.drop_packet(id, DropReason::NoExit);
                 let error = IcmpError::AddressUnreachable;
                 self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
             }
