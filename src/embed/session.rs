@@ -81,9 +81,9 @@ pub trait Session: Send + 'static {
     /// What the client of an IP tunnel says about addresses, routes or names (RFC 9484 §4.7). Default: requests are
     /// refused, everything else is ignored.
     ///
-    /// A session that gives addresses or routes of its own says so with [`Actions::assign_addresses`] and
-    /// [`Actions::advertise_routes`], in [`on_open`](Self::on_open) for instance. Until then every packet of the client
-    /// passes.
+    /// A session says what its client can reach with [`Actions::advertise_routes`], and which addresses it has with
+    /// [`Actions::assign_addresses`], in [`on_open`](Self::on_open) for instance. Packets to other destinations do not
+    /// come, and neither do those from other sources, once there was an assignment.
     fn on_ip_event(&mut self, actions: &mut Actions<'_>, event: IpEvent) {
         if let IpEvent::Requested(requests) = event {
             let mut list = actions

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bauta::{
     AddressRange, AssignedAddress, Carrier, CloseReason, DnsConfig, ErrorKind, Event, Events,
-    IpEvent, IpRuleError, Mode, Nameserver, PacketError, RequestedAddress, Scope, SendError, Side,
-    State,
+    IpEvent, IpRuleError, IpTunnel, Mode, Nameserver, PacketError, RequestedAddress, Scope,
+    SendError, Side, State, TunnelHandle,
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -26,9 +26,25 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A packet that nobody has an objection to.
+/// A packet of the client's.
 fn some(mark: u8) -> Bytes {
     marked(ip("10.0.0.1"), ip("10.0.0.2"), mark)
+}
+
+/// A packet for the client.
+fn back(mark: u8) -> Bytes {
+    marked(ip("10.0.0.2"), ip("10.0.0.1"), mark)
+}
+
+/// Gives the client its address, and routes to everything.
+fn connected(stage: &Stage, carrier: Carrier) -> (IpTunnel, TunnelHandle) {
+    let (tunnel, handle) = stage.ip(carrier);
+    let everything = vec![net("0.0.0.0/0").into(), net("::/0").into()];
+    handle.advertise_routes(everything).unwrap();
+    let own = AssignedAddress::unprompted(net("10.0.0.1/32"));
+    handle.assign_addresses(vec![own]).unwrap();
+    assert_eq!(tunnel.assigned_blocking().unwrap(), [own]);
+    (tunnel, handle)
 }
 
 #[test]
@@ -112,7 +128,7 @@ fn connect_ip_options_are_those_of_all_tunnels() {
 fn send_ip_packet_arrives_and_is_limited() {
     let stage = Stage::new();
     for carrier in Carrier::ALL {
-        let (mut tunnel, _) = stage.ip(carrier);
+        let (mut tunnel, _) = connected(&stage, carrier);
         tunnel.send_ip_packet_blocking(some(1)).unwrap();
         assert_eq!(stage.told(), Told::Packet(0, some(1)), "{carrier}");
         smol::block_on(tunnel.send_ip_packet(some(2))).unwrap();
@@ -167,44 +183,29 @@ fn send_ip_packet_arrives_and_is_limited() {
 }
 
 #[test]
-fn send_ip_packet_before_the_tunnel_is_open() {
-    let stage = Stage::new();
-    for carrier in Carrier::ALL {
-        let client = stage.server.client(carrier);
-        let tunnel = client.connect_ip("*").start_ip().unwrap();
-        tunnel.send_ip_packet_blocking(some(1)).unwrap();
-        tunnel.opened_blocking().unwrap();
-        stage.opened(bauta::Protocol::Ip);
-        assert_eq!(stage.told(), Told::Packet(0, some(1)), "{carrier}");
-        drop(tunnel);
-        assert!(matches!(stage.told(), Told::Close(_)));
-    }
-}
-
-#[test]
 fn recv_waits_for_as_long_as_it_is_told() {
     let stage = Stage::new();
     for carrier in Carrier::ALL {
-        let (mut tunnel, handle) = stage.ip(carrier);
+        let (mut tunnel, handle) = connected(&stage, carrier);
         assert_eq!(tunnel.try_recv().unwrap(), None);
         let short = Duration::from_millis(1);
         assert_eq!(tunnel.recv_timeout_blocking(short).unwrap(), None);
         smol::block_on(async {
             assert_eq!(tunnel.recv_timeout(short).await.unwrap(), None);
-            handle.send(some(1)).unwrap();
-            assert_eq!(tunnel.recv().await.unwrap(), some(1));
-            handle.send(some(2)).unwrap();
-            assert_eq!(tunnel.recv_timeout(PATIENCE).await.unwrap(), Some(some(2)));
-            handle.send(some(3)).unwrap();
-            assert_eq!(tunnel.next().await.unwrap().unwrap(), some(3));
+            handle.send(back(1)).unwrap();
+            assert_eq!(tunnel.recv().await.unwrap(), back(1));
+            handle.send(back(2)).unwrap();
+            assert_eq!(tunnel.recv_timeout(PATIENCE).await.unwrap(), Some(back(2)));
+            handle.send(back(3)).unwrap();
+            assert_eq!(tunnel.next().await.unwrap().unwrap(), back(3));
         });
-        handle.send(some(4)).unwrap();
-        assert_eq!(tunnel.recv_blocking().unwrap(), some(4));
-        handle.send(some(5)).unwrap();
+        handle.send(back(4)).unwrap();
+        assert_eq!(tunnel.recv_blocking().unwrap(), back(4));
+        handle.send(back(5)).unwrap();
         let received = tunnel.recv_timeout_blocking(PATIENCE).unwrap();
-        assert_eq!(received, Some(some(5)));
-        handle.send(some(6)).unwrap();
-        assert_eq!(until("a packet", || tunnel.try_recv().unwrap()), some(6));
+        assert_eq!(received, Some(back(5)));
+        handle.send(back(6)).unwrap();
+        assert_eq!(until("a packet", || tunnel.try_recv().unwrap()), back(6));
         // What is in no context, or no packet, does not get here.
         handle.send_on(2, "context").unwrap();
         let dropped = || (tunnel.info().receive_dropped == 1).then_some(());
@@ -245,9 +246,6 @@ fn set_mode_reports_everything_in_one_place() {
             id == tunnel.id() && matches!(event, Event::Opened),
             "{event:?}"
         );
-        handle.send(some(1)).unwrap();
-        let (_, event) = next();
-        assert!(matches!(event, Event::Packet(packet) if packet == some(1)));
         let routes = vec![AddressRange::from(net("10.0.0.0/8"))];
         handle.advertise_routes(routes.clone()).unwrap();
         let (_, event) = next();
@@ -257,6 +255,9 @@ fn set_mode_reports_everything_in_one_place() {
         handle.assign_addresses(assigned.clone()).unwrap();
         let (_, event) = next();
         assert!(matches!(event, Event::Ip(IpEvent::Assigned(list)) if list == assigned));
+        handle.send(back(1)).unwrap();
+        let (_, event) = next();
+        assert!(matches!(event, Event::Packet(packet) if packet == back(1)));
         handle.request_addresses(&[net("0.0.0.0/32")]).unwrap();
         let (_, event) = next();
         assert!(matches!(event, Event::Ip(IpEvent::Requested(list)) if list.len() == 1));

@@ -185,7 +185,8 @@ impl Connect {
         Ok(tunnel)
     }
 
-    /// Starts to open an IP tunnel and does not wait: packets that are sent meanwhile follow when it is open.
+    /// Starts to open an IP tunnel and does not wait. Whether it opened is told by [`IpTunnel::opened`], and by
+    /// [`Events`](crate::Events).
     ///
     /// # Errors
     /// Options that are wrong.

@@ -72,7 +72,8 @@ impl IpTunnel {
     /// drops packets as a network does.
     ///
     /// `packet` goes out as it is: checksums and hop limit are the caller's. Bytes behind the packet are cut off.
-    /// Packets that are sent before the tunnel is open follow when it is, within a bound of the worker's.
+    /// What a relay has not told a route to, or not assigned the source of, it drops, and so most packets that are sent
+    /// before it has said anything.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) when it is larger than [`IpInfo::mtu`]; the source of the error is
@@ -104,7 +105,8 @@ impl IpTunnel {
         Ok(sent.transpose()?.is_some())
     }
 
-    /// The next packet. Cancel-safe: a future that is dropped has taken nothing.
+    /// The next packet. Those come whose destination is assigned to this end, or on a route that it advertises.
+    /// Cancel-safe: a future that is dropped has taken nothing.
     ///
     /// Packets that find the queue full ([`ClientBuilder::receive_queue`](crate::ClientBuilder::receive_queue)) displace
     /// the oldest one there, which [`Info::receive_dropped`] counts. In message mode this and [`Events`](crate::Events)
