@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::handle::{IpProxyEvent, IpProxyStats, IpSession};
+use super::handle::{IpProxyEvent, IpProxyHandle, IpProxyStats, IpSession};
 use crate::embed::handler_guard::guarded;
 use crate::embed::host::sessions::Counters;
 use crate::embed::host::{Command, HostSender};
@@ -24,7 +24,7 @@ use crate::worker::{DropReason, GatewayEvent, GatewaySettings, Machine};
 const INJECTED_MAX: usize = 4_096;
 
 /// A hook that is given packets.
-pub(super) type Forward = Arc<dyn Fn(IpSession, Bytes) + Send + Sync>;
+pub(super) type Forward = Arc<dyn Fn(&IpProxyHandle, IpSession, Bytes) + Send + Sync>;
 /// A hook that is told what happens.
 pub(super) type Watch = Arc<dyn Fn(&IpProxyEvent) + Send + Sync>;
 
@@ -115,7 +115,12 @@ impl Exit {
     }
 
     /// Something happened at a worker's part.
-    pub(in crate::embed) fn handle(&self, worker: u32, event: GatewayEvent, panics: &AtomicU64) {
+    pub(in crate::embed) fn handle(
+        self: &Arc<Self>,
+        worker: u32,
+        event: GatewayEvent,
+        panics: &AtomicU64,
+    ) {
         let session = |id: TunnelId| {
             IpSession(Owner {
                 worker,
@@ -126,8 +131,8 @@ impl Exit {
             GatewayEvent::Packet(id, packet) => match &self.forward {
                 Some(forward) => {
                     self.counts.forwarded.fetch_add(1, Ordering::Relaxed);
-                    let id = session(id);
-                    drop(guarded("forward", panics, || forward(id, packet)));
+                    let (id, handle) = (session(id), IpProxyHandle(Arc::clone(self)));
+                    drop(guarded("forward", panics, || forward(&handle, id, packet)));
                     return;
                 }
                 None => self.dropped(session(id), DropReason::NoExit),

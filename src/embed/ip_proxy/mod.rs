@@ -55,7 +55,7 @@ type Identify = Arc<dyn Fn(&Request) -> Option<String> + Send + Sync>;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let proxy = IpProxy::builder()
 ///     .pool("10.89.0.0/16".parse::<IpNet>()?)
-///     .forward(|session, packet| println!("{} bytes of {session} leave", packet.len()))
+///     .forward(|_, session, packet| println!("{} bytes of {session} leave", packet.len()))
 ///     .build()?;
 /// let handle = proxy.handle();
 /// # let _ =
@@ -282,7 +282,10 @@ impl IpProxyBuilder {
     /// packet is lost. Answers go back with [`IpProxyHandle::inject`]. Default: nothing leaves.
     ///
     /// The hop limit of these packets is as the client has set it: whoever routes them takes one off.
-    pub fn forward(mut self, forward: impl Fn(IpSession, Bytes) + Send + Sync + 'static) -> Self {
+    pub fn forward(
+        mut self,
+        forward: impl Fn(&IpProxyHandle, IpSession, Bytes) + Send + Sync + 'static,
+    ) -> Self {
         self.forward = Some(Arc::new(forward));
         self
     }

@@ -487,10 +487,10 @@ impl Inner {
     }
 
     fn payload_max(&self) -> usize {
-        let known = self.opened.size_max;
+        let max = self.opened.size_max.unwrap_or(UDP_PAYLOAD_MAX);
         match self.ip {
-            None => known.unwrap_or(UDP_PAYLOAD_MAX),
-            Some(_) => known.unwrap_or(usize::from(u16::MAX)).max(MTU_MIN),
+            None => max,
+            Some(_) => max.max(MTU_MIN),
         }
     }
 
