@@ -152,6 +152,10 @@
 //!
 //! A [`Chain`](crate::Chain) passes IP tunnels when [told to](crate::Chain::ip): addresses, routes and packets are then
 //! the business of the relay behind it. Nested relays carry IP tunnels as they carry all others.
-
-#[cfg(doc)]
-use crate::{IpProxy, IpTunnel, Scope};
+//!
+//! [`IpProxy`]: crate::IpProxy
+//! [`IpTunnel::assigned`]: crate::IpTunnel::assigned
+//! [`IpTunnel::ip_info`]: crate::IpTunnel::ip_info
+//! [`IpTunnel::recv_ip_event`]: crate::IpTunnel::recv_ip_event
+//! [`IpTunnel::request_addresses`]: crate::IpTunnel::request_addresses
+//! [`Scope`]: crate::Scope
