@@ -9,8 +9,7 @@
 //! Everything random comes from one seed. Several sockets may share an address, as with SO_REUSEPORT; a hash of the
 //! sender's address picks one, as a kernel without a steering program does.
 //!
-//! TCP is in `tcp`; the link delays both, and shares its rate among them. TUNs are in `tun`, and lead nowhere but to the
-//! test.
+//! TCP is in `tcp`; the link delays both, and shares its rate among them. TUNs are in `tun`, and lead to the test only.
 //!
 //! Does not fragment, does not corrupt: UDP checksums drop what is damaged, and that is loss.
 
