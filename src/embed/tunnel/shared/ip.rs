@@ -160,11 +160,11 @@ impl Shared {
     }
 
     fn said(&self, said: Said) -> Result<Vec<u64>, Error> {
-        said.map_err(|error| match error {
+        match said {
             // The tunnel knows better why.
-            SendError::Closed => self.inner.lock().over().unwrap_or_else(not_open),
-            error => error.into(),
-        })
+            Err(SendError::Closed) => Err(self.inner.lock().over().unwrap_or_else(not_open)),
+            said => said.map_err(Error::from),
+        }
     }
 }
 
