@@ -65,7 +65,7 @@
 //! |---|---|
 //! | clients | [`Client`], [`ClientBuilder`], [`Connect`], [`Worker`], [`Trust`], [`Credentials`], [`TcpForm`] |
 //! | their tunnels | [`UdpTunnel`], [`TcpTunnel`], [`TcpReadHalf`], [`TcpWriteHalf`], [`Datagram`], [`Capsule`], [`Info`], [`State`], [`CloseReason`], [`ShutdownError`] |
-//! | IP tunnels | [`IpTunnel`], [`Scope`], [`ScopeTarget`], [`ScopeError`], [`IpInfo`], [`IpEvent`], [`AssignedAddress`], [`RequestedAddress`], [`AddressRange`], [`DnsConfig`], [`Nameserver`], [`IpRuleError`], [`PacketError`] |
+//! | IP tunnels | [`IpTunnel`], [`Scope`], [`ScopeTarget`], [`ScopeError`], [`IpInfo`], [`IpEvent`], [`AssignedAddress`], [`RequestedAddress`], [`AddressRange`], [`DnsConfig`], [`Nameserver`], [`ServiceKey`], [`IpRuleError`], [`PacketError`] |
 //! | messages | [`Mode`], [`Events`], [`Event`], [`TunnelId`] |
 //! | servers | [`Listener`], [`ListenerBuilder`], [`ListenerStats`], [`Identity`], [`ClientAuth`] |
 //! | servers of others | [`Embedding`], [`EmbeddingBuilder`], [`EmbeddedTunnel`] |
@@ -149,7 +149,7 @@ pub use self::embed::{
     IpProxyEvent, IpProxyHandle, IpProxyStats, IpRuleError, IpSession, IpTunnel, Listener,
     ListenerBuilder, ListenerStats, Mode, Nameserver, PacketError, Protocol, Proxies, Reject,
     Request, RequestedAddress, SESSION_WAITING_BYTES_MAX, Scope, ScopeError, ScopeTarget,
-    SendError, Session, ShutdownError, Side, SocketOptions, State, Target, TargetError, TcpForm,
-    TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust, TunnelHandle, TunnelId, UdpProxy,
-    UdpTunnel, UnknownCarrier, VERSION, Worker, version,
+    SendError, ServiceKey, Session, ShutdownError, Side, SocketOptions, State, Target, TargetError,
+    TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust, TunnelHandle, TunnelId,
+    UdpProxy, UdpTunnel, UnknownCarrier, VERSION, Worker, version,
 };

@@ -62,7 +62,7 @@ pub use crate::tunnel::ip::IpEvent;
 pub use crate::wire::carrier::{Carrier, UnknownCarrier};
 pub use crate::wire::ip::{
     AddressRange, AssignedAddress, DnsConfig, Nameserver, PacketError, RequestedAddress, Scope,
-    ScopeError, ScopeTarget,
+    ScopeError, ScopeTarget, ServiceKey,
 };
 pub use crate::wire::target::{Host, Target, TargetError};
 pub use crate::worker::{DropReason, Family, IpInfo};

@@ -300,6 +300,8 @@ fn addresses_are_requested_and_assigned_by_clients() {
         assert_eq!(tunnel.assigned_blocking().unwrap(), answers[..1]);
         let event = tunnel.recv_ip_event_timeout_blocking(PATIENCE).unwrap();
         assert_eq!(event, Some(IpEvent::Assigned(answers)));
+        let none = smol::block_on(tunnel.recv_ip_event_timeout(Duration::from_millis(1)));
+        assert_eq!(none.unwrap(), None);
         let again = smol::block_on(tunnel.request_addresses(&wishes[..1])).unwrap();
         assert!(
             !ids.contains(&again[0]),

@@ -275,7 +275,17 @@ impl IpTunnel {
         self.handle.taken_blocking(|| shared.recv_ip_event())
     }
 
-    /// The same, at most for `timeout`, on a plain thread; then there is `None`.
+    /// As [`recv_ip_event`](Self::recv_ip_event), at most for `timeout`; then there is `None`.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv_ip_event_timeout(&self, timeout: Duration) -> Result<Option<IpEvent>, Error> {
+        let shared = &self.handle.shared;
+        let received = (self.handle).taken_within(timeout, || shared.recv_ip_event());
+        received.await.transpose()
+    }
+
+    /// The same, on a plain thread.
     ///
     /// # Errors
     /// As there.
