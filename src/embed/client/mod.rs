@@ -170,8 +170,8 @@ impl Client {
         self.connect(target).tcp_blocking()
     }
 
-    /// Opens an IP tunnel. A scope is `"*"` for everything that the relay offers, an address, a prefix or a name, as text
-    /// or as what it is, or a [`Scope`], which may be bound to one protocol.
+    /// Opens an IP tunnel. A scope is `"*"` for everything that the relay offers, an address, a prefix or a name, as
+    /// text or as what it is, or a [`Scope`], which may be bound to one protocol.
     ///
     /// # Errors
     /// As [`udp`](Self::udp). Over HTTP/3, a path that does not carry packets of 1,280 bytes is refused

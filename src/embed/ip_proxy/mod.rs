@@ -45,8 +45,8 @@ type Identify = Arc<dyn Fn(&Request) -> Option<String> + Send + Sync>;
 /// destination in the scope that the client asked for and allowed by the rules, and its protocol the one of the scope.
 /// Otherwise its sender is told by ICMP, at a bounded rate, and the drop is counted and reported.
 ///
-/// Clones are the same proxy, with one set of addresses. It serves one listener: requests at a second listener, and those
-/// for a second proxy at the same listener, are answered with 500 and this reason. Embeddings have no IP tunnels.
+/// Clones are the same proxy, with one set of addresses. It serves one listener: requests at a second listener, and
+/// those for a second proxy at the same listener, are answered with 500 and this reason. Embeddings have no IP tunnels.
 ///
 /// ```
 /// use bauta::{IpProxy, Listener};
