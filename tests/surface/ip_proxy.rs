@@ -5,14 +5,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use bauta::{
-    AssignedAddress, Carrier, Chain, Client, DnsConfig, DropReason, ErrorKind, IpEvent, IpProxy,
-    IpProxyBuilder, IpProxyEvent, IpProxyHandle, IpSession, IpTunnel, Proxies, SendError,
+    AssignedAddress, Carrier, Chain, Client, DnsConfig, DropReason, ErrorKind, Identity, IpEvent,
+    IpProxy, IpProxyBuilder, IpProxyEvent, IpProxyHandle, IpSession, IpTunnel, Listener, Proxies,
+    SendError,
 };
 use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::packets::{UDP, addresses, icmp, marked, packet, ping};
-use crate::world::{PATIENCE, Server, echo, udp_echo, until};
+use crate::world::{PATIENCE, Server, any_port, echo, udp_echo, until};
 
 const WORLD: &str = "203.0.113.9";
 
@@ -235,6 +236,36 @@ fn exit_packets_that_are_too_large_are_answered() {
     let (_, answer) = exit.left();
     assert_eq!(icmp(&answer), Some((3, 4)), "fragmentation needed");
     assert_eq!(addresses(&answer).1, ip(WORLD));
+}
+
+#[test]
+fn exit_reaches_clients_on_every_worker() {
+    let proxy = IpProxy::builder()
+        .pool(net("10.89.0.0/24"))
+        .client_to_client(true)
+        .build()
+        .unwrap();
+    let handle = proxy.handle();
+    let (identity, ca_pem) = Identity::development(&["relay.example"]).unwrap();
+    let builder = Listener::all(any_port()).identity(identity).workers(3);
+    let listener = builder.handler(proxy).start().unwrap();
+    let server = Server { listener, ca_pem };
+    let open = |carrier: Carrier| {
+        let tunnel = server.client(carrier).ip_blocking("*").unwrap();
+        let own = tunnel.assigned_blocking().unwrap()[0].prefix.addr();
+        (tunnel, own)
+    };
+    let tunnels: Vec<_> = Carrier::ALL.into_iter().cycle().take(9).map(open).collect();
+    for (tunnel, own) in &tunnels {
+        handle.inject(ping(ip(WORLD), *own)).unwrap();
+        assert_eq!(received(tunnel), ping(ip(WORLD), *own));
+    }
+    // The kernel has spread them over the workers as it likes; they reach each other all the same.
+    let (first, from) = &tunnels[0];
+    for (tunnel, own) in &tunnels[1..] {
+        first.send_ip_packet_blocking(ping(*from, *own)).unwrap();
+        assert_eq!(addresses(&received(tunnel)), (*from, *own));
+    }
 }
 
 #[test]
