@@ -2,7 +2,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::capsule::{CapsuleError, CapsuleType, encode_capsule, encode_datagram_head};
+use crate::wire::capsule::CapsuleType;
+use crate::wire::capsule::{CapsuleError, encode_capsule, encode_datagram_head};
 use crate::wire::ip::{AssignedAddress, IpCapsuleError};
 
 fn read(bytes: &[u8]) -> Result<Vec<Delivery>, IpError> {
