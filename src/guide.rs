@@ -14,10 +14,11 @@
 //! # Words
 //!
 //! A **tunnel** is one request that was answered with 2xx, and what flows on it: the datagrams of one UDP target, the
-//! bytes of one TCP connection, or whole IP packets. A **relay** is a server of tunnels; several in a row are **hops**. A **carrier** is the
-//! HTTP version under a tunnel: h3, h2 or h1, one connection of which carries many tunnels (h1: one). A **template** is
-//! the URI template by which a client names a target (RFC 9298 §2). A **capsule** is a typed message on the request's
-//! own stream (RFC 9297 §3). A **worker** is a thread of this library, which owns its connections and tunnels.
+//! bytes of one TCP connection, or whole IP packets. A **relay** is a server of tunnels; several in a row are
+//! **hops**. A **carrier** is the HTTP version under a tunnel: h3, h2 or h1, one connection of which carries many
+//! tunnels (h1: one). A **template** is the URI template by which a client names a target (RFC 9298 §2). A **capsule**
+//! is a typed message on the request's own stream (RFC 9297 §3). A **worker** is a thread of this library, which owns
+//! its connections and tunnels.
 
 pub mod authentication;
 pub mod embedding;

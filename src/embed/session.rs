@@ -61,15 +61,15 @@ pub trait Session: Send + 'static {
     /// The tunnel is open, the 2xx is on its way. Comes first.
     fn on_open(&mut self, actions: &mut Actions<'_>) {}
 
-    /// A datagram of a UDP or IP tunnel. Context ID 0 means a UDP payload of up to 65,527 bytes (RFC 9298 §5), or a whole
-    /// IP packet whose source the client may use (RFC 9484 §6); what others mean was agreed upon elsewhere. Default: it
-    /// is dropped.
+    /// A datagram of a UDP or IP tunnel. Context ID 0 means a UDP payload of up to 65,527 bytes (RFC 9298 §5), or a
+    /// whole IP packet whose source the client may use (RFC 9484 §6); what others mean was agreed upon elsewhere.
+    /// Default: it is dropped.
     fn on_packet(&mut self, actions: &mut Actions<'_>, context: u64, payload: Bytes) {}
 
     /// Bytes of a TCP tunnel, at least one. Default: they are dropped.
     ///
-    /// None come while more than [`SESSION_WAITING_BYTES_MAX`] bytes of this session wait for the client: a client that
-    /// does not read is not read from.
+    /// None come while more than [`SESSION_WAITING_BYTES_MAX`] bytes of this session wait for the client: a client
+    /// that does not read is not read from.
     fn on_data(&mut self, actions: &mut Actions<'_>, data: Bytes) {}
 
     /// The client sends no more bytes: it has shut down its direction of a TCP tunnel. Default: so do we, behind what
@@ -156,7 +156,8 @@ pub enum SendError {
         /// The most that it takes now, in bytes of payload.
         max: usize,
     },
-    /// A packet larger than the tunnel takes now. One of IPv4 that may be fragmented passes whole, at the cost of order.
+    /// A packet larger than the tunnel takes now. One of IPv4 that may be fragmented passes whole, at the cost of
+    /// order.
     #[error("the packet of {size} bytes is larger than the MTU of {mtu}")]
     PacketTooLarge {
         /// The size of the packet, in bytes.
@@ -179,8 +180,8 @@ pub enum SendError {
     /// There is no room; nothing of it was taken.
     #[error("there is no room")]
     NoRoom,
-    /// The tunnel carries something else: datagrams belong to UDP and IP, bytes to TCP, addresses and routes to IP, and
-    /// capsules to neither classic CONNECT nor a TCP tunnel without them.
+    /// The tunnel carries something else: datagrams belong to UDP and IP, bytes to TCP, addresses and routes to IP,
+    /// and capsules to neither classic CONNECT nor a TCP tunnel without them.
     #[error("the tunnel carries something else")]
     Unsupported,
     /// The tunnel has ended, or this direction of it.
@@ -416,7 +417,8 @@ impl Actions<'_> {
     ///
     /// # Errors
     /// [`SendError::TooLong`] for one that does not fit the path, on an IP tunnel [`SendError::PacketTooLarge`] and
-    /// [`SendError::NotAPacket`], [`SendError::NoRoom`] where it was dropped, [`SendError::Unsupported`] on a TCP tunnel, [`SendError::Closed`] after [`close`](Self::close).
+    /// [`SendError::NotAPacket`], [`SendError::NoRoom`] where it was dropped, [`SendError::Unsupported`] on a TCP
+    /// tunnel, [`SendError::Closed`] after [`close`](Self::close).
     pub fn send_on(&mut self, context: u64, payload: impl Into<Bytes>) -> Result<(), SendError> {
         self.outgoing.send(context, payload.into(), self.engine)
     }
@@ -442,7 +444,8 @@ impl Actions<'_> {
     }
 
     /// Says what the client of an IP tunnel can reach, as
-    /// [`IpTunnel::advertise_routes`](crate::IpTunnel::advertise_routes). Packets to elsewhere do not reach the session.
+    /// [`IpTunnel::advertise_routes`](crate::IpTunnel::advertise_routes). Packets to elsewhere do not reach the
+    /// session.
     ///
     /// # Errors
     /// As [`request_addresses`](Self::request_addresses).
@@ -504,8 +507,8 @@ impl Actions<'_> {
     ///
     /// # Errors
     /// [`SendError::NoRoom`] while bytes wait or the stream has no room, after which [`Session::on_writable`] follows;
-    /// [`SendError::TooLong`] for a value above 64 KiB; [`SendError::Unsupported`] on a tunnel without capsules and for
-    /// the types that carry the tunnel's own data; [`SendError::Closed`] after the end.
+    /// [`SendError::TooLong`] for a value above 64 KiB; [`SendError::Unsupported`] on a tunnel without capsules and
+    /// for the types that carry the tunnel's own data; [`SendError::Closed`] after the end.
     pub fn send_capsule(&mut self, kind: u64, value: &[u8]) -> Result<(), SendError> {
         self.outgoing.send_capsule(kind, value, self.engine)
     }

@@ -5,8 +5,8 @@
 //!      └─────── addresses, routes, name servers ◄───┘       └─► another client, the network behind one
 //! ```
 //!
-//! CONNECT-IP (RFC 9484) carries whole packets: a VPN, or a link between two sites. Where a UDP tunnel has a target, an
-//! IP tunnel has a [`Scope`]: the part of the network that it shall reach, an address, a prefix, a name, or `*` for
+//! CONNECT-IP (RFC 9484) carries whole packets: a VPN, or a link between two sites. Where a UDP tunnel has a target,
+//! an IP tunnel has a [`Scope`]: the part of the network that it shall reach, an address, a prefix, a name, or `*` for
 //! everything that the relay offers.
 //!
 //! # A client with addresses
@@ -36,8 +36,8 @@
 //! ```
 //!
 //! A relay that assigns nothing by itself is asked: [`IpTunnel::request_addresses`] gives the ids of the requests, and
-//! the answers come under these ids. Both ends may do all of this. [`IpTunnel::recv_ip_event`] tells what the other one
-//! says, or [`Events`](crate::Events) do, as [`Event::Ip`](crate::Event::Ip).
+//! the answers come under these ids. Both ends may do all of this. [`IpTunnel::recv_ip_event`] tells what the other
+//! one says, or [`Events`](crate::Events) do, as [`Event::Ip`](crate::Event::Ip).
 //!
 //! Packets are yours to make: addresses, checksums and hop limit go out as they are. One that is larger than the
 //! [MTU](crate::IpInfo::mtu) is an error with both sizes; the MTU follows the path and is never below 1,280. What the
@@ -144,14 +144,14 @@
 //! # Sessions
 //!
 //! Where the tunnel shall end in your code and the proxy does too much, a [`Session`](crate::Session) takes packets in
-//! [`on_packet`](crate::Session::on_packet) and everything else in [`on_ip_event`](crate::Session::on_ip_event). It says
-//! what can be reached with [`Actions::advertise_routes`](crate::Actions::advertise_routes), and addresses with
+//! [`on_packet`](crate::Session::on_packet) and everything else in [`on_ip_event`](crate::Session::on_ip_event). It
+//! says what can be reached with [`Actions::advertise_routes`](crate::Actions::advertise_routes), and addresses with
 //! [`Actions::assign_addresses`](crate::Actions::assign_addresses); packets to or from elsewhere do not reach it.
 //!
 //! # Chains
 //!
-//! A [`Chain`](crate::Chain) passes IP tunnels when [told to](crate::Chain::ip): addresses, routes and packets are then
-//! the business of the relay behind it. Nested relays carry IP tunnels as they carry all others.
+//! A [`Chain`](crate::Chain) passes IP tunnels when [told to](crate::Chain::ip): addresses, routes and packets are
+//! then the business of the relay behind it. Nested relays carry IP tunnels as they carry all others.
 //!
 //! [`IpProxy`]: crate::IpProxy
 //! [`IpTunnel::assigned`]: crate::IpTunnel::assigned

@@ -7,8 +7,8 @@
 //!   IpProxyHandle::inject ─► whose is the destination? ─► source ─► client
 //! ```
 //!
-//! The worker does it all as `bauta relay` does, but for the exit. Each worker of a listener gets its part of the proxy
-//! with its first tunnel; addresses are given once per proxy.
+//! The worker does it all as `bauta relay` does, but for the exit. Each worker of a listener gets its part of the
+//! proxy with its first tunnel; addresses are given once per proxy.
 
 mod exit;
 mod handle;
@@ -46,7 +46,8 @@ type Identify = Arc<dyn Fn(&Request) -> Option<String> + Send + Sync>;
 /// Otherwise its sender is told by ICMP, at a bounded rate, and the drop is counted and reported.
 ///
 /// Clones are the same proxy, with one set of addresses. It serves one listener: requests at a second listener, and
-/// those for a second proxy at the same listener, are answered with 500 and this reason. Embeddings have no IP tunnels.
+/// those for a second proxy at the same listener, are answered with 500 and this reason. Embeddings have no IP
+/// tunnels.
 ///
 /// ```
 /// use bauta::{IpProxy, Listener};
@@ -153,9 +154,9 @@ impl Default for IpProxyBuilder {
 
 /// Addresses.
 impl IpProxyBuilder {
-    /// Adds a prefix to take addresses from, of either version: at most /30 or /126. The first address in it is the
-    /// proxy's own, and packets to it go to [`forward`](Self::forward); the first and, in IPv4, the last of all are never
-    /// given away.
+    /// Adds a prefix to take addresses from, of either version: at most /30 or /126. The first host in it is the
+    /// proxy's own, and packets to it go to [`forward`](Self::forward); the network's own address and, in IPv4, that
+    /// of broadcast are never given away.
     pub fn pool(mut self, prefix: impl Into<IpNet>) -> Self {
         self.pools.prefixes.push(prefix.into());
         self
@@ -179,15 +180,15 @@ impl IpProxyBuilder {
         self
     }
 
-    /// How long addresses are kept for a client that [has a name](Self::user), after its tunnel has ended. Default: five
-    /// minutes.
+    /// How long addresses are kept for a client that [has a name](Self::user), after its tunnel has ended. Default:
+    /// five minutes.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.pools.grace = grace;
         self
     }
 
-    /// Whether a client gets an address of each version that there is a pool of without asking. Default: true. The first
-    /// request that fits is answered with that address.
+    /// Whether a client gets an address of each version that there is a pool of without asking. Default: true. The
+    /// first request that fits is answered with that address.
     pub fn unprompted(mut self, unprompted: bool) -> Self {
         self.settings.unprompted = unprompted;
         self
@@ -206,8 +207,8 @@ impl IpProxyBuilder {
 
 /// Routes and rules.
 impl IpProxyBuilder {
-    /// Adds a prefix to what clients are told they can reach who ask for everything. Default: everything in the versions
-    /// that there are pools of. Clients that ask for an address, a prefix or a name are told that alone.
+    /// Adds a prefix to what clients are told they can reach who ask for everything. Default: everything in the
+    /// versions that there are pools of. Clients that ask for an address, a prefix or a name are told that alone.
     pub fn route(mut self, prefix: impl Into<IpNet>) -> Self {
         self.routes.push(prefix.into());
         self
@@ -248,8 +249,8 @@ impl IpProxyBuilder {
         self
     }
 
-    /// Adds a rule that allows destinations outside, as [`Proxies::allow_rule`](crate::Proxies::allow_rule) does. Ports
-    /// are those of TCP and UDP; names count for scopes alone.
+    /// Adds a rule that allows destinations outside, as [`Proxies::allow_rule`](crate::Proxies::allow_rule) does.
+    /// Ports are those of TCP and UDP; names count for scopes alone.
     ///
     /// # Errors
     /// The rule, and what is wrong with it.

@@ -131,9 +131,9 @@ macro_rules! receives {
             /// Sends a capsule on the tunnel's stream (RFC 9297 §3.2).
             ///
             /// # Errors
-            /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) for a value of more than 16 KiB, and while 64 capsules wait
-            /// already; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for the types that the tunnel itself
-            /// uses; and when the tunnel is over, why.
+            /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) for a value of more than 16 KiB, and while 64 capsules
+            /// wait already; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for the types that the tunnel
+            /// itself uses; and when the tunnel is over, why.
             pub fn send_capsule(&self, kind: u64, value: impl Into<Bytes>) -> Result<(), Error> {
                 self.handle.shared.send_capsule(Capsule::new(kind, value))
             }

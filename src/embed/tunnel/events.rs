@@ -37,14 +37,14 @@ pub enum Event {
     Datagram(Datagram),
     /// A whole packet came (IP).
     Packet(Bytes),
-    /// The other end said something about addresses, routes or names (IP). [`IpTunnel::ip_info`](crate::IpTunnel::ip_info)
-    /// is up to date when it comes.
+    /// The other end said something about addresses, routes or names (IP).
+    /// [`IpTunnel::ip_info`](crate::IpTunnel::ip_info) is up to date when it comes.
     Ip(IpEvent),
     /// Bytes came (TCP).
     Data(Bytes),
     /// There is room again after [`try_write`](crate::TcpTunnel::try_write) (TCP) or
-    /// [`try_send_ip_packet`](crate::IpTunnel::try_send_ip_packet) (IP) found none. It comes once for that, and not while
-    /// there is room anyway.
+    /// [`try_send_ip_packet`](crate::IpTunnel::try_send_ip_packet) (IP) found none. It comes once for that, and not
+    /// while there is room anyway.
     Writable,
     /// A capsule came that bauta has no use for.
     Capsule(Capsule),

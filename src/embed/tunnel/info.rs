@@ -197,12 +197,13 @@ pub struct Info {
     /// Datagrams that were displaced in the send queue, or were too large for a path that had become smaller meanwhile
     /// (IP).
     pub send_dropped: u64,
-    /// Datagrams that were displaced in the receive queue, or were no packets but something of a context that nobody has
-    /// agreed on (IP).
+    /// Datagrams that were displaced in the receive queue, or were no packets but something of a context that nobody
+    /// has agreed on (IP).
     pub receive_dropped: u64,
     /// Capsules that arrived and found the queue for them full.
     pub capsules_dropped: u64,
-    /// The largest UDP payload that the tunnel takes now, in bytes: what fits the path on HTTP/3, 65,527 on the others;
-    /// for IP the largest packet, as [`IpInfo::mtu`](crate::IpInfo::mtu). `None` while it is not open, and for TCP.
+    /// The largest UDP payload that the tunnel takes now, in bytes: what fits the path on HTTP/3, 65,527 on the
+    /// others; for IP the largest packet, as [`IpInfo::mtu`](crate::IpInfo::mtu). `None` while it is not open, and for
+    /// TCP.
     pub datagram_size_max: Option<usize>,
 }

@@ -25,8 +25,8 @@ use crate::worker::IpInfo;
 ///
 /// Which addresses may be used, and what can be reached, both ends tell each other in the course of the tunnel. Most
 /// relays assign an address and advertise routes at once: [`assigned`](Self::assigned) waits for the address,
-/// [`ip_info`](Self::ip_info) has everything that is known, and [`recv_ip_event`](Self::recv_ip_event) tells of changes.
-/// Nothing here looks at the addresses of packets; a relay drops those whose source it has not assigned.
+/// [`ip_info`](Self::ip_info) has everything that is known, and [`recv_ip_event`](Self::recv_ip_event) tells of
+/// changes. Nothing here looks at the addresses of packets; a relay drops those whose source it has not assigned.
 ///
 /// Every method takes `&self` and may be called from any thread and any executor: threads and tasks share a tunnel in
 /// an [`Arc`](std::sync::Arc). As a `futures_core::Stream` it gives what [`recv`](Self::recv) gives and ends when the
@@ -68,16 +68,16 @@ impl IpTunnel {
         }
     }
 
-    /// Sends an IP packet. It waits while 1,000 packets wait for the worker; behind that, a connection that is congested
-    /// drops packets as a network does.
+    /// Sends an IP packet. It waits while 1,000 packets wait for the worker; behind that, a connection that is
+    /// congested drops packets as a network does.
     ///
     /// `packet` goes out as it is: checksums and hop limit are the caller's. Bytes behind the packet are cut off.
-    /// What a relay has not told a route to, or not assigned the source of, it drops, and so most packets that are sent
-    /// before it has said anything.
+    /// What a relay has not told a route to, or not assigned the source of, it drops, and so most packets that are
+    /// sent before it has said anything.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) when it is larger than [`IpInfo::mtu`]; the source of the error is
-    /// [`SendError::PacketTooLarge`](crate::SendError::PacketTooLarge), which has both sizes.
+    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) when it is larger than [`IpInfo::mtu`]; the source of the error
+    /// is [`SendError::PacketTooLarge`](crate::SendError::PacketTooLarge), which has both sizes.
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) when it is no packet, with a
     /// [`PacketError`](crate::PacketError) as source. And when the tunnel is over, why.
     pub async fn send_ip_packet(&self, packet: impl Into<Bytes>) -> Result<(), Error> {
@@ -108,9 +108,9 @@ impl IpTunnel {
     /// The next packet. Those come whose destination is assigned to this end, or on a route that it advertises.
     /// Cancel-safe: a future that is dropped has taken nothing.
     ///
-    /// Packets that find the queue full ([`ClientBuilder::receive_queue`](crate::ClientBuilder::receive_queue)) displace
-    /// the oldest one there, which [`Info::receive_dropped`] counts. In message mode this and [`Events`](crate::Events)
-    /// take from one queue, and a packet goes to whoever comes first: ask one of them.
+    /// Packets that find the queue full ([`ClientBuilder::receive_queue`](crate::ClientBuilder::receive_queue))
+    /// displace the oldest one there, which [`Info::receive_dropped`] counts. In message mode this and
+    /// [`Events`](crate::Events) take from one queue, and a packet goes to whoever comes first: ask one of them.
     ///
     /// # Errors
     /// Why the tunnel is over, once everything that came before was received.
@@ -148,13 +148,14 @@ impl IpTunnel {
     }
 
     /// Says which addresses the other end may use as source (RFC 9484 §4.7.1): entries with the id of a request answer
-    /// that, [`AssignedAddress::unprompted`] ones do not. A [refusal](crate::RequestedAddress::refusal) is told this once
-    /// and no part of the list.
+    /// that, [`AssignedAddress::unprompted`] ones do not. A [refusal](crate::RequestedAddress::refusal) is told this
+    /// once and no part of the list.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) with an [`IpRuleError`](crate::IpRuleError) as
     /// source: an id that the other end has not asked under, two answers to one request, a prefix with bits behind its
-    /// length. [`ErrorKind::Limit`](crate::ErrorKind::Limit) for a list above 64 KiB. When the tunnel is not open, why.
+    /// length. [`ErrorKind::Limit`](crate::ErrorKind::Limit) for a list above 64 KiB. When the tunnel is not open,
+    /// why.
     pub async fn assign_addresses(&self, list: Vec<AssignedAddress>) -> Result<(), Error> {
         self.say(Saying::Assign(list)).await
     }
@@ -190,8 +191,8 @@ impl IpTunnel {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) with an [`IpRuleError`](crate::IpRuleError) as
-    /// source; [`ErrorKind::Limit`](crate::ErrorKind::Limit) for more than 1,024 servers and domains. When the tunnel is
-    /// not open, why.
+    /// source; [`ErrorKind::Limit`](crate::ErrorKind::Limit) for more than 1,024 servers and domains. When the tunnel
+    /// is not open, why.
     pub async fn assign_dns(&self, list: Vec<DnsConfig>) -> Result<(), Error> {
         self.say(Saying::Dns(list)).await
     }
@@ -229,8 +230,8 @@ impl IpTunnel {
         self.handle.shared.say_blocking(saying).map(drop)
     }
 
-    /// What both ends have told each other, and the MTU; `None` before the tunnel is open. After the end it is what was
-    /// known last.
+    /// What both ends have told each other, and the MTU; `None` before the tunnel is open. After the end it is what
+    /// was known last.
     #[must_use]
     pub fn ip_info(&self) -> Option<IpInfo> {
         self.handle.shared.ip_info()

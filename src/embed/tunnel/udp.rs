@@ -57,8 +57,8 @@ impl UdpTunnel {
     /// one there, which [`Info::send_dropped`] counts.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) when the payload is longer than [`Info::datagram_size_max`], with both sizes; and when the
-    /// tunnel is over, why.
+    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) when the payload is longer than [`Info::datagram_size_max`], with
+    /// both sizes; and when the tunnel is over, why.
     pub fn send(&self, payload: impl Into<Bytes>) -> Result<(), Error> {
         self.send_with_context(0, payload)
     }
