@@ -49,8 +49,8 @@
 //! }
 //! ```
 //!
-//! Nothing here needs an executor of a certain kind: the work is done by threads of the library, futures can be
-//! awaited on tokio, smol or any other, and what waits has a blocking twin.
+//! Nothing here needs an executor of a certain kind: the work is done by threads of the library, futures can be awaited
+//! on tokio, smol or any other, and what waits has a blocking twin.
 //!
 //! # Where to go next
 //!

@@ -1,5 +1,4 @@
-//! The example programs, the example configurations, and the exit codes of `bauta relay --check`, with the real
-//! binary.
+//! The example programs, the example configurations, and the exit codes of `bauta relay --check`, with the real binary.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -139,8 +139,8 @@ impl Embedding {
         self.open(head, carrier, client)
     }
 
-    /// The same for an extended CONNECT (RFC 8441 §4, RFC 9220 §3) whose `:protocol` the user's server knows: hyper
-    /// has it in `hyper::ext::Protocol`, h3 in `h3::ext::Protocol`, both among the extensions of the request.
+    /// The same for an extended CONNECT (RFC 8441 §4, RFC 9220 §3) whose `:protocol` the user's server knows: hyper has
+    /// it in `hyper::ext::Protocol`, h3 in `h3::ext::Protocol`, both among the extensions of the request.
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
@@ -342,8 +342,8 @@ impl EmbeddingBuilder {
         self
     }
 
-    /// How long opening a tunnel may take (`timeouts.open`): first what [`Accept::init`](super::Accept::init) does,
-    /// and then resolving and connecting, each for so long. Default: 10 s. Then the client is answered with 504.
+    /// How long opening a tunnel may take (`timeouts.open`): first what [`Accept::init`](super::Accept::init) does, and
+    /// then resolving and connecting, each for so long. Default: 10 s. Then the client is answered with 504.
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.serving.timeout("open", timeout);
         self
@@ -352,8 +352,8 @@ impl EmbeddingBuilder {
     /// Starts the workers.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for values out of bounds, each named with its bound; [`ErrorKind::Io`] for what
-    /// the system refuses: threads, sockets, its list of name servers.
+    /// [`ErrorKind::Configuration`] for values out of bounds, each named with its bound; [`ErrorKind::Io`] for what the
+    /// system refuses: threads, sockets, its list of name servers.
     pub fn start(self) -> Result<Embedding, Error> {
         // A configuration has a listener; of this one nothing but its services is kept.
         let address = (Ipv4Addr::LOCALHOST, 0).into();

@@ -1,5 +1,5 @@
-//! The reference surface through the public interface alone: a test, or several, for each row, over every carrier
-//! where the carrier matters. A test's name begins with its row.
+//! The reference surface through the public interface alone: a test, or several, for each row, over every carrier where
+//! the carrier matters. A test's name begins with its row.
 //!
 //! | Row | Item | Tests |
 //! |---|---|---|

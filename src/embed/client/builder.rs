@@ -232,8 +232,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Whether it is an error when a relay answers a request with `Capsule-Protocol: ?1` without that field. It is
-    /// none by default: RFC 9298 §3.5 does not ask it of relays, and some leave it out.
+    /// Whether it is an error when a relay answers a request with `Capsule-Protocol: ?1` without that field. It is none
+    /// by default: RFC 9298 §3.5 does not ask it of relays, and some leave it out.
     pub const fn require_capsule_protocol(mut self, required: bool) -> Self {
         self.require_capsule_protocol = required;
         self
@@ -281,8 +281,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Makes the client, and starts its threads unless it shares those of others. Nothing is connected before the
-    /// first tunnel.
+    /// Makes the client, and starts its threads unless it shares those of others. Nothing is connected before the first
+    /// tunnel.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`] names every option that is wrong, with its value and what is allowed; other kinds

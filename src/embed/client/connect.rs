@@ -109,8 +109,8 @@ impl Connect {
     /// Opens a UDP tunnel and waits until it is open. Dropping the future gives the tunnel up.
     ///
     /// # Errors
-    /// Why there is no tunnel: options that are wrong, what the relay answered, or what became of each carrier that
-    /// was tried.
+    /// Why there is no tunnel: options that are wrong, what the relay answered, or what became of each carrier that was
+    /// tried.
     pub async fn udp(self) -> Result<UdpTunnel, Error> {
         let tunnel = self.start_udp()?;
         tunnel.opened().await?;
@@ -127,8 +127,8 @@ impl Connect {
         Ok(tunnel)
     }
 
-    /// Starts to open a UDP tunnel and does not wait: what is sent meanwhile follows when it is open. Whether it
-    /// opened is told by [`UdpTunnel::opened`], and by [`Events`](crate::Events).
+    /// Starts to open a UDP tunnel and does not wait: what is sent meanwhile follows when it is open. Whether it opened
+    /// is told by [`UdpTunnel::opened`], and by [`Events`](crate::Events).
     ///
     /// # Errors
     /// Options that are wrong.

@@ -289,8 +289,7 @@ impl Live {
         Ok(Next::Nothing)
     }
 
-    /// Gives the session what came before its tunnel broke, however much of its own waits: there will be no other
-    /// time.
+    /// Gives the session what came before its tunnel broke, however much of its own waits: there will be no other time.
     pub(super) fn read_rest(&mut self, engine: &mut Engine<'_, '_>) -> Result<(), Panicked> {
         self.outgoing.cut();
         let (now, id) = (engine.now, self.id());

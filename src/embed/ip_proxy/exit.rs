@@ -85,8 +85,8 @@ impl Exit {
         }
     }
 
-    /// Gives a worker its part, if it is of the listener that the exit serves. `policy` completes the rules by what
-    /// the listener knows.
+    /// Gives a worker its part, if it is of the listener that the exit serves. `policy` completes the rules by what the
+    /// listener knows.
     pub(in crate::embed) fn install(
         &self,
         listener: &Arc<Counters>,

@@ -105,8 +105,8 @@ impl IpProxyHandle {
     }
 
     /// Delivers a packet from outside to the client that has its destination. It goes as it is: the hop limit is the
-    /// business of whoever routed it here. A source that the client was not told a route to is dropped and counted,
-    /// but for ICMP; one that is larger than the tunnel takes is answered by ICMP, which goes to
+    /// business of whoever routed it here. A source that the client was not told a route to is dropped and counted, but
+    /// for ICMP; one that is larger than the tunnel takes is answered by ICMP, which goes to
     /// [`forward`](crate::IpProxyBuilder::forward).
     ///
     /// # Errors

@@ -78,9 +78,9 @@ impl TcpTunnel {
         (read, write)
     }
 
-    /// Has the tunnel report to [`Events`](crate::Events), or be read; what is queued stays and is received either
-    /// way. Reading in message mode takes from the same queue as the events do, and bytes go to whoever comes first:
-    /// do one of the two.
+    /// Has the tunnel report to [`Events`](crate::Events), or be read; what is queued stays and is received either way.
+    /// Reading in message mode takes from the same queue as the events do, and bytes go to whoever comes first: do one
+    /// of the two.
     pub fn set_mode(&self, mode: Mode) {
         self.handle.shared.set_mode(mode);
     }
@@ -114,8 +114,8 @@ impl TcpTunnel {
     }
 
     /// Closes the tunnel: what was written goes out, both directions come to their end, and what waits can still be
-    /// read. A tunnel whose far end does not end its direction is reset. Returns when that is done, within five
-    /// seconds whatever happens.
+    /// read. A tunnel whose far end does not end its direction is reset. Returns when that is done, within five seconds
+    /// whatever happens.
     pub async fn close(&self) {
         self.handle.close().await;
     }

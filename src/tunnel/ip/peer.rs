@@ -8,10 +8,10 @@
 //!            ◄───────── the same, the other way
 //! ```
 //!
-//! Both ends may say everything, so there is one [`Said`] per direction and no client or proxy in here. Operations
-//! give the capsule to send. Invariants: a list is replaced as a whole or, on an error, not at all; a refusal is an
-//! event, never an address; what a peer makes us hold is bounded by the longest capsule, [`PENDING_MAX`],
-//! [`REQUESTS_MAX`] and [`NAMES_MAX`].
+//! Both ends may say everything, so there is one [`Said`] per direction and no client or proxy in here. Operations give
+//! the capsule to send. Invariants: a list is replaced as a whole or, on an error, not at all; a refusal is an event,
+//! never an address; what a peer makes us hold is bounded by the longest capsule, [`PENDING_MAX`], [`REQUESTS_MAX`] and
+//! [`NAMES_MAX`].
 //!
 //! Not decided here: which addresses to give ([`Pools`](super::Pools)), whether a route is believed, what becomes of
 //! link-local traffic (RFC 9484 §7.1), and what an ICMP error says about a packet that may not pass.
@@ -44,8 +44,8 @@ pub const NAMES_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IpEvent {
-    /// ADDRESS_ASSIGN: everything that we may use as source from now on, and the [refusals] of our requests, which
-    /// come once and are no addresses.
+    /// ADDRESS_ASSIGN: everything that we may use as source from now on, and the [refusals] of our requests, which come
+    /// once and are no addresses.
     ///
     /// [refusals]: AssignedAddress::is_refusal
     Assigned(Vec<AssignedAddress>),
@@ -237,8 +237,7 @@ impl Peer {
         Ok(capsule)
     }
 
-    /// Says what the peer may reach through us from now on: the full list, in any order, which replaces the one
-    /// before.
+    /// Says what the peer may reach through us from now on: the full list, in any order, which replaces the one before.
     ///
     /// # Errors
     /// [`IpError::RangesOverlap`], [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a range that is none.

@@ -9,8 +9,7 @@
 //!                                                └─► nobody: ICMP
 //! ```
 //!
-//! Behind TUN the kernel is the router, and has decremented the hop limit; between two clients this is (RFC 9484
-//! §7.2).
+//! Behind TUN the kernel is the router, and has decremented the hop limit; between two clients this is (RFC 9484 §7.2).
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;

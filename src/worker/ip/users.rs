@@ -219,8 +219,8 @@ impl Machine {
 
 /// The handler of this process as the exit of a relay.
 impl Machine {
-    /// Gives this worker its part of an exit that packets leave by through the handler of this process. There is one
-    /// at most, for the life of the machine.
+    /// Gives this worker its part of an exit that packets leave by through the handler of this process. There is one at
+    /// most, for the life of the machine.
     pub fn set_gateway(&mut self, settings: Arc<GatewaySettings>, pools: Pools) {
         debug_assert!(self.gateway.is_none(), "addresses were given away");
         let (_, worker) = self.steer;
