@@ -162,8 +162,8 @@ impl ListenerBuilder {
     /// Whether other listeners of the same user that say so too may have the address, in this process or another; the
     /// kernel spreads new clients over all (`SO_REUSEPORT`). Default: no, an address that is taken is an error.
     ///
-    /// Connections over TCP stay where they were accepted. Those over QUIC are told apart by the client's address
-    /// alone then: they do not survive its change, nor that a listener joins or leaves.
+    /// Connections over TCP stay where they were accepted. Those over QUIC are told apart by the client's address alone
+    /// then: they do not survive its change, nor that a listener joins or leaves.
     pub fn reuseport(mut self, reuseport: bool) -> Self {
         self.reuseport = reuseport;
         self
@@ -361,8 +361,8 @@ impl Listener {
         ListenerStats::new(&self.running.reports(), panics)
     }
 
-    /// Accepts nothing new: clients are told by GOAWAY (RFC 9114 §5.2, RFC 9113 §6.8), and refused after a moment.
-    /// Open tunnels go on, and [`undrain`](Self::undrain) takes it back.
+    /// Accepts nothing new: clients are told by GOAWAY (RFC 9114 §5.2, RFC 9113 §6.8), and refused after a moment. Open
+    /// tunnels go on, and [`undrain`](Self::undrain) takes it back.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.running.set_accepting(false);
@@ -386,8 +386,7 @@ impl Listener {
         self.running.ended().await;
     }
 
-    /// As [`stop`](Self::stop), on a plain thread. In a callback, whose thread would wait for itself, it does not
-    /// wait.
+    /// As [`stop`](Self::stop), on a plain thread. In a callback, whose thread would wait for itself, it does not wait.
     pub fn stop_blocking(self) {
         self.running.stop_and_join();
     }

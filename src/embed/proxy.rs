@@ -300,8 +300,7 @@ macro_rules! connect_options {
                 Self::default()
             }
 
-            /// Whether addresses have to be public unless a rule opens their network (RFC 9298 §7). Default: true.
-            /// With
+            /// Whether addresses have to be public unless a rule opens their network (RFC 9298 §7). Default: true. With
             /// `false`, clients reach everything that this machine reaches, its own services included.
             pub fn public_only(mut self, public_only: bool) -> Self {
                 self.options = self.options.public_only(public_only);
@@ -340,8 +339,7 @@ macro_rules! connect_options {
                 self
             }
 
-            /// What sockets towards targets have beyond the defaults: the address that targets see, buffers, TTL,
-            /// mark.
+            /// What sockets towards targets have beyond the defaults: the address that targets see, buffers, TTL, mark.
             ///
             /// What the system refuses, such as a mark without the capability for it, refuses the tunnel.
             pub fn socket_options(mut self, options: SocketOptions) -> Self {
@@ -421,8 +419,8 @@ impl Handler for TcpProxy {
     }
 }
 
-/// Opens UDP and TCP tunnels to their targets, and IP tunnels where there is an [`IpProxy`] for them: what `bauta
-/// relay` does. Rules and hooks are for UDP and TCP; those for IP are the IP proxy's own.
+/// Opens UDP and TCP tunnels to their targets, and IP tunnels where there is an [`IpProxy`] for them: what
+/// `bauta relay` does. Rules and hooks are for UDP and TCP; those for IP are the IP proxy's own.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Proxies {
