@@ -1,10 +1,10 @@
-//! A MASQUE relay, client and server to embed: UDP (CONNECT-UDP, RFC 9298) and TCP (CONNECT, connect-tcp) over HTTP/3,
-//! HTTP/2 and HTTP/1.1, through one relay or several.
+//! A MASQUE relay, client and server to embed: UDP (CONNECT-UDP, RFC 9298), TCP (CONNECT, connect-tcp) and IP
+//! (CONNECT-IP, RFC 9484) over HTTP/3, HTTP/2 and HTTP/1.1, through one relay or several.
 //!
 //! ```text
 //!   your program                    h3, h2 or h1                    UDP, TCP
-//!   Client ─► UdpTunnel, TcpTunnel ──────────────► relay ─► … ─────────────► target
-//!                                                  Listener: UdpProxy, TcpProxy, Chain,
+//!   Client ─► UdpTunnel, TcpTunnel, IpTunnel ────► relay ─► … ─────────────► target
+//!                                                  Listener: UdpProxy, TcpProxy, IpProxy, Chain,
 //!                                                            or a Handler of yours
 //! ```
 //!
@@ -56,8 +56,8 @@
 //!
 //! The [`guide`] has a chapter for each thing that one wants to do: [a first tunnel](guide::first_tunnel),
 //! [a relay](guide::relay), [two hops](guide::two_hops), [handlers](guide::handlers),
-//! [authentication](guide::authentication), [embedding](guide::embedding), [errors](guide::errors) and
-//! [performance](guide::performance). The `examples` folder of the repository has programs.
+//! [authentication](guide::authentication), [embedding](guide::embedding), [errors](guide::errors),
+//! [performance](guide::performance) and [IP](guide::ip). The `examples` folder of the repository has programs.
 //!
 //! # What is public
 //!
@@ -65,10 +65,12 @@
 //! |---|---|
 //! | clients | [`Client`], [`ClientBuilder`], [`Connect`], [`Worker`], [`Trust`], [`Credentials`], [`TcpForm`] |
 //! | their tunnels | [`UdpTunnel`], [`TcpTunnel`], [`TcpReadHalf`], [`TcpWriteHalf`], [`Datagram`], [`Capsule`], [`Info`], [`State`], [`CloseReason`], [`ShutdownError`] |
+//! | IP tunnels | [`IpTunnel`], [`Scope`], [`ScopeTarget`], [`ScopeError`], [`IpInfo`], [`IpEvent`], [`AssignedAddress`], [`RequestedAddress`], [`AddressRange`], [`DnsConfig`], [`Nameserver`], [`ServiceKey`], [`IpRuleError`], [`PacketError`] |
 //! | messages | [`Mode`], [`Events`], [`Event`], [`TunnelId`] |
 //! | servers | [`Listener`], [`ListenerBuilder`], [`ListenerStats`], [`Identity`], [`ClientAuth`] |
 //! | servers of others | [`Embedding`], [`EmbeddingBuilder`], [`EmbeddedTunnel`] |
 //! | what becomes of requests | [`Handler`], [`Request`], [`Protocol`], [`Accept`], [`Reject`], [`Proxies`], [`UdpProxy`], [`TcpProxy`], [`Chain`], [`Family`], [`SocketOptions`] |
+//! | relays of IP | [`IpProxy`], [`IpProxyBuilder`], [`IpProxyHandle`], [`IpProxyEvent`], [`IpProxyStats`], [`IpSession`], [`DropReason`] |
 //! | tunnels that end in code | [`Session`], [`Actions`], [`TunnelHandle`], [`SendError`], [`SESSION_WAITING_BYTES_MAX`] |
 //! | all | [`Target`], [`Host`], [`Carrier`], [`Error`], [`ErrorKind`], [`Side`], [`Attempt`], [`TargetError`], [`CredentialsError`], [`UnknownCarrier`], [`VERSION`], [`version`] |
 //!
@@ -78,7 +80,8 @@
 //! by name, or write `::http::HeaderValue`.
 //!
 //! Types of other packages that occur in the interface are those of `bytes` 1, `http` 1, `futures-core` 0.3,
-//! `futures-io` 0.3, `futures-sink` 0.3, `rustls-pki-types` 1 (by `rustls` 0.23) and, with the feature, `tokio` 1.
+//! `futures-io` 0.3, `futures-sink` 0.3, `ipnet` 2, `rustls-pki-types` 1 (by `rustls` 0.23) and, with the feature,
+//! `tokio` 1.
 //!
 //! # Features
 //!
@@ -139,11 +142,14 @@ pub mod wire;
 pub mod worker;
 
 pub use self::embed::{
-    Accept, Actions, Attempt, Capsule, Carrier, Chain, Client, ClientAuth, ClientBuilder,
-    CloseReason, Connect, Credentials, CredentialsError, Datagram, EmbeddedTunnel, Embedding,
-    EmbeddingBuilder, Error, ErrorKind, Event, Events, Family, Handler, Host, Identity, Info,
-    Listener, ListenerBuilder, ListenerStats, Mode, Protocol, Proxies, Reject, Request,
-    SESSION_WAITING_BYTES_MAX, SendError, Session, ShutdownError, Side, SocketOptions, State,
-    Target, TargetError, TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust,
-    TunnelHandle, TunnelId, UdpProxy, UdpTunnel, UnknownCarrier, VERSION, Worker, version,
+    Accept, Actions, AddressRange, AssignedAddress, Attempt, Capsule, Carrier, Chain, Client,
+    ClientAuth, ClientBuilder, CloseReason, Connect, Credentials, CredentialsError, Datagram,
+    DnsConfig, DropReason, EmbeddedTunnel, Embedding, EmbeddingBuilder, Error, ErrorKind, Event,
+    Events, Family, Handler, Host, Identity, Info, IpEvent, IpInfo, IpProxy, IpProxyBuilder,
+    IpProxyEvent, IpProxyHandle, IpProxyStats, IpRuleError, IpSession, IpTunnel, Listener,
+    ListenerBuilder, ListenerStats, Mode, Nameserver, PacketError, Protocol, Proxies, Reject,
+    Request, RequestedAddress, SESSION_WAITING_BYTES_MAX, Scope, ScopeError, ScopeTarget,
+    SendError, ServiceKey, Session, ShutdownError, Side, SocketOptions, State, Target, TargetError,
+    TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust, TunnelHandle, TunnelId,
+    UdpProxy, UdpTunnel, UnknownCarrier, VERSION, Worker, version,
 };

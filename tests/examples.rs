@@ -324,6 +324,16 @@ fn echo_relay_answers_on_every_carrier() {
 }
 
 #[test]
+fn ip_client_is_answered_on_every_carrier() {
+    let text = says("ip_client");
+    for carrier in ["h3", "h2", "h1"] {
+        let own = format!("{carrier}: we are 10.89.0.");
+        let answer = format!("\n{carrier}: 10.89.0.1 answers\n");
+        assert!(text.contains(&own) && text.contains(&answer), "{text}");
+    }
+}
+
+#[test]
 fn two_hop_nests_and_chains() {
     let text = says("two_hop");
     let relays = |title: &str| {

@@ -14,8 +14,13 @@ impl From<SendError> for Error {
     /// Only that there was no room goes by with time.
     fn from(error: SendError) -> Self {
         let (kind, goes_by) = match &error {
-            SendError::TooLong { .. } => (ErrorKind::Limit, false),
+            SendError::TooLong { .. } | SendError::PacketTooLarge { .. } => {
+                (ErrorKind::Limit, false)
+            }
+            SendError::NotAPacket(error) => return (*error).into(),
+            SendError::Rule(error) => return error.clone().into(),
             SendError::NoRoom => (ErrorKind::Limit, true),
+            SendError::Unassigned { .. } => (ErrorKind::Connect, false),
             SendError::Unsupported => (ErrorKind::Unsupported, false),
             SendError::Closed => (ErrorKind::Closed, false),
         };

@@ -205,7 +205,7 @@ impl Embedding {
         let (ready, fields) = decided.map_err(|reject| self.rejection(reject))?;
         let terms = Terms {
             protocol: Protocol::of(plan.protocol),
-            target,
+            destination: target.into(),
             relays: Arc::from([]),
             capsules: true,
             receive_queue: QUEUE_DATAGRAMS,
@@ -431,6 +431,8 @@ fn way_of(ready: Ready) -> users::Way {
     match ready {
         Ready::Session(session) => users::Way::Session(Attached(session)),
         Ready::Way(Way::Direct(direct)) => users::Way::Direct(Box::new(direct)),
+        // An embedding refuses scopes before anybody is asked, so that this is a socket at most.
+        Ready::Way(Way::Gateway(gate)) => users::Way::Direct(Box::new(gate.direct)),
         Ready::Way(Way::Chain(chain)) => users::Way::Route {
             route: chain.route,
             form: None,

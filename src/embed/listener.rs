@@ -131,6 +131,13 @@ impl ListenerBuilder {
         self
     }
 
+    /// Adds a template for the paths of IP tunnels, with `target` and `ipproto` or without (RFC 9484 §4). The
+    /// well-known one, `/.well-known/masque/ip/{target}/{ipproto}/`, is always there.
+    pub fn ip_template(mut self, template: impl Into<String>) -> Self {
+        self.serving.ip_templates.push(template.into());
+        self
+    }
+
     /// Adds an accepted value of `:authority`, such as `relay.example` or `relay.example:8443`; templated requests for
     /// others are answered with 421. Default: all are accepted.
     pub fn origin(mut self, origin: impl Into<String>) -> Self {

@@ -18,6 +18,8 @@ mod failure;
 mod handler;
 mod handler_guard;
 mod host;
+mod ip;
+mod ip_proxy;
 mod listener;
 mod listener_identity;
 mod listener_stats;
@@ -25,6 +27,7 @@ mod lock;
 mod proxy;
 mod request;
 mod running;
+mod scope;
 mod serving;
 mod session;
 mod session_handle;
@@ -36,6 +39,10 @@ pub use self::client::{Client, ClientBuilder, Connect, Trust, Worker};
 pub use self::embedding::{Embedding, EmbeddingBuilder};
 pub use self::embedding_stream::EmbeddedTunnel;
 pub use self::handler::{Accept, Handler, Reject};
+pub use self::ip::IpRuleError;
+pub use self::ip_proxy::{
+    IpProxy, IpProxyBuilder, IpProxyEvent, IpProxyHandle, IpProxyStats, IpSession,
+};
 pub use self::listener::{Listener, ListenerBuilder};
 pub use self::listener_identity::Identity;
 pub use self::listener_stats::ListenerStats;
@@ -44,16 +51,21 @@ pub use self::request::Request;
 pub use self::session::{Actions, SESSION_WAITING_BYTES_MAX, SendError, Session};
 pub use self::session_handle::TunnelHandle;
 pub use self::tunnel::{
-    Capsule, CloseReason, Datagram, Event, Events, Info, Mode, Protocol, ShutdownError, State,
-    TcpReadHalf, TcpTunnel, TcpWriteHalf, TunnelId, UdpTunnel,
+    Capsule, CloseReason, Datagram, Event, Events, Info, IpTunnel, Mode, Protocol, ShutdownError,
+    State, TcpReadHalf, TcpTunnel, TcpWriteHalf, TunnelId, UdpTunnel,
 };
 pub use crate::client::{Credentials, CredentialsError, TcpForm};
 pub use crate::error::{Attempt, Error, ErrorKind, Side};
 pub use crate::net::SocketOptions;
 pub use crate::transport::tls::ClientAuth;
+pub use crate::tunnel::ip::IpEvent;
 pub use crate::wire::carrier::{Carrier, UnknownCarrier};
+pub use crate::wire::ip::{
+    AddressRange, AssignedAddress, DnsConfig, Nameserver, PacketError, RequestedAddress, Scope,
+    ScopeError, ScopeTarget, ServiceKey,
+};
 pub use crate::wire::target::{Host, Target, TargetError};
-pub use crate::worker::Family;
+pub use crate::worker::{DropReason, Family, IpInfo};
 
 /// The version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::client::{Client, ClientBuilder, Route};
 use super::handler::{Accept, Handler, Ready, Reject};
+use super::ip_proxy::{self, IpProxy};
 use super::request::Request;
 use super::{Error, Protocol};
 use crate::error::{ErrorKind, Refusal, Side};
@@ -33,6 +34,15 @@ pub(super) enum Way {
     Direct(Direct),
     /// To a next hop.
     Chain(ChainRoute),
+    /// To the exit of an IP proxy.
+    Gateway(Gate),
+}
+
+/// What an IP tunnel needs that leaves by an exit.
+pub(super) struct Gate {
+    pub(super) exit: Arc<ip_proxy::Exit>,
+    pub(super) user: Option<Box<str>>,
+    pub(super) direct: Direct,
 }
 
 /// A way to a next hop, prepared.
@@ -73,6 +83,18 @@ impl<A: ?Sized, T: Send + 'static> Hook<A, T> {
     }
 }
 
+/// Adds a rule that allows, or denies.
+pub(super) fn add_rule(policy: &mut Policy, text: &str, is_allow: bool) -> Result<(), Error> {
+    let rule = text.parse().map_err(|error: crate::policy::RuleError| {
+        Error::new(ErrorKind::Configuration, Side::Local).with_source(error)
+    })?;
+    match is_allow {
+        true => policy.allow.push(rule),
+        false => policy.deny.push(rule),
+    }
+    Ok(())
+}
+
 /// What the built-in handlers have in common.
 #[derive(Clone, Default)]
 struct Options {
@@ -86,14 +108,7 @@ struct Options {
 
 impl Options {
     fn rule(mut self, text: &str, is_allow: bool) -> Result<Self, Error> {
-        let rule = text.parse().map_err(|error: crate::policy::RuleError| {
-            Error::new(ErrorKind::Configuration, Side::Local).with_source(error)
-        })?;
-        let policy = Arc::make_mut(&mut self.policy);
-        match is_allow {
-            true => policy.allow.push(rule),
-            false => policy.deny.push(rule),
-        }
+        add_rule(Arc::make_mut(&mut self.policy), text, is_allow)?;
         Ok(self)
     }
 
@@ -404,18 +419,32 @@ impl Handler for TcpProxy {
     }
 }
 
-/// Opens UDP and TCP tunnels to their targets: what `bauta relay` does.
+/// Opens UDP and TCP tunnels to their targets, and IP tunnels where there is an [`IpProxy`] for them: what
+/// `bauta relay` does. Rules and hooks are for UDP and TCP; those for IP are the IP proxy's own.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Proxies {
     options: Options,
+    ip: Option<IpProxy>,
 }
 
 connect_options!(Proxies);
 
+impl Proxies {
+    /// Serves IP tunnels too. Default: they are rejected with 501.
+    pub fn ip(mut self, proxy: IpProxy) -> Self {
+        self.ip = Some(proxy);
+        self
+    }
+}
+
 impl Handler for Proxies {
     fn accept(&self, request: &Request) -> Result<Accept, Reject> {
-        self.options.accept_direct(request)
+        match (request.protocol(), &self.ip) {
+            (Some(Protocol::Ip), Some(proxy)) => proxy.accept(request),
+            (Some(Protocol::Ip), None) => Err(Reject::unsupported()),
+            (Some(Protocol::Udp | Protocol::Tcp) | None, _) => self.options.accept_direct(request),
+        }
     }
 }
 
@@ -439,6 +468,7 @@ impl Handler for Proxies {
 pub struct Chain {
     options: Options,
     route: ChainRoute,
+    ip: bool,
 }
 
 options!(Chain);
@@ -470,7 +500,15 @@ impl Chain {
                 route: client.prepare()?.route,
                 timeout: None,
             },
+            ip: false,
         })
+    }
+
+    /// Whether IP tunnels pass too: addresses, routes and packets are the other relay's business. Rules and hooks say
+    /// nothing about them. Default: no, they are rejected with 501.
+    pub fn ip(mut self, allowed: bool) -> Self {
+        self.ip = allowed;
+        self
     }
 
     /// How long the other relay may take to answer, connecting included. Default: [`ClientBuilder::open_timeout`].
@@ -483,6 +521,12 @@ impl Chain {
 impl Handler for Chain {
     fn accept(&self, request: &Request) -> Result<Accept, Reject> {
         let route = self.route.clone();
+        if request.protocol() == Some(Protocol::Ip) {
+            return match self.ip {
+                true => Ok(Accept::ready(Ready::Way(Way::Chain(route)))),
+                false => Err(Reject::unsupported()),
+            };
+        }
         self.options.accept(request, move |_| Way::Chain(route))
     }
 }
@@ -492,6 +536,7 @@ impl fmt::Debug for Chain {
         f.debug_struct("Chain")
             .field("options", &self.options)
             .field("timeout", &self.route.timeout)
+            .field("ip", &self.ip)
             .finish_non_exhaustive()
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Serving {
     pub(super) udp_templates: Vec<String>,
     /// The same for TCP.
     pub(super) tcp_templates: Vec<String>,
+    /// The same for IP.
+    pub(super) ip_templates: Vec<String>,
     /// Accepted values of `:authority`.
     pub(super) origins: Vec<String>,
     /// The name in Via and Proxy-Status.
@@ -61,6 +63,7 @@ impl Serving {
         listen.insert("carriers".to_owned(), texts(&carriers));
         listen.insert("templates".to_owned(), texts(&self.udp_templates));
         listen.insert("tcp_templates".to_owned(), texts(&self.tcp_templates));
+        listen.insert("ip_templates".to_owned(), texts(&self.ip_templates));
         listen.insert("origins".to_owned(), texts(&self.origins));
         let mut file = Table::new();
         file.insert("listen".to_owned(), Value::Array(vec![listen.into()]));

@@ -15,13 +15,19 @@ mod tests;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::IpAddr;
 
 use bytes::Bytes;
+use ipnet::{IpNet, Ipv6Net};
 use thiserror::Error;
 
+use super::ip::{self, Said, Saying};
 use super::session_handle::TunnelHandle;
-use super::{CloseReason, Protocol};
+use super::{CloseReason, IpRuleError, Protocol};
 use crate::tunnel::TunnelId;
+use crate::tunnel::ip::IpEvent;
+use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, PacketError, RequestedAddress};
+use crate::worker::IpInfo;
 
 /// Bytes of [`Actions::send_data`] that may wait for the client before a session gets no more of the client's.
 pub const SESSION_WAITING_BYTES_MAX: usize = 256 * 1024;
@@ -55,20 +61,37 @@ pub trait Session: Send + 'static {
     /// The tunnel is open, the 2xx is on its way. Comes first.
     fn on_open(&mut self, actions: &mut Actions<'_>) {}
 
-    /// A datagram of a UDP tunnel. Context ID 0 means a UDP payload of up to 65,527 bytes (RFC 9298 §5); what others
-    /// mean was agreed upon elsewhere. Default: it is dropped.
+    /// A datagram of a UDP or IP tunnel. Context ID 0 means a UDP payload of up to 65,527 bytes (RFC 9298 §5), or a
+    /// whole IP packet whose source the client may use (RFC 9484 §6); what others mean was agreed upon elsewhere.
+    /// Default: it is dropped.
     fn on_packet(&mut self, actions: &mut Actions<'_>, context: u64, payload: Bytes) {}
 
     /// Bytes of a TCP tunnel, at least one. Default: they are dropped.
     ///
-    /// None come while more than [`SESSION_WAITING_BYTES_MAX`] bytes of this session wait for the client: a client that
-    /// does not read is not read from.
+    /// None come while more than [`SESSION_WAITING_BYTES_MAX`] bytes of this session wait for the client: a client
+    /// that does not read is not read from.
     fn on_data(&mut self, actions: &mut Actions<'_>, data: Bytes) {}
 
     /// The client sends no more bytes: it has shut down its direction of a TCP tunnel. Default: so do we, behind what
     /// waits, which ends the tunnel.
     fn on_eof(&mut self, actions: &mut Actions<'_>) {
         actions.finish(Bytes::new()).ok();
+    }
+
+    /// What the client of an IP tunnel says about addresses, routes or names (RFC 9484 §4.7). Default: requests are
+    /// refused, everything else is ignored.
+    ///
+    /// A session says what its client can reach with [`Actions::advertise_routes`], and which addresses it has with
+    /// [`Actions::assign_addresses`], in [`on_open`](Self::on_open) for instance. Packets to other destinations do not
+    /// come, and neither do those from other sources, once there was an assignment.
+    fn on_ip_event(&mut self, actions: &mut Actions<'_>, event: IpEvent) {
+        if let IpEvent::Requested(requests) = event {
+            let mut list = actions
+                .ip_info()
+                .map_or_else(Vec::new, |info| info.assigned_to_peer);
+            list.extend(requests.iter().map(RequestedAddress::refusal));
+            actions.assign_addresses(list).ok();
+        }
     }
 
     /// A capsule (RFC 9297 §3.2) of a type that the tunnel itself has no use for. Default: ignored, as the RFC asks.
@@ -102,6 +125,10 @@ impl Session for Box<dyn Session> {
         (**self).on_eof(actions);
     }
 
+    fn on_ip_event(&mut self, actions: &mut Actions<'_>, event: IpEvent) {
+        (**self).on_ip_event(actions, event);
+    }
+
     fn on_capsule(&mut self, actions: &mut Actions<'_>, kind: u64, value: Bytes) {
         (**self).on_capsule(actions, kind, value);
     }
@@ -129,11 +156,32 @@ pub enum SendError {
         /// The most that it takes now, in bytes of payload.
         max: usize,
     },
+    /// A packet larger than the tunnel takes now. One of IPv4 that may be fragmented passes whole, at the cost of
+    /// order.
+    #[error("the packet of {size} bytes is larger than the MTU of {mtu}")]
+    PacketTooLarge {
+        /// The size of the packet, in bytes.
+        size: usize,
+        /// The most that the tunnel takes now, in bytes.
+        mtu: usize,
+    },
+    /// What was sent on an IP tunnel is no packet.
+    #[error(transparent)]
+    NotAPacket(#[from] PacketError),
+    /// What was said about addresses or routes breaks a rule.
+    #[error(transparent)]
+    Rule(#[from] IpRuleError),
+    /// No client has the address that a packet is for.
+    #[error("no client has the address {destination}")]
+    Unassigned {
+        /// The address.
+        destination: IpAddr,
+    },
     /// There is no room; nothing of it was taken.
     #[error("there is no room")]
     NoRoom,
-    /// The tunnel carries something else: datagrams belong to UDP, bytes to TCP, and capsules to neither classic
-    /// CONNECT nor a TCP tunnel without them.
+    /// The tunnel carries something else: datagrams belong to UDP and IP, bytes to TCP, addresses and routes to IP,
+    /// and capsules to neither classic CONNECT nor a TCP tunnel without them.
     #[error("the tunnel carries something else")]
     Unsupported,
     /// The tunnel has ended, or this direction of it.
@@ -145,6 +193,10 @@ pub enum SendError {
 pub(super) trait Engine {
     /// Sends a datagram to the client.
     fn send(&mut self, tunnel: TunnelId, context: u64, payload: Bytes) -> Result<(), SendError>;
+    /// Says something to the client of an IP tunnel.
+    fn say(&mut self, tunnel: TunnelId, saying: Saying) -> Said;
+    /// What both ends of an IP tunnel have said.
+    fn ip_info(&mut self, tunnel: TunnelId) -> Option<IpInfo>;
     /// Sends a capsule to the client.
     fn send_capsule(&mut self, tunnel: TunnelId, kind: u64, value: &[u8]) -> Result<(), SendError>;
     /// Bytes that may be written now.
@@ -242,7 +294,19 @@ impl Outgoing {
         engine: &mut dyn Engine,
     ) -> Result<(), SendError> {
         self.check_datagrams()?;
+        let payload = match (self.protocol, context) {
+            (Protocol::Ip, 0) => ip::packet(payload)?,
+            (Protocol::Ip | Protocol::Udp | Protocol::Tcp, _) => payload,
+        };
         engine.send(self.tunnel, context, payload)
+    }
+
+    pub(super) fn say(&self, saying: Saying, engine: &mut dyn Engine) -> Said {
+        match self.protocol {
+            Protocol::Ip if self.ending.is_none() => engine.say(self.tunnel, saying),
+            Protocol::Ip => Err(SendError::Closed),
+            Protocol::Udp | Protocol::Tcp => Err(SendError::Unsupported),
+        }
     }
 
     pub(super) fn send_data(
@@ -340,7 +404,7 @@ pub struct Actions<'a> {
 }
 
 impl Actions<'_> {
-    /// Sends a UDP payload to the client: [`send_on`](Self::send_on) with Context ID 0.
+    /// Sends a UDP payload, or an IP packet, to the client: [`send_on`](Self::send_on) with Context ID 0.
     ///
     /// # Errors
     /// As there.
@@ -352,10 +416,71 @@ impl Actions<'_> {
     /// client's connection is congested only the newest are kept.
     ///
     /// # Errors
-    /// [`SendError::TooLong`] for one that does not fit the path, [`SendError::NoRoom`] where it was dropped,
-    /// [`SendError::Unsupported`] on a TCP tunnel, [`SendError::Closed`] after [`close`](Self::close).
+    /// [`SendError::TooLong`] for one that does not fit the path, on an IP tunnel [`SendError::PacketTooLarge`] and
+    /// [`SendError::NotAPacket`], [`SendError::NoRoom`] where it was dropped, [`SendError::Unsupported`] on a TCP
+    /// tunnel, [`SendError::Closed`] after [`close`](Self::close).
     pub fn send_on(&mut self, context: u64, payload: impl Into<Bytes>) -> Result<(), SendError> {
         self.outgoing.send(context, payload.into(), self.engine)
+    }
+
+    /// Asks the client of an IP tunnel for addresses, as
+    /// [`IpTunnel::request_addresses`](crate::IpTunnel::request_addresses).
+    ///
+    /// # Errors
+    /// [`SendError::Rule`], [`SendError::Unsupported`] on other tunnels, [`SendError::Closed`] after
+    /// [`close`](Self::close).
+    pub fn request_addresses(&mut self, wishes: &[IpNet]) -> Result<Vec<u64>, SendError> {
+        self.say(Saying::Request(wishes.to_vec()))
+    }
+
+    /// Says which addresses the client of an IP tunnel may use as source, as
+    /// [`IpTunnel::assign_addresses`](crate::IpTunnel::assign_addresses). Packets from others no longer reach the
+    /// session.
+    ///
+    /// # Errors
+    /// As [`request_addresses`](Self::request_addresses).
+    pub fn assign_addresses(&mut self, list: Vec<AssignedAddress>) -> Result<(), SendError> {
+        self.say(Saying::Assign(list)).map(drop)
+    }
+
+    /// Says what the client of an IP tunnel can reach, as
+    /// [`IpTunnel::advertise_routes`](crate::IpTunnel::advertise_routes). Packets to elsewhere do not reach the
+    /// session.
+    ///
+    /// # Errors
+    /// As [`request_addresses`](Self::request_addresses).
+    pub fn advertise_routes(&mut self, list: Vec<AddressRange>) -> Result<(), SendError> {
+        self.say(Saying::Routes(list)).map(drop)
+    }
+
+    /// Tells the client of an IP tunnel name servers, as [`IpTunnel::assign_dns`](crate::IpTunnel::assign_dns).
+    ///
+    /// # Errors
+    /// As [`request_addresses`](Self::request_addresses).
+    pub fn assign_dns(&mut self, list: Vec<DnsConfig>) -> Result<(), SendError> {
+        self.say(Saying::Dns(list)).map(drop)
+    }
+
+    /// Tells the client of an IP tunnel prefixes of NAT64, as
+    /// [`IpTunnel::assign_pref64`](crate::IpTunnel::assign_pref64).
+    ///
+    /// # Errors
+    /// As [`request_addresses`](Self::request_addresses).
+    pub fn assign_pref64(&mut self, list: Vec<Ipv6Net>) -> Result<(), SendError> {
+        self.say(Saying::Pref64(list)).map(drop)
+    }
+
+    fn say(&mut self, saying: Saying) -> Said {
+        self.outgoing.say(saying, self.engine)
+    }
+
+    /// What both ends of an IP tunnel have told each other, and the MTU; `None` on other tunnels.
+    #[must_use]
+    pub fn ip_info(&mut self) -> Option<IpInfo> {
+        match self.outgoing.protocol {
+            Protocol::Ip => self.engine.ip_info(self.outgoing.tunnel),
+            Protocol::Udp | Protocol::Tcp => None,
+        }
     }
 
     /// Sends bytes to the client of a TCP tunnel. Nothing is lost: what the client does not take yet waits.
@@ -364,7 +489,7 @@ impl Actions<'_> {
     /// [`SESSION_WAITING_BYTES_MAX`] waits. One that talks on its own asks [`room`](Self::room) first.
     ///
     /// # Errors
-    /// [`SendError::Unsupported`] on a UDP tunnel, [`SendError::Closed`] after [`finish`](Self::finish) or
+    /// [`SendError::Unsupported`] on a UDP or IP tunnel, [`SendError::Closed`] after [`finish`](Self::finish) or
     /// [`close`](Self::close).
     pub fn send_data(&mut self, data: impl Into<Bytes>) -> Result<(), SendError> {
         (self.outgoing).send_data(data.into(), false, self.engine)
@@ -382,8 +507,8 @@ impl Actions<'_> {
     ///
     /// # Errors
     /// [`SendError::NoRoom`] while bytes wait or the stream has no room, after which [`Session::on_writable`] follows;
-    /// [`SendError::TooLong`] for a value above 64 KiB; [`SendError::Unsupported`] on a tunnel without capsules and for
-    /// the types that carry the tunnel's own data; [`SendError::Closed`] after the end.
+    /// [`SendError::TooLong`] for a value above 64 KiB; [`SendError::Unsupported`] on a tunnel without capsules and
+    /// for the types that carry the tunnel's own data; [`SendError::Closed`] after the end.
     pub fn send_capsule(&mut self, kind: u64, value: &[u8]) -> Result<(), SendError> {
         self.outgoing.send_capsule(kind, value, self.engine)
     }

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use ipnet::IpNet;
 
 use super::host::sessions::{Act, SessionCommand};
 use super::host::{Command, HostSender};
+use super::ip::Saying;
 use super::session::{Ending, SendError};
 use crate::tunnel::TunnelId;
+use crate::wire::ip::{AddressRange, AssignedAddress};
 
 /// Orders of one tunnel's handles that may be on their way to its worker at once.
 const ORDERS_MAX: usize = 1024;
@@ -56,7 +59,7 @@ impl TunnelHandle {
         self.order(0, Act::Message(Box::new(message)))
     }
 
-    /// Sends a UDP payload to the client, as [`Actions::send`](super::Actions::send).
+    /// Sends a UDP payload, or an IP packet, to the client, as [`Actions::send`](super::Actions::send).
     ///
     /// # Errors
     /// As [`message`](Self::message), and [`SendError::NoRoom`] while 1 MiB is on its way.
@@ -98,6 +101,37 @@ impl TunnelHandle {
     pub fn send_capsule(&self, kind: u64, value: impl Into<Bytes>) -> Result<(), SendError> {
         let value = value.into();
         self.order(value.len(), Act::Capsule(kind, value))
+    }
+
+    /// Asks the client of an IP tunnel for addresses, as
+    /// [`Actions::request_addresses`](super::Actions::request_addresses); the ids are not told.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn request_addresses(&self, wishes: &[IpNet]) -> Result<(), SendError> {
+        self.say(Saying::Request(wishes.to_vec()))
+    }
+
+    /// Says which addresses the client of an IP tunnel may use, as
+    /// [`Actions::assign_addresses`](super::Actions::assign_addresses).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn assign_addresses(&self, list: Vec<AssignedAddress>) -> Result<(), SendError> {
+        self.say(Saying::Assign(list))
+    }
+
+    /// Says what the client of an IP tunnel can reach, as
+    /// [`Actions::advertise_routes`](super::Actions::advertise_routes).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn advertise_routes(&self, list: Vec<AddressRange>) -> Result<(), SendError> {
+        self.say(Saying::Routes(list))
+    }
+
+    fn say(&self, saying: Saying) -> Result<(), SendError> {
+        self.order(saying.weight(), Act::Say(saying))
     }
 
     /// Ends the tunnel behind what waits, as [`Actions::close`](super::Actions::close).

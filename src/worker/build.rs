@@ -199,6 +199,10 @@ impl Plan {
     /// Leaves every decision to the handler of the workers' app, see [`App::handle_handler`].
     pub fn set_embedded(&mut self) {
         self.embedded = true;
+        // Whether there is a way for packets is the handler's to say.
+        let listeners = self.checked.listen.iter();
+        let templates = listeners.flat_map(|listener| listener.ip_templates.iter().cloned());
+        self.services.ip = templates.collect();
     }
 
     fn add_listener(

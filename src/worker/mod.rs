@@ -38,7 +38,9 @@ mod turn;
 pub use self::decide::{Direct, Family, Incoming, Rejection};
 pub use self::ends::{CapsuleSent, Description, LocalRead};
 pub use self::fallback::PlainRequest;
-pub use self::ip::{Exit, Gateway, GatewayEvent, GatewaySettings, IpInfo, IpRequestError, Site};
+pub use self::ip::{
+    DropReason, Exit, Gateway, GatewayEvent, GatewaySettings, IpInfo, IpRequestError, MTU_MIN, Site,
+};
 pub use self::machine::{
     Closed, End, HandlerEvent, LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve,
     Setup, Tag, TcpTag,

@@ -44,7 +44,7 @@ fn connect_2_with_nothing_but_a_url_and_trust() {
         client.udp_blocking(Target { host, port }).unwrap(),
         smol::block_on(client.udp(udp_target)).unwrap(),
     ] {
-        assert_eq!(tunnel.info().target, udp_target.into());
+        assert_eq!(tunnel.info().target, Some(udp_target.into()));
         echo(&tunnel, "hello");
     }
     exchange(&client.tcp_blocking(tcp_target).unwrap(), b"hello");

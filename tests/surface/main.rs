@@ -30,6 +30,19 @@
 //! | reject with extra headers | `Reject` | `server::reject…` |
 //! | the client's answer by request headers | `Connect::header`, `Error::headers` | `server::reject_with…` |
 //! | requests that are no tunnels | `ListenerBuilder::fallback` | `server::fallback…` |
+//! | connect_ip | `Client::ip`, `Client::connect_ip`, `Scope` | `ip::connect_ip…` |
+//! | send_ip_packet | `IpTunnel::send_ip_packet` and its siblings | `ip::send_ip_packet…` |
+//! | recv, recv/1 of packets | `IpTunnel::recv` and its siblings, `Events` | `ip::recv…`, `ip::set_mode…` |
+//! | request_addresses, assign_addresses | the same of `IpTunnel`, `Actions`, `TunnelHandle` | `ip::addresses…` |
+//! | advertise_routes | the same | `ip::routes…` |
+//! | DNS_ASSIGN, PREF64 | `assign_dns`, `assign_pref64` | `ip::names…` |
+//! | send_capsule on IP tunnels | `IpTunnel::send_capsule` | `ip::send_capsule…` |
+//! | ip_info | `IpTunnel::ip_info`, `IpInfo` | `ip::ip_info…` |
+//! | monitoring of IP tunnels | `closed`, `CloseReason` | `ip::monitoring…` |
+//! | built-in IP handler: pools, delegation, exhaustion, grace | `IpProxy` | `ip_proxy::pools…` |
+//! | forward hook, injection, look-up, events, counters | `IpProxyHandle`, `IpProxyEvent` | `ip_proxy::exit…` |
+//! | sites, clients among each other | `IpProxyBuilder` | `ip_proxy::clients…` |
+//! | one proxy per listener; chain | `IpProxy`, `Chain::ip` | `ip_proxy::one…`, `ip_proxy::chain…` |
 //! | any executor, Send + Sync, threads that end | all handles | `runtimes::…` |
 
 #![expect(
@@ -41,6 +54,9 @@
 mod builtin;
 mod connect;
 mod embedding;
+mod ip;
+mod ip_proxy;
+mod packets;
 mod runtimes;
 mod server;
 mod sessions;

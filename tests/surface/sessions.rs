@@ -4,10 +4,11 @@ use std::any::Any;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bauta::{
-    Accept, Actions, Carrier, CloseReason, Listener, Protocol, Request, SendError, Session,
-    TunnelHandle,
+    Accept, Actions, AddressRange, AssignedAddress, Carrier, CloseReason, DnsConfig, IpEvent,
+    Listener, Protocol, Request, SendError, Session, TunnelHandle,
 };
 use bytes::Bytes;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::world::{PATIENCE, Server, any_port};
 
@@ -19,6 +20,9 @@ pub(crate) enum Told {
     Data(Bytes),
     Eof,
     Capsule(u64, Bytes),
+    Ip(IpEvent),
+    /// The ids of requests.
+    Requested(Result<Vec<u64>, SendError>),
     Message(&'static str),
     /// What an action said that a message asked for.
     Did(Result<(), SendError>),
@@ -33,6 +37,11 @@ pub(crate) enum Order {
     SendData(Bytes),
     Finish(Bytes),
     Capsule(u64, Bytes),
+    Request(Vec<IpNet>),
+    Assign(Vec<AssignedAddress>),
+    Advertise(Vec<AddressRange>),
+    Dns(Vec<DnsConfig>),
+    Pref64(Vec<Ipv6Net>),
     Close,
     CloseWith(u64),
     Panic,
@@ -73,6 +82,10 @@ impl Session for Recorder {
         self.tell(Told::Capsule(kind, value));
     }
 
+    fn on_ip_event(&mut self, _: &mut Actions<'_>, event: IpEvent) {
+        self.tell(Told::Ip(event));
+    }
+
     fn on_message(&mut self, actions: &mut Actions<'_>, message: Box<dyn Any + Send>) {
         let done = match *message.downcast::<Order>().unwrap() {
             Order::Say(text) => return self.tell(Told::Message(text)),
@@ -81,6 +94,14 @@ impl Session for Recorder {
             Order::SendData(data) => actions.send_data(data),
             Order::Finish(data) => actions.finish(data),
             Order::Capsule(kind, value) => actions.send_capsule(kind, &value),
+            Order::Request(wishes) => {
+                let ids = actions.request_addresses(&wishes);
+                return self.tell(Told::Requested(ids));
+            }
+            Order::Assign(list) => actions.assign_addresses(list),
+            Order::Advertise(list) => actions.advertise_routes(list),
+            Order::Dns(list) => actions.assign_dns(list),
+            Order::Pref64(list) => actions.assign_pref64(list),
             Order::Close => {
                 actions.close();
                 Ok(())
@@ -158,6 +179,11 @@ impl Stage {
     pub(crate) fn udp(&self, carrier: Carrier) -> (bauta::UdpTunnel, TunnelHandle) {
         let tunnel = self.server.client(carrier).udp_blocking("dns.example:53");
         (tunnel.unwrap(), self.opened(Protocol::Udp))
+    }
+
+    pub(crate) fn ip(&self, carrier: Carrier) -> (bauta::IpTunnel, TunnelHandle) {
+        let tunnel = self.server.client(carrier).ip_blocking("*");
+        (tunnel.unwrap(), self.opened(Protocol::Ip))
     }
 
     pub(crate) fn tcp(&self, carrier: Carrier) -> (bauta::TcpTunnel, TunnelHandle) {

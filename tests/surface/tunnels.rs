@@ -423,7 +423,7 @@ fn info_tells_what_the_tunnel_is() {
             (info.protocol, info.carrier),
             (Protocol::Udp, Some(carrier))
         );
-        assert_eq!(info.target, udp_target.into());
+        assert_eq!(info.target, Some(udp_target.into()));
         assert_eq!(info.peer, Some(relay.address()));
         assert_eq!(info.relays.len(), 1);
         assert!(info.relays[0].starts_with(&relay.url()), "{info:?}");

@@ -89,6 +89,7 @@ struct Relay {
     url: String,
     udp: Option<String>,
     tcp: Option<String>,
+    ip: Option<String>,
     headers: HeaderMap,
     credentials: Option<Credentials>,
     identity: Option<Identity>,
@@ -144,6 +145,13 @@ impl ClientBuilder {
     /// relay's URL is a template of UDP and there is none of TCP, TCP tunnels are asked for by classic CONNECT.
     pub fn tcp_template(mut self, template: impl Into<String>) -> Self {
         self.last().tcp = Some(template.into());
+        self
+    }
+
+    /// The URI template of IP tunnels at the relay that was named last, with `target` and `ipproto` or without
+    /// (RFC 9484 §4). Where the relay's URL is a template of UDP and there is none of IP, there are no IP tunnels.
+    pub fn ip_template(mut self, template: impl Into<String>) -> Self {
+        self.last().ip = Some(template.into());
         self
     }
 
@@ -366,6 +374,7 @@ impl Relay {
             url,
             udp: None,
             tcp: None,
+            ip: None,
             headers: HeaderMap::new(),
             credentials: None,
             identity: None,
@@ -388,6 +397,9 @@ impl Relay {
         }
         if let Some(text) = &self.tcp {
             templates.tcp = Some(problems.text("tcp_template", text, Template::parse(text))?);
+        }
+        if let Some(text) = &self.ip {
+            templates.ip = Some(problems.text("ip_template", text, Template::parse_ip(text))?);
         }
         Some(templates)
     }

@@ -11,12 +11,15 @@ use super::{Client, Inner};
 use crate::client::TcpForm;
 use crate::embed::host::Command;
 use crate::embed::host::users::{Open, Way};
-use crate::embed::tunnel::{Handle, Held, Mode, Protocol, Shared, TcpTunnel, Terms, UdpTunnel};
+use crate::embed::tunnel::{
+    Handle, Held, IpTunnel, Mode, Protocol, Shared, TcpTunnel, Terms, UdpTunnel,
+};
 use crate::error::{Error, ErrorKind, Side};
 use crate::net::clock;
+use crate::wire::ip::{Destination, Scope};
 use crate::wire::target::Target;
 
-/// The options of one tunnel. [`udp`](Self::udp) or [`tcp`](Self::tcp) opens it.
+/// The options of one tunnel. [`udp`](Self::udp) or [`tcp`](Self::tcp) opens it, for a scope [`ip`](Self::ip).
 ///
 /// After a failure to connect, nothing is tried for a moment: see
 /// [After a failure](crate::ClientBuilder#after-a-failure).
@@ -42,7 +45,7 @@ use crate::wire::target::Target;
 #[must_use = "it opens a tunnel when it is told which"]
 pub struct Connect {
     client: Client,
-    target: Result<Target, Error>,
+    destination: Result<Destination, Error>,
     problems: Problems,
     headers: HeaderMap,
     tcp_form: Option<TcpForm>,
@@ -51,10 +54,20 @@ pub struct Connect {
 }
 
 impl Connect {
-    pub(super) fn new(client: &Client, target: Result<Target, Error>) -> Self {
+    pub(super) fn to_target(client: &Client, target: Result<Target, Error>) -> Self {
+        let checked = target.and_then(|target| target.checked().map_err(Error::from));
+        Self::new(client, checked.map(Destination::Target))
+    }
+
+    pub(super) fn to_scope(client: &Client, scope: Result<Scope, Error>) -> Self {
+        let checked = scope.and_then(|scope| scope.checked().map_err(Error::from));
+        Self::new(client, checked.map(Destination::Scope))
+    }
+
+    fn new(client: &Client, destination: Result<Destination, Error>) -> Self {
         Self {
             client: client.clone(),
-            target: target.and_then(|target| target.checked().map_err(Error::from)),
+            destination,
             problems: Problems::default(),
             headers: HeaderMap::new(),
             tcp_form: None,
@@ -151,6 +164,36 @@ impl Connect {
         self.start(Protocol::Tcp).map(TcpTunnel::new)
     }
 
+    /// Opens an IP tunnel and waits until it is open. Dropping the future gives the tunnel up.
+    ///
+    /// # Errors
+    /// As [`udp`](Self::udp). Over HTTP/3, a path that does not carry packets of 1,280 bytes is refused
+    /// (RFC 9484 §7.2).
+    pub async fn ip(self) -> Result<IpTunnel, Error> {
+        let tunnel = self.start_ip()?;
+        tunnel.opened().await?;
+        Ok(tunnel)
+    }
+
+    /// As [`ip`](Self::ip), on a plain thread.
+    ///
+    /// # Errors
+    /// As [`ip`](Self::ip).
+    pub fn ip_blocking(self) -> Result<IpTunnel, Error> {
+        let tunnel = self.start_ip()?;
+        tunnel.opened_blocking()?;
+        Ok(tunnel)
+    }
+
+    /// Starts to open an IP tunnel and does not wait. Whether it opened is told by [`IpTunnel::opened`], and by
+    /// [`Events`](crate::Events).
+    ///
+    /// # Errors
+    /// Options that are wrong.
+    pub fn start_ip(self) -> Result<IpTunnel, Error> {
+        self.start(Protocol::Ip).map(IpTunnel::new)
+    }
+
     fn start(self, protocol: Protocol) -> Result<Handle, Error> {
         self.problems.into_result()?;
         let Inner {
@@ -162,15 +205,24 @@ impl Connect {
             receive_queue,
             ..
         } = &*self.client.0;
+        let destination = self.destination?;
+        let is_ip = protocol == Protocol::Ip;
+        if destination.scope().is_some() != is_ip {
+            let text = match is_ip {
+                true => "a target is for UDP and TCP: Client::connect_ip takes a scope",
+                false => "a scope is for IP: Client::connect takes a target",
+            };
+            return Err(Error::new(ErrorKind::Configuration, Side::Local).with_source(text));
+        }
         let form = match templated_tcp {
             true => self.tcp_form.unwrap_or(*tcp_form),
             false => TcpForm::Classic,
         };
         let terms = Terms {
             protocol,
-            target: self.target?,
+            destination,
             relays: Arc::clone(relays),
-            capsules: protocol == Protocol::Udp || form == TcpForm::Capsules,
+            capsules: protocol != Protocol::Tcp || form == TcpForm::Capsules,
             receive_queue: *receive_queue,
             is_carried: false,
         };

@@ -1,8 +1,9 @@
 //! The client: a way through relays, and the tunnels on it.
 //!
 //! ```text
-//!   ClientBuilder ─► Client ─ connect(target) ─► Connect ─┬─ udp ─► UdpTunnel
-//!                      │                                  └─ tcp ─► TcpTunnel
+//!   ClientBuilder ─► Client ─┬ connect(target) ─► Connect ─┬─ udp ─► UdpTunnel
+//!                      │     │                           └─ tcp ─► TcpTunnel
+//!                      │     └ connect_ip(scope) ► Connect ── ip ──► IpTunnel
 //!                      └─ Worker: the threads, of this client alone or of several
 //! ```
 
@@ -28,9 +29,10 @@ pub use self::worker::Worker;
 use super::host::{Command, HostSender};
 use super::lock::Lock;
 use super::running::Running;
-use super::tunnel::{TcpTunnel, UdpTunnel};
+use super::tunnel::{IpTunnel, TcpTunnel, UdpTunnel};
 use crate::client::Hop;
 use crate::error::Error;
+use crate::wire::ip::Scope;
 use crate::wire::target::Target;
 
 /// A client of one relay, or of several in a row.
@@ -168,12 +170,48 @@ impl Client {
         self.connect(target).tcp_blocking()
     }
 
+    /// Opens an IP tunnel. A scope is `"*"` for everything that the relay offers, an address, a prefix or a name, as
+    /// text or as what it is, or a [`Scope`], which may be bound to one protocol.
+    ///
+    /// # Errors
+    /// As [`udp`](Self::udp). Over HTTP/3, a path that does not carry packets of 1,280 bytes is refused
+    /// (RFC 9484 §7.2).
+    pub async fn ip<S>(&self, scope: S) -> Result<IpTunnel, Error>
+    where
+        S: TryInto<Scope>,
+        S::Error: Into<Error>,
+    {
+        self.connect_ip(scope).ip().await
+    }
+
+    /// As [`ip`](Self::ip), on a plain thread.
+    ///
+    /// # Errors
+    /// As [`ip`](Self::ip).
+    pub fn ip_blocking<S>(&self, scope: S) -> Result<IpTunnel, Error>
+    where
+        S: TryInto<Scope>,
+        S::Error: Into<Error>,
+    {
+        self.connect_ip(scope).ip_blocking()
+    }
+
+    /// An IP tunnel with options of its own, to be opened by [`Connect::ip`] and its siblings. What is wrong with the
+    /// scope is told when the tunnel is opened.
+    pub fn connect_ip<S>(&self, scope: S) -> Connect
+    where
+        S: TryInto<Scope>,
+        S::Error: Into<Error>,
+    {
+        Connect::to_scope(self, scope.try_into().map_err(Into::into))
+    }
+
     /// A tunnel with options of its own. What is wrong with the target is told when the tunnel is opened.
     pub fn connect<T>(&self, target: T) -> Connect
     where
         T: TryInto<Target>,
         T::Error: Into<Error>,
     {
-        Connect::new(self, target.try_into().map_err(Into::into))
+        Connect::to_target(self, target.try_into().map_err(Into::into))
     }
 }

@@ -17,12 +17,15 @@ pub(super) mod users;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use event_listener::Event;
 
 use self::sessions::{SessionCommand, Sessions, SessionsSetup};
 use self::timers::Timers;
 use self::users::{Open, Users};
+use super::ip::{Replier, Saying};
+use super::ip_proxy::Injected;
 use super::tunnel::Shared;
 use crate::worker::mailbox::Address;
 use crate::worker::run::{App, World};
@@ -37,6 +40,15 @@ pub(super) enum Command {
     Open(Box<Open>),
     /// A handle was used.
     Attend(Arc<Shared>),
+    /// Say something on an IP tunnel.
+    Say {
+        /// Whose it is.
+        shared: Arc<Shared>,
+        /// What.
+        saying: Box<Saying>,
+        /// Who waits for what comes of it.
+        replier: Replier,
+    },
     /// The clients or chains of a route are gone.
     Forget(u64),
     /// Notify an event at a time.
@@ -46,6 +58,8 @@ pub(super) enum Command {
         /// What; forgotten when nobody else holds it.
         event: Arc<Event>,
     },
+    /// A packet from outside for a client.
+    Inject(Injected),
     /// For the sessions.
     Session(SessionCommand),
     /// Whether to accept new connections and requests.
@@ -120,12 +134,21 @@ impl Host {
             Command::Open(open) => {
                 (self.users).open(now, *open, &mut self.sessions, machine, out);
             }
+            Command::Say {
+                shared,
+                saying,
+                replier,
+            } => replier.answer(self.users.say(now, &shared, *saying, machine, out)),
             Command::Attend(shared) => self.users.attend(now, &shared, machine, out),
             Command::Forget(route) => {
                 self.users.forget(now, route, machine);
                 self.sessions.forget(now, route, machine);
             }
             Command::Timer { at, event } => self.timers.insert(at, &event),
+            Command::Inject(injected) => {
+                let packet = BytesMut::from(injected.take());
+                machine.handle_packet(now, packet, out);
+            }
             Command::Session(command) => self.sessions.command(now, command, machine, out),
             Command::SetAccepting(true) => machine.accept_again(),
             Command::SetAccepting(false) => machine.stop_accepting(now),

@@ -29,6 +29,8 @@ use crate::client::RouteId;
 use crate::embed::client::Route;
 use crate::embed::handler::{Handler, Ready, Reject, Served};
 use crate::embed::handler_guard::{Panicked, guarded, guarded_future};
+use crate::embed::ip::Saying;
+use crate::embed::ip_proxy::Exit;
 use crate::embed::proxy::{Hook, Later, Way};
 use crate::embed::request::Request;
 use crate::embed::session::{Ending, Session};
@@ -38,7 +40,7 @@ use crate::http::request::ResponseHead;
 use crate::policy::Policy;
 use crate::tunnel::TunnelId;
 use crate::worker::run::World;
-use crate::worker::{Closed, HandlerEvent, Incoming, LocalEvent, Machine, PlainRequest};
+use crate::worker::{Closed, Direct, HandlerEvent, Incoming, LocalEvent, Machine, PlainRequest};
 
 /// How long a client may take, after a session has closed a TCP tunnel, to end its direction, or to take more of what
 /// is left.
@@ -111,6 +113,7 @@ pub(in crate::embed) enum Act {
     /// Bytes, and whether they are the last.
     Data(Bytes, bool),
     Capsule(u64, Bytes),
+    Say(Saying),
     Close(Ending),
 }
 
@@ -159,6 +162,8 @@ pub(in crate::embed) struct Sessions {
     /// Ways to next hops, by their number.
     routes: FxHashMap<u64, RouteId>,
     policies: Vec<(Arc<Policy>, Arc<Policy>)>,
+    /// Where IP packets leave, once a tunnel has asked for it.
+    exit: Option<Arc<Exit>>,
 }
 
 impl Sessions {
@@ -172,6 +177,7 @@ impl Sessions {
             lingering: BTreeSet::new(),
             routes: FxHashMap::default(),
             policies: Vec::new(),
+            exit: None,
         }
     }
 
@@ -189,7 +195,11 @@ impl Sessions {
             }
             HandlerEvent::Fallback(id, request) => self.handle_plain(now, id, *request, machine),
             HandlerEvent::End(event) => self.handle_end(now, event, machine, out),
-            HandlerEvent::Gateway(_) => {}
+            HandlerEvent::Gateway(event) => {
+                if let (Some(exit), Some(serve)) = (&self.exit, &self.serve) {
+                    exit.handle(machine.worker(), event, &serve.counters.panics);
+                }
+            }
         }
     }
 
@@ -386,7 +396,36 @@ impl Sessions {
                 let route = self.route(&chain.route, machine);
                 machine.proceed_chain(now, id, route, chain.timeout, out);
             }
+            Way::Gateway(gate) if self.install(&gate.exit, machine) => {
+                let direct = Direct {
+                    policy: self.policy(&gate.direct.policy),
+                    ..gate.direct
+                };
+                machine.set_user(id, gate.user);
+                machine.proceed_direct(now, id, direct, out);
+            }
+            Way::Gateway(_) => {
+                let reject_other = Reject::new(StatusCode::INTERNAL_SERVER_ERROR);
+                let reason = "one listener has one IP proxy, and an IP proxy one listener";
+                reject(now, id, reject_other.reason(reason), machine, out);
+            }
         }
+    }
+
+    /// Whether IP packets leave by `exit` here, from now on if they did not before.
+    fn install(&mut self, exit: &Arc<Exit>, machine: &mut Machine) -> bool {
+        if let Some(installed) = &self.exit {
+            return Arc::ptr_eq(installed, exit);
+        }
+        let Some(serve) = &self.serve else {
+            return false;
+        };
+        let (counters, sender) = (Arc::clone(&serve.counters), serve.sender.clone());
+        let installed = exit.install(&counters, &sender, |policy| self.policy(policy), machine);
+        if installed {
+            self.exit = Some(Arc::clone(exit));
+        }
+        installed
     }
 
     /// A policy of a user's that knows our own addresses too.
@@ -458,7 +497,11 @@ impl Sessions {
                     live.capsule(kind, value, engine)
                 });
             }
-            LocalEvent::Ip(..) => {}
+            LocalEvent::Ip(id, event) => {
+                self.with(now, id, machine, out, |live, engine| {
+                    live.ip_event(event, engine)
+                });
+            }
             LocalEvent::Readable(id) => self.with(now, id, machine, out, Live::read),
             LocalEvent::Writable(id) => self.with(now, id, machine, out, Live::writable),
             LocalEvent::Closed(id, closed) => self.closed(now, id, closed, machine, out),

@@ -5,17 +5,19 @@ use std::time::Instant;
 
 use super::sessions::{Act, Serve};
 use crate::embed::handler_guard::{Panicked, guarded};
+use crate::embed::ip::{Said, Saying};
 use crate::embed::session::{self, Actions, Ending, Outgoing, SendError, Session};
 use crate::embed::session_handle::TunnelHandle;
 use crate::embed::{CloseReason, Protocol, failure};
 use crate::http::h3::code::Code;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
+use crate::tunnel::ip::IpEvent;
 use crate::wire::capsule::{CapsuleType, UNKNOWN_VALUE_MAX};
 use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX};
 use crate::wire::varint;
 use crate::worker::run::World;
-use crate::worker::{CapsuleSent, Closed, End, LocalRead, Machine};
+use crate::worker::{CapsuleSent, Closed, End, IpInfo, LocalRead, Machine};
 
 /// Bytes of one client that a session is given before others get their turn.
 const BYTES_PER_TURN: usize = 256 * 1024;
@@ -56,6 +58,7 @@ impl session::Engine for Engine<'_, '_> {
             let max = UDP_PAYLOAD_MAX;
             return Err(SendError::TooLong { max });
         }
+        let size = payload.len();
         let sent = self.machine.send_end(
             self.now,
             tunnel,
@@ -69,6 +72,10 @@ impl session::Engine for Engine<'_, '_> {
             SendOutcome::TooLarge => {
                 let description = self.machine.describe(tunnel, End::Upstream);
                 let max = description.and_then(|it| it.payload_size_max);
+                if let Some(info) = self.machine.ip_info(tunnel, End::Upstream) {
+                    let mtu = info.mtu;
+                    return Err(SendError::PacketTooLarge { size, mtu });
+                }
                 Err(SendError::TooLong {
                     max: max.unwrap_or(0),
                 })
@@ -76,6 +83,14 @@ impl session::Engine for Engine<'_, '_> {
             SendOutcome::Blocked => Err(SendError::NoRoom),
             SendOutcome::Gone => Err(SendError::Closed),
         }
+    }
+
+    fn say(&mut self, tunnel: TunnelId, saying: Saying) -> Said {
+        saying.say(self.now, (tunnel, End::Upstream), self.machine, self.out)
+    }
+
+    fn ip_info(&mut self, tunnel: TunnelId) -> Option<IpInfo> {
+        self.machine.ip_info(tunnel, End::Upstream)
     }
 
     fn send_capsule(&mut self, tunnel: TunnelId, kind: u64, value: &[u8]) -> Result<(), SendError> {
@@ -220,6 +235,17 @@ impl Live {
         Ok(Next::Nothing)
     }
 
+    pub(super) fn ip_event(
+        &mut self,
+        event: IpEvent,
+        engine: &mut Engine<'_, '_>,
+    ) -> Result<Next, Panicked> {
+        self.call("on_ip_event", engine, |session, actions| {
+            session.on_ip_event(actions, event);
+        })?;
+        self.go_on(engine)
+    }
+
     pub(super) fn capsule(
         &mut self,
         kind: u64,
@@ -312,6 +338,7 @@ impl Live {
             Act::Capsule(kind, value) => {
                 drop(self.outgoing.send_capsule(kind, &value, engine));
             }
+            Act::Say(saying) => drop(self.outgoing.say(saying, engine)),
             Act::Close(ending) => self.outgoing.close(ending),
         }
         self.go_on(engine)

@@ -18,13 +18,16 @@ use crate::client::{Request, RouteId, TcpForm, TunnelKind};
 use crate::embed::client::Route;
 use crate::embed::failure;
 use crate::embed::host::sessions::Sessions;
-use crate::embed::session::Session;
+use crate::embed::ip::{Said, Saying};
+use crate::embed::session::{SendError, Session};
 use crate::embed::tunnel::{
     CLOSE_TIMEOUT, Capsule, CloseReason, Datagram, Held, Opened, Protocol, Shared, Work,
 };
+use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
 use crate::wire::capsule::CapsuleType;
 use crate::wire::datagram::ContextId;
+use crate::wire::ip::Destination;
 use crate::worker::run::World;
 use crate::worker::{CapsuleSent, Closed, Direct, End, LocalEvent, LocalRead, Machine};
 
@@ -145,29 +148,34 @@ impl Users {
             Protocol::Tcp => TunnelKind::Tcp(form),
             Protocol::Ip => TunnelKind::Ip,
         };
-        let target = terms.target.clone();
+        let destination = terms.destination.clone();
         let mut attached = None;
-        let id = match way {
-            Way::Route {
-                route,
-                form,
-                headers,
-            } => {
+        let id = match (way, destination) {
+            (
+                Way::Route {
+                    route,
+                    form,
+                    headers,
+                },
+                destination,
+            ) => {
                 let route = self.route(&route, machine);
                 let request = Request {
                     headers,
-                    ..Request::new(target, kind(form))
+                    ..Request::new(destination, kind(form))
                 };
                 machine.open_local_request(now, route, request, out)
             }
-            Way::Direct(mut direct) => {
+            (Way::Direct(mut direct), Destination::Target(target)) => {
                 direct.policy = sessions.policy(&direct.policy);
                 machine.open_local_direct(now, target, kind(None), *direct, out)
             }
-            Way::Session(Attached(session)) => {
+            (Way::Session(Attached(session)), Destination::Target(target)) => {
                 attached = Some(session);
                 machine.open_local_handler(now, target, kind(None), out)
             }
+            // An embedding refuses scopes; whoever waits hears of the end.
+            (Way::Direct(_) | Way::Session(_), Destination::Scope(_)) => return,
         };
         shared.set_machine_id(id);
         let user = User {
@@ -235,16 +243,39 @@ impl Users {
     ) -> Wish {
         let mut datagrams = std::mem::take(&mut self.spare);
         let work = shared.take_work(&mut datagrams, 0);
+        let mut too_large = 0;
         for Datagram { context, payload } in datagrams.drain(..) {
-            machine.send_end(now, id, End::Downstream, ContextId(context), payload, out);
+            let context = ContextId(context);
+            let sent = machine.send_end(now, id, End::Downstream, context, payload, out);
+            too_large += u64::from(sent == SendOutcome::TooLarge);
         }
         self.spare = datagrams;
+        if too_large > 0 && shared.terms().protocol == Protocol::Ip {
+            shared.handle_send_dropped(too_large);
+        }
         if stage == Stage::Open {
             shared.handle_described(describe(id, machine));
         }
         let wish = Wish::of(&work);
         send_capsules(now, id, shared, work.capsules, machine);
         wish
+    }
+
+    /// Says something to the other end of an IP tunnel.
+    pub(in crate::embed) fn say(
+        &mut self,
+        now: Instant,
+        shared: &Arc<Shared>,
+        saying: Saying,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) -> Said {
+        let id = shared.machine_id().ok_or(SendError::Closed)?;
+        let said = saying.say(now, (id, End::Downstream), machine, out);
+        if let Some(info) = machine.ip_info(id, End::Downstream) {
+            shared.handle_ip_described(Some(info));
+        }
+        said
     }
 
     /// Starts to end a tunnel that its user has closed: at once, or when everything written is on its way.
@@ -339,6 +370,7 @@ impl Users {
                     user.stage = Stage::Open;
                     self.set_deadline(id, None);
                 }
+                shared.handle_ip_described(machine.ip_info(id, End::Downstream));
                 shared.handle_opened(describe(id, machine));
                 // What was written before, and the wish to close perhaps.
                 self.attend(now, &shared, machine, out);
@@ -347,13 +379,18 @@ impl Users {
                 self.remove(id, CloseReason::Refused(failure::refused(*refused)));
             }
             LocalEvent::Payload(_, payload) => shared.handle_datagram(payload.into()),
+            LocalEvent::Context(..) if shared.terms().protocol == Protocol::Ip => {
+                shared.handle_context_dropped();
+            }
             LocalEvent::Context(_, context, payload) => {
                 shared.handle_datagram(Datagram::new(context, payload));
             }
             LocalEvent::Capsule(_, kind, value) => {
                 shared.handle_capsule(Capsule::new(kind, value));
             }
-            LocalEvent::Ip(..) => {}
+            LocalEvent::Ip(_, event) => {
+                shared.handle_ip_event(event, machine.ip_info(id, End::Downstream));
+            }
             LocalEvent::Readable(_) => self.read(now, id, machine, out),
             LocalEvent::Writable(_) => self.attend(now, &shared, machine, out),
             LocalEvent::Closed(_, closed) => {

@@ -8,6 +8,7 @@ struct Client {
     finished: bool,
     datagrams: Vec<(u64, Bytes)>,
     capsules: Vec<(u64, Vec<u8>)>,
+    said: Vec<Saying>,
 }
 
 impl Engine for Client {
@@ -19,6 +20,15 @@ impl Engine for Client {
     fn send_capsule(&mut self, _: TunnelId, kind: u64, value: &[u8]) -> Result<(), SendError> {
         self.capsules.push((kind, value.to_vec()));
         Ok(())
+    }
+
+    fn say(&mut self, _: TunnelId, saying: Saying) -> Said {
+        self.said.push(saying);
+        Ok(Vec::new())
+    }
+
+    fn ip_info(&mut self, _: TunnelId) -> Option<IpInfo> {
+        None
     }
 
     fn room(&mut self, _: TunnelId) -> usize {
@@ -181,4 +191,29 @@ fn a_tunnel_that_is_gone_takes_nothing() {
         assert_eq!(actions.room(), 0);
     });
     assert!(client.written.is_empty() && !client.finished && !outgoing.is_full());
+}
+
+#[test]
+fn a_session_that_does_not_care_refuses_requests() {
+    struct Silent;
+    impl Session for Silent {}
+
+    let mut outgoing = Outgoing::new(TunnelId::from_bits(1), Protocol::Ip);
+    let mut client = Client::default();
+    let wish = RequestedAddress {
+        request_id: 7,
+        prefix: "10.0.0.0/24".parse().unwrap(),
+    };
+    with(&mut outgoing, &mut client, |actions| {
+        Silent.on_ip_event(actions, IpEvent::Requested(vec![wish]));
+        Silent.on_ip_event(actions, IpEvent::Routes(Vec::new()));
+        let sent = actions.send("no packet");
+        assert!(matches!(sent, Err(SendError::NotAPacket(_))), "{sent:?}");
+        assert_eq!(actions.send_data("bytes"), Err(SendError::Unsupported));
+    });
+    assert_eq!(client.said, [Saying::Assign(vec![wish.refusal()])]);
+    let said = with(&mut udp(), &mut client, |actions| {
+        actions.advertise_routes(Vec::new())
+    });
+    assert_eq!(said, Err(SendError::Unsupported));
 }

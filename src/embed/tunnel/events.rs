@@ -25,6 +25,7 @@ use super::shared::Shared;
 use crate::embed::lock::Lock;
 use crate::embed::wait;
 use crate::net::clock;
+use crate::tunnel::ip::IpEvent;
 
 /// What can happen to a tunnel.
 #[derive(Clone, Debug)]
@@ -34,10 +35,16 @@ pub enum Event {
     Opened,
     /// A datagram came (UDP).
     Datagram(Datagram),
+    /// A whole packet came (IP).
+    Packet(Bytes),
+    /// The other end said something about addresses, routes or names (IP).
+    /// [`IpTunnel::ip_info`](crate::IpTunnel::ip_info) is up to date when it comes.
+    Ip(IpEvent),
     /// Bytes came (TCP).
     Data(Bytes),
-    /// There is room again after [`try_write`](crate::TcpTunnel::try_write) found none (TCP). It comes once for that,
-    /// and not while there is room anyway.
+    /// There is room again after [`try_write`](crate::TcpTunnel::try_write) (TCP) or
+    /// [`try_send_ip_packet`](crate::IpTunnel::try_send_ip_packet) (IP) found none. It comes once for that, and not
+    /// while there is room anyway.
     Writable,
     /// A capsule came that bauta has no use for.
     Capsule(Capsule),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Side};
 use crate::wire::carrier::Carrier;
+use crate::wire::ip::Scope;
 use crate::wire::target::Target;
 
 /// How long a tunnel that is being closed may take to send what is left; then it is reset.
@@ -178,8 +179,10 @@ pub struct Info {
     pub carrier: Option<Carrier>,
     /// The relays in the order of travel, each as `https://HOST[:PORT]`.
     pub relays: Vec<String>,
-    /// What it reaches.
-    pub target: Target,
+    /// Where a UDP or TCP tunnel leads; `None` for IP.
+    pub target: Option<Target>,
+    /// What part of the network an IP tunnel reaches; `None` for all else.
+    pub scope: Option<Scope>,
     /// The far end of the connection that carries the tunnel, once it is open: the relay, or with several the address
     /// at which the relay before reaches the last one, if that is known.
     pub peer: Option<SocketAddr>,
@@ -191,13 +194,16 @@ pub struct Info {
     pub bytes_sent: u64,
     /// Payload bytes that arrived.
     pub bytes_received: u64,
-    /// Datagrams that were displaced in the send queue.
+    /// Datagrams that were displaced in the send queue, or were too large for a path that had become smaller meanwhile
+    /// (IP).
     pub send_dropped: u64,
-    /// Datagrams that were displaced in the receive queue.
+    /// Datagrams that were displaced in the receive queue, or were no packets but something of a context that nobody
+    /// has agreed on (IP).
     pub receive_dropped: u64,
     /// Capsules that arrived and found the queue for them full.
     pub capsules_dropped: u64,
-    /// The largest UDP payload that the tunnel takes now, in bytes: what fits the path on HTTP/3, 65,527 on the others.
-    /// `None` while it is not open, and for TCP.
+    /// The largest UDP payload that the tunnel takes now, in bytes: what fits the path on HTTP/3, 65,527 on the
+    /// others; for IP the largest packet, as [`IpInfo::mtu`](crate::IpInfo::mtu). `None` while it is not open, and for
+    /// TCP.
     pub datagram_size_max: Option<usize>,
 }

@@ -9,8 +9,10 @@
 //! Datagrams that find a queue full displace the oldest one and are counted. Bytes are never dropped: a full queue
 //! holds back whoever wants to add to it, as far as the other end of the tunnel.
 
+mod common;
 mod events;
 mod info;
+mod ip;
 mod queues;
 mod shared;
 mod tcp;
@@ -23,6 +25,7 @@ pub use self::events::{Event, Events, Mode};
 pub use self::info::{
     Capsule, CloseReason, Datagram, Info, Protocol, ShutdownError, State, TunnelId,
 };
+pub use self::ip::IpTunnel;
 pub use self::tcp::{TcpReadHalf, TcpTunnel, TcpWriteHalf};
 pub use self::udp::UdpTunnel;
 

@@ -49,6 +49,11 @@ impl Datagrams {
         self.queue.pop_front()
     }
 
+    /// Whether the next one would displace another.
+    pub(super) fn is_full(&self) -> bool {
+        self.queue.len() >= self.max
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

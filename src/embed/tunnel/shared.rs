@@ -6,6 +6,7 @@
 //! The user's side is here, the worker's in `served`, who holds it in `handle`.
 
 mod handle;
+mod ip;
 mod served;
 
 use std::fmt;
@@ -15,9 +16,10 @@ use std::sync::{Arc, OnceLock};
 
 use event_listener::Event as Notice;
 
-pub(in crate::embed) use self::handle::{Handle, Held};
+pub(in crate::embed) use self::handle::{Handle, Held, Receiving};
 pub(in crate::embed) use self::served::Work;
 
+use self::ip::IpSide;
 use super::events::{Event, Events, Mode, WeakEvents};
 use super::info::{Capsule, CloseReason, Datagram, Info, Protocol, ShutdownError, State, TunnelId};
 use super::queues::{CAPSULE_BYTES_MAX, CAPSULES_MAX, Inbound, Outbound};
@@ -25,12 +27,13 @@ use crate::embed::host::{Command, HostSender};
 use crate::embed::lock::Lock;
 use crate::error::{Error, ErrorKind, Side};
 use crate::tunnel::TunnelId as MachineId;
-use crate::wire::capsule::CapsuleType;
+use crate::wire::capsule::{CapsuleType, UserTypeError};
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::Revision;
 use crate::wire::datagram::UDP_PAYLOAD_MAX;
-use crate::wire::target::Target;
+use crate::wire::ip::{Destination, IpCapsule};
 use crate::wire::varint;
+use crate::worker::MTU_MIN;
 
 /// What is decided about a tunnel before it opens.
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ pub(in crate::embed) struct Terms {
     /// What it carries.
     pub(in crate::embed) protocol: Protocol,
     /// What it reaches.
-    pub(in crate::embed) target: Target,
+    pub(in crate::embed) destination: Destination,
     /// The relays, as their origins.
     pub(in crate::embed) relays: Arc<[String]>,
     /// Whether its stream is made of capsules.
@@ -88,6 +91,8 @@ struct Inner {
     /// The events know that there is something.
     listed: bool,
     told: Told,
+    /// What only IP tunnels have.
+    ip: Option<IpSide>,
     datagrams: [u64; 2],
     bytes: [u64; 2],
 }
@@ -128,6 +133,7 @@ impl Shared {
                 events: None,
                 listed: false,
                 told: Told::default(),
+                ip: (terms.protocol == Protocol::Ip).then(IpSide::default),
                 datagrams: [0; 2],
                 bytes: [0; 2],
             }),
@@ -244,7 +250,13 @@ impl Shared {
             Protocol::Udp | Protocol::Ip => None,
             Protocol::Tcp => Some(Revision::newest()),
         };
-        if let Err(error) = CapsuleType::of_user(capsule.kind, revision) {
+        let checked = match CapsuleType::of_user(capsule.kind, revision) {
+            Ok(kind) if self.terms.protocol == Protocol::Ip && IpCapsule::has(kind) => {
+                Err(UserTypeError::Ip(kind))
+            }
+            checked => checked,
+        };
+        if let Err(error) = checked {
             return Err(Error::new(ErrorKind::Unsupported, Side::Local).with_source(error));
         }
         let len = capsule.value.len();
@@ -450,7 +462,8 @@ impl Shared {
             protocol: self.terms.protocol,
             carrier: inner.opened.carrier,
             relays: self.terms.relays.to_vec(),
-            target: self.terms.target.clone(),
+            target: self.terms.destination.target().cloned(),
+            scope: self.terms.destination.scope().cloned(),
             peer: inner.opened.peer,
             datagrams_sent: inner.datagrams[SENT],
             datagrams_received: inner.datagrams[RECEIVED],
@@ -474,7 +487,11 @@ impl Inner {
     }
 
     fn payload_max(&self) -> usize {
-        self.opened.size_max.unwrap_or(UDP_PAYLOAD_MAX)
+        let max = self.opened.size_max.unwrap_or(UDP_PAYLOAD_MAX);
+        match self.ip {
+            None => max,
+            Some(_) => max.max(MTU_MIN),
+        }
     }
 
     /// The error of whoever waits for something that will not come.
@@ -494,6 +511,7 @@ impl Inner {
         let Self { inbound, told, .. } = self;
         (self.was_open && !told.opened)
             || self.has_room_again()
+            || self.ip.as_ref().is_some_and(IpSide::has_event)
             || !inbound.datagrams.is_empty()
             || inbound.has_bytes()
             || !inbound.capsules.is_empty()
@@ -504,7 +522,8 @@ impl Inner {
     /// Whether somebody found no room, and could write now.
     fn has_room_again(&self) -> bool {
         let Self { outbound, .. } = self;
-        outbound.starved && !outbound.shut && outbound.room() > 0 && self.check_usable().is_ok()
+        let has_room = outbound.room() > 0 && !outbound.datagrams.is_full();
+        outbound.starved && !outbound.shut && has_room && self.check_usable().is_ok()
     }
 
     /// What comes next, in an order in which nothing comes behind the end.
@@ -514,6 +533,7 @@ impl Inner {
             inbound,
             outbound,
             told,
+            ip,
             ..
         } = self;
         if self.was_open && !std::mem::replace(&mut told.opened, self.was_open) {
@@ -524,8 +544,15 @@ impl Inner {
             outbound.starved = false;
             return Some(Event::Writable);
         }
+        // Ahead of packets that are about it.
+        if let Some(event) = ip.as_mut().and_then(IpSide::pop_event) {
+            return Some(Event::Ip(event));
+        }
         if let Some(datagram) = inbound.datagrams.pop() {
-            return Some(Event::Datagram(datagram));
+            return Some(match ip {
+                Some(_) => Event::Packet(datagram.payload),
+                None => Event::Datagram(datagram),
+            });
         }
         if let Some(bytes) = inbound.pop_bytes() {
             return Some(Event::Data(bytes));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use event_listener::EventListener;
 use futures_io::{AsyncRead, AsyncWrite};
 
+use super::common::common;
 use super::events::Mode;
 use super::info::{Capsule, CloseReason, Info, ShutdownError, TunnelId};
 use super::shared::{Handle, Shared};
@@ -52,28 +53,6 @@ impl TcpTunnel {
             reading: None,
             writing: None,
         }
-    }
-
-    /// Which tunnel this is, among the [`Events`](crate::Events) of many.
-    #[must_use]
-    pub fn id(&self) -> TunnelId {
-        self.handle.shared.id()
-    }
-
-    /// Waits until the relay has agreed; at once for a tunnel that was waited for.
-    ///
-    /// # Errors
-    /// Why it did not.
-    pub async fn opened(&self) -> Result<(), Error> {
-        self.handle.opened().await
-    }
-
-    /// As [`opened`](Self::opened), on a plain thread.
-    ///
-    /// # Errors
-    /// Why it did not.
-    pub fn opened_blocking(&self) -> Result<(), Error> {
-        self.handle.opened_blocking()
     }
 
     /// Ends the direction to the target behind everything written; the other direction goes on. Closing it as an
@@ -134,62 +113,15 @@ impl TcpTunnel {
         self.handle.shared.send_capsule(Capsule::new(kind, value))
     }
 
-    /// The next capsule of a type that bauta itself has no use for. Those that find 64 of them waiting are dropped and
-    /// counted.
-    ///
-    /// # Errors
-    /// Why the tunnel is over.
-    pub async fn recv_capsule(&self) -> Result<Capsule, Error> {
-        let shared = &self.handle.shared;
-        wait::until(shared.readable(), || shared.recv_capsule()).await
-    }
-
-    /// As [`recv_capsule`](Self::recv_capsule), on a plain thread.
-    ///
-    /// # Errors
-    /// Why the tunnel is over.
-    pub fn recv_capsule_blocking(&self) -> Result<Capsule, Error> {
-        let shared = &self.handle.shared;
-        wait::until_blocking(shared.readable(), || shared.recv_capsule())
-    }
-
-    /// The next capsule, if it is there already.
-    ///
-    /// # Errors
-    /// Why the tunnel is over.
-    pub fn try_recv_capsule(&self) -> Result<Option<Capsule>, Error> {
-        self.handle.shared.recv_capsule().transpose()
-    }
-
-    /// The tunnel at this moment.
-    #[must_use]
-    pub fn info(&self) -> Info {
-        self.handle.shared.info()
-    }
-
     /// Closes the tunnel: what was written goes out, both directions come to their end, and what waits can still be
     /// read. A tunnel whose far end does not end its direction is reset. Returns when that is done, within five seconds
     /// whatever happens.
     pub async fn close(&self) {
         self.handle.close().await;
     }
-
-    /// As [`close`](Self::close), on a plain thread.
-    pub fn close_blocking(&self) {
-        self.handle.close_blocking();
-    }
-
-    /// Waits until the tunnel is over, and says why.
-    pub async fn closed(&self) -> CloseReason {
-        self.handle.closed().await
-    }
-
-    /// As [`closed`](Self::closed), on a plain thread.
-    #[must_use]
-    pub fn closed_blocking(&self) -> CloseReason {
-        self.handle.closed_blocking()
-    }
 }
+
+common!(TcpTunnel);
 
 /// The direction from the target. Dropping it ends nothing: what arrives then holds back the target.
 ///

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use super::queues::{CAPSULES_MAX, RECEIVE_BYTES_MAX, SEND_BYTES_MAX, SEND_DATAGRAMS_MAX};
 use super::*;
 use crate::embed::host;
+use crate::embed::ip::Saying;
 use crate::error::{Error, ErrorKind, Side};
+use crate::tunnel::ip::IpEvent;
+use crate::wire::target::Target;
 use crate::worker::mailbox::mailbox;
 
 /// A tunnel whose worker only counts how often it is called.
@@ -21,7 +24,7 @@ impl World {
         let (worker, commands) = host::channel(address);
         let terms = Terms {
             protocol,
-            target: "192.0.2.1:9".parse().unwrap(),
+            destination: "192.0.2.1:9".parse::<Target>().unwrap().into(),
             relays: Arc::new([]),
             capsules: true,
             receive_queue: 2,
@@ -247,11 +250,73 @@ fn a_worker_that_is_gone_closes_its_tunnels() {
     assert_eq!(reason.error().unwrap().kind(), ErrorKind::Aborted);
 }
 
+#[test]
+fn packets_wait_for_room_and_are_told_of_it() {
+    let world = World::open(Protocol::Ip);
+    let events = Events::new();
+    world.shared.set_mode(Mode::Events(events.clone()));
+    let packet = Bytes::from_static(b"a packet");
+    for _ in 0..SEND_DATAGRAMS_MAX {
+        world.shared.send_packet(&packet, true).unwrap().unwrap();
+    }
+    assert!(world.shared.packet_room().is_none());
+    assert!(world.shared.send_packet(&packet, true).is_none());
+    let told = |events: &Events| {
+        events
+            .try_recv()
+            .map(|(_, event)| event.to_string_for_test())
+    };
+    assert_eq!(told(&events), Some("opened"));
+    assert_eq!(told(&events), None);
+    let mut datagrams = VecDeque::new();
+    world.shared.take_work(&mut datagrams, 0);
+    assert_eq!(datagrams.len(), SEND_DATAGRAMS_MAX);
+    assert_eq!(told(&events), Some("writable"));
+    assert_eq!(told(&events), None);
+    world.shared.handle_datagram(packet.clone().into());
+    world
+        .shared
+        .handle_ip_event(IpEvent::Routes(Vec::new()), None);
+    // What was said goes ahead of packets that it may be about.
+    assert_eq!(told(&events), Some("ip"));
+    assert_eq!(told(&events), Some("packet"));
+    let large = Bytes::from(vec![0; 65_528]);
+    let error = world.shared.send_packet(&large, true).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    world.shared.begin_close();
+    let error = world
+        .shared
+        .send_packet(&packet, true)
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn an_order_that_nobody_carries_out_is_answered() {
+    let world = World::open(Protocol::Ip);
+    let shared = Arc::clone(&world.shared);
+    let asked = std::thread::spawn(move || shared.say_blocking(Saying::Assign(Vec::new())));
+    let command = world.commands.recv().unwrap();
+    drop(command);
+    let error = asked.join().unwrap().unwrap_err();
+    assert!(error.is_retryable(), "{error:#}");
+    world.shared.handle_closed(CloseReason::Finished);
+    drop(world.commands);
+    let error = world
+        .shared
+        .say_blocking(Saying::Dns(Vec::new()))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
 impl Event {
     fn to_string_for_test(&self) -> &'static str {
         match self {
             Self::Opened => "opened",
             Self::Datagram(_) => "datagram",
+            Self::Packet(_) => "packet",
+            Self::Ip(_) => "ip",
             Self::Data(_) => "data",
             Self::Writable => "writable",
             Self::Capsule(_) => "capsule",

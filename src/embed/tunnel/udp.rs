@@ -9,12 +9,12 @@ use event_listener::EventListener;
 use futures_core::Stream;
 use futures_sink::Sink;
 
+use super::common::{common, receives};
 use super::events::Mode;
 use super::info::{Capsule, CloseReason, Datagram, Info, TunnelId};
-use super::shared::Handle;
+use super::shared::{Handle, Receiving};
 use crate::embed::wait;
-use crate::error::{Error, ErrorKind};
-use crate::net::clock;
+use crate::error::Error;
 
 /// A UDP tunnel: datagrams to one target and back (RFC 9298).
 ///
@@ -39,52 +39,26 @@ use crate::net::clock;
 #[derive(Debug)]
 pub struct UdpTunnel {
     handle: Handle,
-    /// What the `Stream` waits for.
-    listener: Option<EventListener>,
+    receiving: Receiving,
     /// What closing the `Sink` waits for.
     closing: Option<EventListener>,
-    /// The `Stream` has told of the end.
-    ended: bool,
 }
 
 impl UdpTunnel {
-    pub(in crate::embed) const fn new(handle: Handle) -> Self {
+    pub(in crate::embed) fn new(handle: Handle) -> Self {
         Self {
             handle,
-            listener: None,
+            receiving: Receiving::default(),
             closing: None,
-            ended: false,
         }
-    }
-
-    /// Which tunnel this is, among the [`Events`](crate::Events) of many.
-    #[must_use]
-    pub fn id(&self) -> TunnelId {
-        self.handle.shared.id()
-    }
-
-    /// Waits until the relay has agreed; at once for a tunnel that was waited for.
-    ///
-    /// # Errors
-    /// Why it did not.
-    pub async fn opened(&self) -> Result<(), Error> {
-        self.handle.opened().await
-    }
-
-    /// As [`opened`](Self::opened), on a plain thread.
-    ///
-    /// # Errors
-    /// Why it did not.
-    pub fn opened_blocking(&self) -> Result<(), Error> {
-        self.handle.opened_blocking()
     }
 
     /// Sends a UDP payload. It never waits: a payload that finds the queue full (1,000 payloads) displaces the oldest
     /// one there, which [`Info::send_dropped`] counts.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] when the payload is longer than [`Info::datagram_size_max`], with both sizes; and when the
-    /// tunnel is over, why.
+    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) when the payload is longer than [`Info::datagram_size_max`], with
+    /// both sizes; and when the tunnel is over, why.
     pub fn send(&self, payload: impl Into<Bytes>) -> Result<(), Error> {
         self.send_with_context(0, payload)
     }
@@ -106,148 +80,12 @@ impl UdpTunnel {
     /// Why the tunnel is over, once everything that came before was received.
     pub async fn recv(&self) -> Result<Datagram, Error> {
         let shared = &self.handle.shared;
-        wait::until(shared.readable(), || shared.recv()).await
-    }
-
-    /// As [`recv`](Self::recv), at most for `timeout`; then there is `None`, also where the datagrams went to
-    /// [`Events`](crate::Events). The worker keeps the time: any executor will do.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    pub async fn recv_timeout(&self, timeout: Duration) -> Result<Option<Datagram>, Error> {
-        let shared = &self.handle.shared;
-        let Some(at) = clock::now().checked_add(timeout) else {
-            return self.recv().await.map(Some);
-        };
-        let received = wait::until_time(shared.readable(), (shared.worker(), at), || shared.recv());
-        received.await.transpose()
-    }
-
-    /// The next datagram, if it is there already.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    pub fn try_recv(&self) -> Result<Option<Datagram>, Error> {
-        self.handle.shared.recv().transpose()
-    }
-
-    /// As [`recv`](Self::recv), on a plain thread.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    pub fn recv_blocking(&self) -> Result<Datagram, Error> {
-        let shared = &self.handle.shared;
-        wait::until_blocking(shared.readable(), || shared.recv())
-    }
-
-    /// As [`recv_timeout`](Self::recv_timeout), on a plain thread.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    pub fn recv_timeout_blocking(&self, timeout: Duration) -> Result<Option<Datagram>, Error> {
-        let shared = &self.handle.shared;
-        let Some(at) = clock::now().checked_add(timeout) else {
-            return self.recv_blocking().map(Some);
-        };
-        wait::until_time_blocking(shared.readable(), at, || shared.recv()).transpose()
-    }
-
-    /// Has the tunnel report to [`Events`](crate::Events), or be asked; what is queued stays and is received either
-    /// way.
-    pub fn set_mode(&self, mode: Mode) {
-        self.handle.shared.set_mode(mode);
-    }
-
-    /// Sends a capsule on the tunnel's stream (RFC 9297 §3.2).
-    ///
-    /// # Errors
-    /// [`ErrorKind::Limit`] for a value of more than 16 KiB, and while 64 capsules wait already;
-    /// [`ErrorKind::Unsupported`] for the types that the tunnel itself uses; and when the tunnel is over, why.
-    pub fn send_capsule(&self, kind: u64, value: impl Into<Bytes>) -> Result<(), Error> {
-        self.handle.shared.send_capsule(Capsule::new(kind, value))
-    }
-
-    /// The next capsule of a type that bauta itself has no use for. Those that find 64 of them waiting are dropped and
-    /// counted.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    pub async fn recv_capsule(&self) -> Result<Capsule, Error> {
-        let shared = &self.handle.shared;
-        wait::until(shared.readable(), || shared.recv_capsule()).await
-    }
-
-    /// As [`recv_capsule`](Self::recv_capsule), on a plain thread.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    pub fn recv_capsule_blocking(&self) -> Result<Capsule, Error> {
-        let shared = &self.handle.shared;
-        wait::until_blocking(shared.readable(), || shared.recv_capsule())
-    }
-
-    /// The next capsule, if it is there already.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    pub fn try_recv_capsule(&self) -> Result<Option<Capsule>, Error> {
-        self.handle.shared.recv_capsule().transpose()
-    }
-
-    /// The tunnel at this moment.
-    #[must_use]
-    pub fn info(&self) -> Info {
-        self.handle.shared.info()
-    }
-
-    /// Closes the tunnel: what was sent goes out, what waits can still be received. Returns when that is done, within
-    /// five seconds whatever happens.
-    pub async fn close(&self) {
-        self.handle.close().await;
-    }
-
-    /// As [`close`](Self::close), on a plain thread.
-    pub fn close_blocking(&self) {
-        self.handle.close_blocking();
-    }
-
-    /// Waits until the tunnel is over, and says why.
-    pub async fn closed(&self) -> CloseReason {
-        self.handle.closed().await
-    }
-
-    /// As [`closed`](Self::closed), on a plain thread.
-    #[must_use]
-    pub fn closed_blocking(&self) -> CloseReason {
-        self.handle.closed_blocking()
+        self.handle.taken(|| shared.recv()).await
     }
 }
 
-/// Ends after a tunnel that was closed in order; one that broke gives its error first.
-impl Stream for UdpTunnel {
-    type Item = Result<Datagram, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self {
-            handle,
-            listener,
-            ended,
-            ..
-        } = &mut *self;
-        if *ended {
-            return Poll::Ready(None);
-        }
-        let shared = &handle.shared;
-        let received = wait::poll_until(listener, shared.readable(), context, || shared.recv());
-        received.map(|received| {
-            *ended = received.is_err();
-            match received {
-                Err(error) if error.kind() == ErrorKind::Closed => None,
-                received => Some(received),
-            }
-        })
-    }
-}
+common!(UdpTunnel);
+receives!(UdpTunnel, Datagram, recv);
 
 /// Is always ready; flushing does nothing, as the worker sends what it is given by itself.
 impl Sink<Bytes> for UdpTunnel {

@@ -42,6 +42,7 @@ pub const NAMES_MAX: usize = 1024;
 
 /// What a capsule of the peer has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IpEvent {
     /// ADDRESS_ASSIGN: everything that we may use as source from now on, and the [refusals] of our requests, which come
     /// once and are no addresses.

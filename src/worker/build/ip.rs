@@ -158,7 +158,8 @@ fn dns(ip: &Ip) -> Option<DnsConfig> {
 }
 
 /// Prefixes as the ranges of ROUTE_ADVERTISEMENT: in order, disjoint (RFC 9484 §4.7.3).
-fn ranges(prefixes: &[IpNet]) -> Vec<AddressRange> {
+#[must_use]
+pub fn ranges(prefixes: &[IpNet]) -> Vec<AddressRange> {
     let mut joined = IpNet::aggregate(&prefixes.to_vec());
     joined.sort_by_key(|prefix| (prefix.addr().is_ipv6(), prefix.network()));
     let mut ranges: Vec<AddressRange> = Vec::new();

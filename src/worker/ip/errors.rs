@@ -64,7 +64,7 @@ impl Machine {
                 self.carriers.send_datagram(stream, &answer);
             }
             Some(Leg::Local) => self.tell(sender, LocalEvent::Payload(id, answer)),
-            Some(Leg::Gateway) => self.gateway_out(now, answer, out),
+            Some(Leg::Gateway) => self.gateway_out(now, id, answer, out),
             Some(Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_)) | None => {}
         }
     }

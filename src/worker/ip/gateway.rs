@@ -78,10 +78,28 @@ pub enum GatewayEvent {
     Released(TunnelId, IpNet),
     /// The networks behind a client changed to these.
     Routes(TunnelId, Vec<IpNet>),
-    /// A packet of a tunnel was dropped, for the reason that a counter is named after.
-    Dropped(TunnelId, &'static str),
+    /// A packet of or for a tunnel was dropped.
+    Dropped(TunnelId, DropReason),
     /// A packet that leaves through the handler of this process.
     Packet(TunnelId, Bytes),
+}
+
+/// Why a gateway does not let a packet pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// The sender may not use the source: it was not assigned (BCP 38).
+    Source,
+    /// The destination is on no route.
+    Destination,
+    /// The route is for another protocol.
+    Protocol,
+    /// Policy forbids the destination, or that clients reach each other.
+    Prohibited,
+    /// The hop limit is used up.
+    HopLimit,
+    /// The packet would leave, and there is no way out.
+    NoExit,
 }
 
 /// Where packets leave.
@@ -443,14 +461,14 @@ impl Machine {
 
 /// Packets.
 impl Machine {
-    fn drop_packet(&mut self, id: TunnelId, reason: &'static str) {
+    fn drop_packet(&mut self, id: TunnelId, reason: DropReason) {
         *match reason {
-            SOURCE => &mut self.stats.ip_dropped_source,
-            DESTINATION => &mut self.stats.ip_dropped_destination,
-            PROTOCOL => &mut self.stats.ip_dropped_protocol,
-            PROHIBITED => &mut self.stats.ip_dropped_prohibited,
-            HOP_LIMIT => &mut self.stats.ip_dropped_hop_limit,
-            _ => &mut self.stats.ip_dropped_unassigned,
+            DropReason::Source => &mut self.stats.ip_dropped_source,
+            DropReason::Destination => &mut self.stats.ip_dropped_destination,
+            DropReason::Protocol => &mut self.stats.ip_dropped_protocol,
+            DropReason::Prohibited => &mut self.stats.ip_dropped_prohibited,
+            DropReason::HopLimit => &mut self.stats.ip_dropped_hop_limit,
+            DropReason::NoExit => &mut self.stats.ip_dropped_unassigned,
         } += 1;
         self.watch_gateway(GatewayEvent::Dropped(id, reason));
     }
@@ -486,7 +504,7 @@ impl Machine {
             Some(owner) => self.pass_to_client(now, id, owner, packet, out),
             // The kernel may have another way to a network behind clients, which is out into the world.
             None if self.is_nobodys(parsed.destination) => {
-                self.drop_packet(id, UNASSIGNED);
+                self.drop_packet(id, DropReason::NoExit);
                 let error = IcmpError::AddressUnreachable;
                 self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
             }
@@ -533,31 +551,35 @@ impl Machine {
         id: TunnelId,
         parsed: &Packet,
         packet: &[u8],
-    ) -> Result<(), (&'static str, IcmpError)> {
+    ) -> Result<(), (DropReason, IcmpError)> {
         let (Some(gateway), Some(super::Flow::Ip(flow))) = (
             &self.gateway,
             self.tunnels.get_mut(id).map(|tunnel| &mut tunnel.flow),
         ) else {
-            return Err((DESTINATION, IcmpError::NoRoute));
+            return Err((DropReason::Destination, IcmpError::NoRoute));
         };
         let [side, _] = &flow.sides;
         let is_gateway = gateway.addresses.contains(&parsed.destination);
         match side.peer.check_from_peer(&parsed.facts()) {
-            Err(Violation::Source) => return Err((SOURCE, IcmpError::SourceProhibited)),
+            Err(Violation::Source) => {
+                return Err((DropReason::Source, IcmpError::SourceProhibited));
+            }
             Ok(()) if !is_gateway => {}
             // Whoever is on the link may be spoken to.
             _ if is_gateway => return Ok(()),
-            Err(Violation::Protocol) => return Err((PROTOCOL, IcmpError::Prohibited)),
-            Ok(()) | Err(Violation::Destination) => return Err((DESTINATION, IcmpError::NoRoute)),
+            Err(Violation::Protocol) => return Err((DropReason::Protocol, IcmpError::Prohibited)),
+            Ok(()) | Err(Violation::Destination) => {
+                return Err((DropReason::Destination, IcmpError::NoRoute));
+            }
         }
         // What belongs to a link stays there (RFC 9484 §7.2).
         if is_link_local(parsed.destination) {
-            return Err((PROHIBITED, IcmpError::Prohibited));
+            return Err((DropReason::Prohibited, IcmpError::Prohibited));
         }
         if gateway.is_inside(parsed.destination) {
             return match gateway.settings.client_to_client {
                 true => Ok(()),
-                false => Err((PROHIBITED, IcmpError::Prohibited)),
+                false => Err((DropReason::Prohibited, IcmpError::Prohibited)),
             };
         }
         let port = match parsed.protocol {
@@ -576,7 +598,7 @@ impl Machine {
                 flow.stay.allowed = Some((parsed.destination, port));
                 Ok(())
             }
-            Err(_) => Err((PROHIBITED, IcmpError::Prohibited)),
+            Err(_) => Err((DropReason::Prohibited, IcmpError::Prohibited)),
         }
     }
 
@@ -601,7 +623,7 @@ impl Machine {
     ) {
         let mut forwarded = BytesMut::from(&packet[..]);
         if !packet::decrement_hop_limit(&mut forwarded) {
-            self.drop_packet(id, HOP_LIMIT);
+            self.drop_packet(id, DropReason::HopLimit);
             let error = IcmpError::TimeExceeded;
             return self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
         }
@@ -623,22 +645,29 @@ impl Machine {
             Exit::Tun(_) => gateway.outgoing.push(packet),
             Exit::Handler => self.watch_gateway(GatewayEvent::Packet(id, packet)),
             Exit::Nowhere => {
-                self.drop_packet(id, UNASSIGNED);
+                self.drop_packet(id, DropReason::NoExit);
                 let error = IcmpError::NoRoute;
                 self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
             }
         }
     }
 
-    /// A packet of our own, for the world or another client.
-    pub(super) fn gateway_out(&mut self, now: Instant, packet: Bytes, out: &mut impl Outside) {
+    /// A packet of our own about one of a tunnel's, for the world or another client.
+    pub(super) fn gateway_out(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        packet: Bytes,
+        out: &mut impl Outside,
+    ) {
         let destination = Packet::parse(&packet).map(|parsed| parsed.destination);
         if destination.is_ok_and(|address| self.client_at(address).is_some()) {
-            self.handle_packet(now, BytesMut::from(&packet[..]), out);
-        } else if let Some(gateway) = &mut self.gateway
-            && let Exit::Tun(_) = gateway.exit
-        {
-            gateway.outgoing.push(packet);
+            return self.handle_packet(now, BytesMut::from(&packet[..]), out);
+        }
+        match self.gateway.as_mut().map(|gateway| (gateway.exit, gateway)) {
+            Some((Exit::Tun(_), gateway)) => gateway.outgoing.push(packet),
+            Some((Exit::Handler, _)) => self.watch_gateway(GatewayEvent::Packet(id, packet)),
+            Some((Exit::Nowhere, _)) | None => {}
         }
     }
 
@@ -686,6 +715,7 @@ impl Machine {
         }
         if let Some(answer) = self.icmp_error(IcmpError::AddressUnreachable, packet, true)
             && let Some(gateway) = &mut self.gateway
+            && let Exit::Tun(_) = gateway.exit
         {
             gateway.outgoing.push(answer);
         }
@@ -710,7 +740,14 @@ impl Machine {
         };
         let peer = &flow.side(End::Downstream).peer;
         if let Err(violation) = peer.check_to_peer(&parsed.facts()) {
-            return self.stats.count_violation(violation);
+            return self.drop_packet(
+                id,
+                match violation {
+                    Violation::Source => DropReason::Source,
+                    Violation::Destination => DropReason::Destination,
+                    Violation::Protocol => DropReason::Protocol,
+                },
+            );
         }
         if parsed.is_tcp_syn(&packet) {
             let mtu = self.tunnel_mtu(stream);
@@ -719,13 +756,6 @@ impl Machine {
         self.ip_from_upstream(now, id, packet.freeze(), out);
     }
 }
-
-const SOURCE: &str = "source";
-const DESTINATION: &str = "destination";
-const PROTOCOL: &str = "protocol";
-const PROHIBITED: &str = "prohibited";
-const HOP_LIMIT: &str = "hop_limit";
-const UNASSIGNED: &str = "unassigned";
 
 const fn is_link_local(address: IpAddr) -> bool {
     match address {

@@ -23,7 +23,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 pub(super) use self::errors::IcmpBudget;
-pub use self::gateway::{Exit, Gateway, GatewayEvent, GatewaySettings, Site};
+pub use self::gateway::{DropReason, Exit, Gateway, GatewayEvent, GatewaySettings, Site};
 pub use self::users::{IpInfo, IpRequestError};
 use super::leg::{Flow, Leg, Tunnel};
 use super::machine::{End, LocalEvent, Machine, Outside};
@@ -35,16 +35,13 @@ use crate::transport::quic::SendOutcome;
 use crate::tunnel::ip::{Delivery, IdMap, Inbound, IpError, PacketFacts, Peer};
 use crate::tunnel::{Early, TunnelId};
 use crate::wire::capsule::{DATAGRAM_HEAD_MAX, encode_datagram_head};
-use crate::wire::datagram::ContextId;
+use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX};
 use crate::wire::ip::Scope;
 use crate::wire::ip::icmp::IcmpError;
 use crate::wire::ip::packet::Packet;
 
 /// What every IP tunnel carries, whatever the path (RFC 9484 §7.2).
-pub(super) const MTU_MIN: usize = 1_280;
-
-/// What the length field of a packet can say; capsules carry that much.
-const LEN_MAX: usize = 65_535;
+pub const MTU_MIN: usize = 1_280;
 
 /// Capsules of our own that wait for room on one stream. Whoever takes none of so many wants no tunnel.
 const UNSENT_MAX: usize = 64;
@@ -250,7 +247,7 @@ impl Machine {
     /// The largest packet that goes over a stream without being told off.
     fn tunnel_mtu(&mut self, stream: RequestStream) -> usize {
         let room = self.carriers.payload_size_max(stream);
-        room.unwrap_or(LEN_MAX).max(MTU_MIN)
+        room.unwrap_or(UDP_PAYLOAD_MAX).max(MTU_MIN)
     }
 
     /// What arrived before the tunnel was open, now that it is.

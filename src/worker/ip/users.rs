@@ -1,5 +1,6 @@
 //! What users of an end of an IP tunnel do with it, besides packets.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,9 +10,10 @@ use thiserror::Error;
 use super::super::leg::{Flow, Leg};
 use super::super::machine::{End, Machine, Outside};
 use super::MTU_MIN;
+use super::gateway::{Exit, Gateway, GatewaySettings};
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
-use crate::tunnel::ip::{IpError, Peer};
+use crate::tunnel::ip::{IpError, Peer, Pools};
 use crate::wire::carrier::Carrier;
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress};
 
@@ -28,6 +30,7 @@ pub enum IpRequestError {
 
 /// What is known at one end of an IP tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IpInfo {
     /// What may be used as source here.
     pub assigned: Vec<AssignedAddress>,
@@ -211,5 +214,28 @@ impl Machine {
     ) -> bool {
         let room = self.carriers.payload_size_max(stream);
         room.is_none_or(|room| room >= MTU_MIN)
+    }
+}
+
+/// The handler of this process as the exit of a relay.
+impl Machine {
+    /// Gives this worker its part of an exit that packets leave by through the handler of this process. There is one at
+    /// most, for the life of the machine.
+    pub fn set_gateway(&mut self, settings: Arc<GatewaySettings>, pools: Pools) {
+        debug_assert!(self.gateway.is_none(), "addresses were given away");
+        let (_, worker) = self.steer;
+        self.gateway = Some(Gateway::new(settings, pools, worker, Exit::Handler));
+    }
+
+    /// Which worker this is.
+    pub const fn worker(&self) -> u32 {
+        self.steer.1
+    }
+
+    /// Says who the client of an IP tunnel is, before it is open: for its site, and for the addresses that are kept.
+    pub fn set_user(&mut self, id: TunnelId, user: Option<Box<str>>) {
+        if let Some(flow) = self.ip_flow(id) {
+            flow.user = user;
+        }
     }
 }

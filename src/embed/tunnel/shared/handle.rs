@@ -1,7 +1,10 @@
 //! Who holds a tunnel: the worker that serves it, and the user.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use event_listener::EventListener;
 
 use super::super::events::Mode;
 use super::super::info::CloseReason;
@@ -46,6 +49,44 @@ impl Handle {
         wait::until_blocking(self.shared.changed(), || self.shared.opened())
     }
 
+    /// What `attempt` gives once something can be taken.
+    pub(in crate::embed::tunnel) async fn taken<T>(&self, attempt: impl FnMut() -> Option<T>) -> T {
+        wait::until(self.shared.readable(), attempt).await
+    }
+
+    /// As [`taken`](Self::taken), on a plain thread.
+    pub(in crate::embed::tunnel) fn taken_blocking<T>(
+        &self,
+        attempt: impl FnMut() -> Option<T>,
+    ) -> T {
+        wait::until_blocking(self.shared.readable(), attempt)
+    }
+
+    /// As [`taken`](Self::taken), at most for `timeout`.
+    pub(in crate::embed::tunnel) async fn taken_within<T>(
+        &self,
+        timeout: Duration,
+        attempt: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let shared = &self.shared;
+        match clock::now().checked_add(timeout) {
+            Some(at) => wait::until_time(shared.readable(), (shared.worker(), at), attempt).await,
+            None => Some(self.taken(attempt).await),
+        }
+    }
+
+    /// As [`taken_within`](Self::taken_within), on a plain thread.
+    pub(in crate::embed::tunnel) fn taken_within_blocking<T>(
+        &self,
+        timeout: Duration,
+        attempt: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        match clock::now().checked_add(timeout) {
+            Some(at) => wait::until_time_blocking(self.shared.readable(), at, attempt),
+            None => Some(self.taken_blocking(attempt)),
+        }
+    }
+
     pub(in crate::embed::tunnel) async fn closed(&self) -> CloseReason {
         wait::until(self.shared.changed(), || self.shared.close_reason()).await
     }
@@ -79,5 +120,36 @@ impl Drop for Handle {
         // Nobody is left whom events of this tunnel could concern.
         self.shared.set_mode(Mode::Pull);
         self.shared.begin_close();
+    }
+}
+
+/// What a tunnel that is a stream keeps from one poll to the next.
+#[derive(Debug, Default)]
+pub(in crate::embed) struct Receiving {
+    listener: Option<EventListener>,
+    /// The stream has told of the end.
+    ended: bool,
+}
+
+impl Receiving {
+    /// What `attempt` gives; nothing after an error, and none at all for an end in order.
+    pub(in crate::embed::tunnel) fn poll_next<T>(
+        &mut self,
+        shared: &Shared,
+        context: &mut Context<'_>,
+        attempt: impl FnMut() -> Option<Result<T, Error>>,
+    ) -> Poll<Option<Result<T, Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Self { listener, ended } = self;
+        let received = wait::poll_until(listener, shared.readable(), context, attempt);
+        received.map(|received| {
+            *ended = received.is_err();
+            match received {
+                Err(error) if error.kind() == ErrorKind::Closed => None,
+                received => Some(received),
+            }
+        })
     }
 }

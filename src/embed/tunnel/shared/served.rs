@@ -78,7 +78,7 @@ impl Shared {
                 is_partial,
             }
         });
-        if !work.bytes.is_empty() {
+        if !work.bytes.is_empty() || !datagrams.is_empty() {
             self.writable.notify(usize::MAX);
         }
         work

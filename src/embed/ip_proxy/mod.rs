@@ -1,0 +1,352 @@
+//! The built-in handler of IP tunnels: addresses from pools, checks, and an exit in code of the user.
+//!
+//! ```text
+//!   client ─► source, scope, rules ─┬─► forward: a hook, for every packet that leaves
+//!                                   └─► another client, or the network behind one
+//!
+//!   IpProxyHandle::inject ─► whose is the destination? ─► source ─► client
+//! ```
+//!
+//! The worker does it all as `bauta relay` does, but for the exit. Each worker of a listener gets its part of the
+//! proxy with its first tunnel; addresses are given once per proxy.
+
+mod exit;
+mod handle;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ipnet::{IpNet, Ipv6Net};
+
+pub(super) use self::exit::{Exit, Injected};
+pub use self::handle::{IpProxyEvent, IpProxyHandle, IpProxyStats, IpSession};
+
+use super::handler::{Accept, Handler, Ready, Reject};
+use super::proxy::{Gate, Way, add_rule};
+use super::request::Request;
+use super::{Error, Protocol};
+use crate::error::{ErrorKind, Side};
+use crate::policy::Policy;
+use crate::tunnel::ip::{PoolConfig, Pools};
+use crate::wire::ip::DnsConfig;
+use crate::worker::build::ip::ranges;
+use crate::worker::{Direct, Family, GatewaySettings, MTU_MIN, Site};
+
+/// Says who a client is.
+type Identify = Arc<dyn Fn(&Request) -> Option<String> + Send + Sync>;
+
+/// Serves IP tunnels (RFC 9484): gives their clients addresses from pools, tells them routes and name servers, checks
+/// every packet, and hands those that leave to a hook. Rejects other tunnels with 501;
+/// [`Proxies::ip`](crate::Proxies::ip) serves all.
+///
+/// A packet of a client passes when its source is assigned to the client (BCP 38) or in a network behind it, its
+/// destination in the scope that the client asked for and allowed by the rules, and its protocol the one of the scope.
+/// Otherwise its sender is told by ICMP, at a bounded rate, and the drop is counted and reported.
+///
+/// Clones are the same proxy, with one set of addresses. It serves one listener: requests at a second listener, and
+/// those for a second proxy at the same listener, are answered with 500 and this reason. Embeddings have no IP
+/// tunnels.
+///
+/// ```
+/// use bauta::{IpProxy, Listener};
+/// use ipnet::IpNet;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let proxy = IpProxy::builder()
+///     .pool("10.89.0.0/16".parse::<IpNet>()?)
+///     .forward(|_, session, packet| println!("{} bytes of {session} leave", packet.len()))
+///     .build()?;
+/// let handle = proxy.handle();
+/// # let _ =
+/// Listener::all(([0, 0, 0, 0], 443)).handler(proxy);
+/// // What comes back from outside: handle.inject(packet)
+/// # let _ = handle;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct IpProxy {
+    exit: Arc<Exit>,
+    identify: Option<Identify>,
+}
+
+impl IpProxy {
+    /// No addresses yet.
+    pub fn builder() -> IpProxyBuilder {
+        IpProxyBuilder::default()
+    }
+
+    /// Where the rest of the program looks up clients, and sends them packets.
+    #[must_use]
+    pub fn handle(&self) -> IpProxyHandle {
+        IpProxyHandle(Arc::clone(&self.exit))
+    }
+}
+
+impl Handler for IpProxy {
+    fn accept(&self, request: &Request) -> Result<Accept, Reject> {
+        if request.protocol() != Some(Protocol::Ip) {
+            return Err(Reject::unsupported());
+        }
+        let identify = self.identify.as_ref();
+        Ok(Accept::ready(Ready::Way(Way::Gateway(Gate {
+            exit: Arc::clone(&self.exit),
+            user: identify
+                .and_then(|identify| identify(request))
+                .map(Into::into),
+            direct: Direct {
+                addresses: None,
+                policy: Arc::clone(&self.exit.settings.policy),
+                family: Family::Any,
+                socket: crate::net::SocketOptions::default(),
+                timeout: None,
+            },
+        }))))
+    }
+}
+
+impl fmt::Debug for IpProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IpProxy")
+            .field("exit", &self.exit)
+            .field("has_identify", &self.identify.is_some())
+            .finish()
+    }
+}
+
+/// What an [`IpProxy`] will be. Every option has a default but [`pool`](Self::pool).
+#[must_use]
+pub struct IpProxyBuilder {
+    pools: PoolConfig,
+    routes: Vec<IpNet>,
+    settings: GatewaySettings,
+    policy: Policy,
+    identify: Option<Identify>,
+    forward: Option<exit::Forward>,
+    events: Option<exit::Watch>,
+}
+
+impl Default for IpProxyBuilder {
+    fn default() -> Self {
+        Self {
+            pools: PoolConfig::default(),
+            routes: Vec::new(),
+            settings: GatewaySettings {
+                inside: Vec::new(),
+                routes: Vec::new(),
+                dns: Vec::new(),
+                pref64: Vec::new(),
+                unprompted: true,
+                client_to_client: false,
+                sites: Vec::new(),
+                policy: Arc::default(),
+                mtu: usize::from(u16::MAX),
+            },
+            policy: Policy::default(),
+            identify: None,
+            forward: None,
+            events: None,
+        }
+    }
+}
+
+/// Addresses.
+impl IpProxyBuilder {
+    /// Adds a prefix to take addresses from, of either version: at most /30 or /126. The first host in it is the
+    /// proxy's own, and packets to it go to [`forward`](Self::forward); the network's own address and, in IPv4, that
+    /// of broadcast are never given away.
+    pub fn pool(mut self, prefix: impl Into<IpNet>) -> Self {
+        self.pools.prefixes.push(prefix.into());
+        self
+    }
+
+    /// The lengths of the prefixes that clients get who wish for nothing. Default: 32 and 128, single addresses.
+    pub fn prefix_len(mut self, v4: u8, v6: u8) -> Self {
+        (self.pools.prefix_len_v4, self.pools.prefix_len_v6) = (v4, v6);
+        self
+    }
+
+    /// The lengths of the largest prefixes that a client may wish for. Default: 32 and 128, single addresses.
+    pub fn prefix_len_min(mut self, v4: u8, v6: u8) -> Self {
+        (self.pools.prefix_len_min_v4, self.pools.prefix_len_min_v6) = (v4, v6);
+        self
+    }
+
+    /// Prefixes of one tunnel at most. Default: 8. Further requests are refused as RFC 9484 §4.7.2 says.
+    pub fn assignments_max(mut self, prefixes: usize) -> Self {
+        self.pools.assignments_max = prefixes;
+        self
+    }
+
+    /// How long addresses are kept for a client that [has a name](Self::user), after its tunnel has ended. Default:
+    /// five minutes.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.pools.grace = grace;
+        self
+    }
+
+    /// Whether a client gets an address of each version that there is a pool of without asking. Default: true. The
+    /// first request that fits is answered with that address.
+    pub fn unprompted(mut self, unprompted: bool) -> Self {
+        self.settings.unprompted = unprompted;
+        self
+    }
+
+    /// Says who the client of a request is, by which addresses are [kept](Self::grace) and [sites](Self::site) told
+    /// apart. It runs on the worker thread, and must not block. Default: nobody has a name.
+    pub fn user(
+        mut self,
+        user: impl Fn(&Request) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.identify = Some(Arc::new(user));
+        self
+    }
+}
+
+/// Routes and rules.
+impl IpProxyBuilder {
+    /// Adds a prefix to what clients are told they can reach who ask for everything. Default: everything in the
+    /// versions that there are pools of. Clients that ask for an address, a prefix or a name are told that alone.
+    pub fn route(mut self, prefix: impl Into<IpNet>) -> Self {
+        self.routes.push(prefix.into());
+        self
+    }
+
+    /// Adds name servers that clients are told (draft-ietf-masque-connect-ip-dns §3).
+    pub fn dns(mut self, config: DnsConfig) -> Self {
+        self.settings.dns.push(config);
+        self
+    }
+
+    /// Adds a prefix of NAT64 that clients are told (the same §4).
+    pub fn pref64(mut self, prefix: Ipv6Net) -> Self {
+        self.settings.pref64.push(prefix);
+        self
+    }
+
+    /// Whether clients reach each other, and the networks behind each other. Default: no.
+    pub fn client_to_client(mut self, allowed: bool) -> Self {
+        self.settings.client_to_client = allowed;
+        self
+    }
+
+    /// Networks that may be behind a client, which it may advertise and send from: of the client that
+    /// [`user`](Self::user) calls so, or of any for `None`. Routes of a client that are in no site are not believed.
+    pub fn site(mut self, user: Option<&str>, prefixes: impl IntoIterator<Item = IpNet>) -> Self {
+        self.settings.sites.push(Site {
+            user: user.map(Into::into),
+            prefixes: prefixes.into_iter().collect(),
+        });
+        self
+    }
+
+    /// Whether destinations outside have to be public unless a rule opens their network. Default: true. It does not
+    /// concern the pools and the sites.
+    pub fn public_only(mut self, public_only: bool) -> Self {
+        self.policy.public_only = public_only;
+        self
+    }
+
+    /// Adds a rule that allows destinations outside, as [`Proxies::allow_rule`](crate::Proxies::allow_rule) does.
+    /// Ports are those of TCP and UDP; names count for scopes alone.
+    ///
+    /// # Errors
+    /// The rule, and what is wrong with it.
+    pub fn allow_rule(mut self, rule: &str) -> Result<Self, Error> {
+        add_rule(&mut self.policy, rule, true)?;
+        Ok(self)
+    }
+
+    /// Adds a rule that denies, which wins over those that allow.
+    ///
+    /// # Errors
+    /// As [`allow_rule`](Self::allow_rule).
+    pub fn deny_rule(mut self, rule: &str) -> Result<Self, Error> {
+        add_rule(&mut self.policy, rule, false)?;
+        Ok(self)
+    }
+
+    /// The largest packet that the exit takes, in bytes, from 1,280 on: TCP connections of clients are told to send no
+    /// larger segments. Default: 65,535.
+    pub fn mtu(mut self, bytes: u16) -> Self {
+        self.settings.mtu = usize::from(bytes).max(MTU_MIN);
+        self
+    }
+}
+
+/// Hooks.
+impl IpProxyBuilder {
+    /// Is given every packet that leaves: what clients send to the world outside, and to the proxy's own addresses. It
+    /// runs on the worker thread of the client, and must not block; what it panics with is logged and counted, and the
+    /// packet is lost. Answers go back with [`IpProxyHandle::inject`]. Default: nothing leaves.
+    ///
+    /// The hop limit of these packets is as the client has set it: whoever routes them takes one off.
+    pub fn forward(
+        mut self,
+        forward: impl Fn(&IpProxyHandle, IpSession, Bytes) + Send + Sync + 'static,
+    ) -> Self {
+        self.forward = Some(Arc::new(forward));
+        self
+    }
+
+    /// Is told what becomes of clients and their packets, on the worker thread of the client; it must not block.
+    pub fn events(mut self, events: impl Fn(&IpProxyEvent) + Send + Sync + 'static) -> Self {
+        self.events = Some(Arc::new(events));
+        self
+    }
+
+    /// Makes the proxy.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] names the pool, length or site that cannot be used.
+    pub fn build(self) -> Result<IpProxy, Error> {
+        let Self {
+            pools: config,
+            routes,
+            mut settings,
+            policy,
+            identify,
+            forward,
+            events,
+        } = self;
+        if config.prefixes.is_empty() {
+            return Err(wrong("no addresses to give: call IpProxyBuilder::pool"));
+        }
+        let behind = settings.sites.iter().flat_map(|site| &site.prefixes);
+        if let Some(prefix) = behind.clone().find(|prefix| **prefix != prefix.trunc()) {
+            return Err(wrong(format!(
+                "site {prefix} has bits behind its prefix length"
+            )));
+        }
+        settings.inside = config.prefixes.iter().chain(behind).copied().collect();
+        settings.routes = match routes.is_empty() {
+            true => ranges(&[
+                IpNet::V4(ipnet::Ipv4Net::default()),
+                IpNet::V6(Ipv6Net::default()),
+            ]),
+            false => ranges(&routes),
+        };
+        settings.policy = Arc::new(policy);
+        let pools = Pools::new(&config).map_err(wrong)?;
+        Ok(IpProxy {
+            exit: Arc::new(Exit::new(settings, pools, forward, events)),
+            identify,
+        })
+    }
+}
+
+impl fmt::Debug for IpProxyBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IpProxyBuilder")
+            .field("pools", &self.pools)
+            .field("routes", &self.routes)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+fn wrong(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(ErrorKind::Configuration, Side::Local).with_source(what)
+}
