@@ -64,7 +64,10 @@ fn dig(tunnel: &UdpTunnel, name: &str) -> Result<()> {
             }
             let info = tunnel.info();
             let carrier = info.carrier.ok_or("the tunnel is not open")?;
-            println!("asked {} over {carrier}", info.target);
+            let target = info
+                .target
+                .map_or_else(String::new, |target| target.to_string());
+            println!("asked {target} over {carrier}");
             return Ok(());
         }
     }
