@@ -31,8 +31,7 @@ use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 
 pub(crate) use self::course::{Course, Effort, Generator, Live, News, Order, Phase, Seat};
-use self::flow::Path;
-pub(crate) use self::flow::{Direction, Flow, Group, GroupState, Payload};
+pub(crate) use self::flow::{Direction, Flow, Group, GroupState, Path, Payload};
 pub(crate) use self::packet::{Header, Kind, SIZE_MAX, SIZE_MIN};
 pub(crate) use self::record::Record;
 pub(crate) use self::schedule::Pace;
