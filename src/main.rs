@@ -322,6 +322,10 @@ fn report(checked: &Checked) -> String {
             .iter()
             .map(|hop| format!("next hop  {}", hop.udp)),
     );
+    if let Some(ip) = &checked.ip {
+        let pools: Vec<_> = ip.pools.iter().map(ToString::to_string).collect();
+        lines.push(format!("ip        {} by {}", pools.join(" "), ip.tun));
+    }
     lines.extend(
         checked
             .warnings

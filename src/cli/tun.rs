@@ -55,7 +55,8 @@ pub(crate) struct TunArgs {
 
 pub(super) const TUN_HELP: &str = "\
 Addresses, routes and name servers come from the relay. The way to the relay itself stays outside the tunnel, which is
-opened again whenever it ends. Everything that was changed is as before in the end; after a crash the next start does it.
+opened again whenever it ends. Everything that was changed is as before in the end; after a crash the next start sees to
+it.
 
 Needs the capability CAP_NET_ADMIN: run as root, or `setcap cap_net_admin+ep` the program.
 

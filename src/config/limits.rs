@@ -423,7 +423,7 @@ pub const IP_ASSIGNMENTS: Limit = Limit {
     min: 1,
     max: 256,
     metric: "ip_assignments_refused",
-    reason: "a request for more is answered with the empty address; one for each IP version, and room for temporary ones",
+    reason: "a request for more is answered with the empty address; one for each IP version and some temporary ones",
 };
 
 #[cfg(test)]

@@ -667,7 +667,9 @@ proptest! {
     /// A key from anywhere with a value of any kind is either accepted or reported under its own name.
     #[test]
     fn one_bad_key_is_reported_alone(
-        section in prop::sample::select(vec!["quic", "tcp", "ip", "auth", "limits", "timeouts", "dns", "policy", "upstream"]),
+        section in prop::sample::select(vec![
+            "quic", "tcp", "ip", "auth", "limits", "timeouts", "dns", "policy", "upstream",
+        ]),
         key in "[a-z_]{1,12}",
         value in prop::sample::select(vec!["1.5", "true", "[[1]]", "{ a = 1 }", "1979-05-27", "\"x\"", "-7"]),
     ) {

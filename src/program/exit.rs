@@ -6,15 +6,17 @@ use ipnet::IpNet;
 
 use super::threads::StartError;
 use crate::config::{Ip, Nat};
-use crate::net::link::{Changes, Forwarding, Links, NatTable, forwards, state_directory};
+use crate::net::link::{
+    Changes, Forwarding, LinkError, Links, NatTable, forwards, state_directory,
+};
 use crate::worker::build::ip::TunInfo;
 
 /// Makes the interface the gateway of the pools: up, with the first address of each pool, so that the pools are led
 /// there, and with routes to the networks behind clients. Prints the rules of NAT to `out` where that is asked for.
 ///
 /// # Errors
-/// What the system refuses, everything undone; `LinkError::NotForwarding` when the kernel would drop what comes out
-/// of the interface.
+/// What the system refuses, everything undone; [`LinkError::NotForwarding`] when the kernel would drop what comes out
+/// of the interface, unless clients may at least reach each other.
 pub(super) async fn prepare(
     ip: &Ip,
     tun: &TunInfo,
@@ -49,7 +51,13 @@ async fn change(
             continue;
         }
         if !ip.forwarding {
-            forwards(setting)?;
+            match forwards(setting) {
+                // They still reach each other, which may be all that is wanted.
+                Err(error @ LinkError::NotForwarding { .. }) if ip.client_to_client => {
+                    tracing::warn!("{error}");
+                }
+                outcome => outcome?,
+            }
         } else if changes.set_forwarding(setting)? {
             tracing::info!(
                 setting = setting.key(),

@@ -201,9 +201,9 @@ impl Machine {
 
 /// Datagrams and capsules.
 impl Machine {
-    /// Sends the payload of an HTTP Datagram; Context ID 0 is UDP, or an IP packet. [`SendOutcome::Queued`] asks for patience: the
-    /// tunnel's queue is in use, and what follows may displace what waits. Other contexts are dropped where they
-    /// cannot go at once, or where the other end is no stream.
+    /// Sends the payload of an HTTP Datagram; Context ID 0 is UDP, or an IP packet. [`SendOutcome::Queued`] asks for
+    /// patience: the tunnel's queue is in use, and what follows may displace what waits. Other contexts are dropped
+    /// where they cannot go at once, or where the other end is no stream.
     pub fn send_end(
         &mut self,
         now: Instant,

@@ -88,7 +88,7 @@ counters! {
         /// Addresses and prefixes given to clients.
         ip_addresses_assigned,
         /// Requests for one that were refused.
-        ip_addresses_refused,
+        ip_assignments_refused,
         /// Routes of clients that were not theirs to advertise.
         ip_routes_refused,
         /// IP tunnels ended because their peer took no capsules.
@@ -138,7 +138,7 @@ mod tests {
             .collect();
         let names: HashSet<_> = all.iter().copied().collect();
         assert_eq!(names.len(), all.len(), "two counters of one name");
-        for limit in limits::ALL.iter().chain(limits::TCP) {
+        for limit in limits::ALL.iter().chain(limits::TCP).chain(limits::IP) {
             assert!(
                 names.contains(limit.metric),
                 "{}: {}",

@@ -6,6 +6,7 @@
 ```
 
 The sites know their own networks and the relay; neither the relay nor its kernel has a route to what is behind them.
+With a TUN device and without one, which such a relay does not need.
 """
 
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ class Sites:
 @pytest.fixture(scope="module")
 def sites(network: Network) -> Sites:
     roles = ("hosta", "sitea", "relay", "siteb", "hostb")
-    path = [network.namespace(role, role in ("sitea", "siteb")) for role in roles]
+    path = [network.namespace(role, role in ("sitea", "relay", "siteb")) for role in roles]
     nets = (NETWORKS_A, ("10.65.1.0/24", "fd65:1::/64"), ("10.65.2.0/24", "fd65:2::/64"), NETWORKS_B)
     for left, right, (ipv4, ipv6) in zip(path, path[1:], nets):
         network.link(left, right, ipv4, ipv6)
@@ -57,11 +58,12 @@ def sites(network: Network) -> Sites:
     return made
 
 
-@pytest.fixture
-def relay(programs: Programs, sites: Sites) -> Relay:
+@pytest.fixture(params=[True, False], ids=["tun", "off"])
+def relay(programs: Programs, sites: Sites, request: pytest.FixtureRequest) -> Relay:
     joined = [f'"{prefix}"' for prefix in (*NETWORKS_A, *NETWORKS_B, NETWORK_C)]
     extra = ("[[ip.site]]", f"prefixes = [{', '.join(joined)}]")
-    return programs.relay(sites.relay, "0.0.0.0", ip=("client_to_client = true",), extra=extra)
+    ip = ("client_to_client = true",)
+    return programs.relay(sites.relay, "0.0.0.0", has_tun=request.param, ip=ip, extra=extra)
 
 
 def join(programs: Programs, sites: Sites, *, carrier: str | None = None) -> list:

@@ -74,7 +74,7 @@ def test_undone_when_the_relay_is_not_there(hosts: Topology, programs: Programs,
 def test_relay_leaves_nothing(hosts: Topology, programs: Programs, is_killed: bool) -> None:
     """Its TUN device, its addresses and routes, and the NAT that it was told to make."""
     before = snapshot.take(hosts.egress)
-    relay = programs.relay(hosts.egress, EGRESS_IPV4, ip=("nat = true",))
+    relay = programs.relay(hosts.egress, EGRESS_IPV4, ip=('nat = "apply"',))
     found = snapshot.differences(before, snapshot.take(hosts.egress))
     for kind in ("address", "route", "firewall"):
         assert any(line.startswith(f"+ {kind} ") for line in found), found

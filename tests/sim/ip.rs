@@ -377,7 +377,7 @@ fn exhaustion_is_answered_with_a_refusal() {
         "the first claims what was given"
     );
     assert_eq!(refused[0].prefix, net("::/128"));
-    assert!(scene.sim.stats(scene.egress).ip_addresses_refused > 0);
+    assert!(scene.sim.stats(scene.egress).ip_assignments_refused > 0);
 }
 
 /// Nobody sends from an address that is not theirs (BCP 38); the sender is told.
@@ -501,6 +501,30 @@ fn packets_that_do_not_fit() {
     scene.inject(&free);
     assert_eq!(scene.received().last().map(Bytes::len), Some(5_000));
     assert_eq!(scene.sim.stats(scene.egress).ip_sent_in_capsules, 1);
+}
+
+/// A peer that wants to know whether 1,280 bytes pass asks all nodes on the link.
+// spec: 9484-7.2-e, 9484-7.2-g
+#[test]
+fn the_link_itself_can_be_asked() {
+    for carrier in Carrier::ALL {
+        let mut scene = Scene::direct(carrier);
+        let assigned = scene.assigned();
+        let own = assigned.iter().find(|it| it.prefix.addr().is_ipv6());
+        let own = own.expect("an address").prefix.addr();
+        let mut probe = BytesMut::from(&packet(own, ip("ff02::1"), 58, 1_280)[..]);
+        probe[40..48].copy_from_slice(&[128, 0, 0, 0, 0, 1, 0, 2]);
+        scene.send(probe.freeze());
+        let reply = scene.received().last().expect("a reply");
+        let parsed = Packet::parse(reply).unwrap();
+        assert_eq!((parsed.source, parsed.destination), (ip("fd89::1"), own));
+        assert_eq!((reply.len(), &reply[44..48]), (1_280, &[0, 1, 0, 2][..]));
+        // What is for a link stays on it, whatever policy says.
+        for local in ["fe80::1", "ff02::1"] {
+            scene.send(packet(own, ip(local), UDP, 100));
+        }
+        assert_eq!(scene.left(), Vec::<Bytes>::new());
+    }
 }
 
 /// A path that cannot carry 1,280 bytes refuses the tunnel and says why.

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use crate::client::{Request, RouteId, TunnelKind};
+use crate::error::Abort;
 use crate::net::tun::TunQueue;
 use crate::net::{Driver, Network, Received, SocketId};
 use crate::program::forward::explain;
@@ -19,7 +20,7 @@ use crate::wire::ip::icmp::{self, IcmpError};
 use crate::wire::ip::packet::Packet;
 use crate::wire::ip::{AddressRange, Scope, ScopeTarget};
 use crate::worker::run::{App, World};
-use crate::worker::{Closed, End, IpInfo, LocalEvent, Machine, Tag};
+use crate::worker::{Closed, End, IpInfo, LocalEvent, Machine, Refused, Tag};
 
 /// The pauses between attempts: the first, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -41,6 +42,8 @@ pub(super) enum Report {
     },
     /// It ended, or could not be opened. There will be another attempt.
     Down(String),
+    /// The relay refuses what we ask for, from the first attempt on: another one would be no better.
+    Refused(String),
 }
 
 /// What to ask the relay for, and what to tell it.
@@ -57,6 +60,7 @@ pub(super) struct TunApp {
     interface: SocketId,
     tunnel: Option<TunnelId>,
     open_since: Option<Instant>,
+    has_been_open: bool,
     /// When to open the next tunnel, while there is none.
     next_attempt: Option<Instant>,
     pause: Duration,
@@ -84,6 +88,7 @@ impl TunApp {
             interface: driver.add_tun(queue, Tag::App(0).to_bits())?,
             tunnel: None,
             open_since: None,
+            has_been_open: false,
             next_attempt: None,
             pause: PAUSE_MIN,
             changed: false,
@@ -104,6 +109,7 @@ impl TunApp {
     /// The tunnel is open: say what we want and what we have.
     fn opened(&mut self, now: Instant, id: TunnelId, machine: &mut Machine, out: &mut World<'_>) {
         self.open_since = Some(now);
+        self.has_been_open = true;
         self.changed = true;
         let end = (id, End::Downstream);
         let wishes = wishes(&self.setup.scope);
@@ -128,6 +134,17 @@ impl TunApp {
         self.next_attempt = Some(now + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.report(Report::Down(reason));
+    }
+
+    fn refused(&mut self, now: Instant, refused: &Refused) {
+        let text = explain(refused);
+        let mut response = refused.response.iter();
+        let is_our_mistake = response.any(|response| response.status.is_client_error());
+        if self.has_been_open || !is_our_mistake {
+            return self.lost(now, text);
+        }
+        self.tunnel = None;
+        self.report(Report::Refused(text));
     }
 
     fn heard(
@@ -214,7 +231,7 @@ impl App for TunApp {
         match event {
             LocalEvent::Payload(_, packet) => self.outgoing.push(packet),
             LocalEvent::Opened(id) => self.opened(now, id, machine, out),
-            LocalEvent::Refused(_, refused) => self.lost(now, explain(&refused)),
+            LocalEvent::Refused(_, refused) => self.refused(now, &refused),
             LocalEvent::Ip(id, event) => self.heard(now, id, event, machine, out),
             LocalEvent::Closed(_, closed) => self.lost(now, ending(&closed)),
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
@@ -303,10 +320,18 @@ fn ranges(networks: &[IpNet]) -> Vec<AddressRange> {
 fn ending(closed: &Closed) -> String {
     match closed {
         Closed::Finished => "the relay closed the tunnel".to_owned(),
-        Closed::Aborted { abort, code } => match code {
-            Some(code) => format!("the tunnel ended: {abort:?} ({code})"),
-            None => format!("the tunnel ended: {abort:?}"),
-        },
+        Closed::Aborted {
+            abort: Abort::UpstreamClosed,
+            ..
+        } => "the relay closed the tunnel".to_owned(),
+        Closed::Aborted {
+            abort: Abort::UpstreamReset,
+            code: None,
+        } => "the connection to the relay is lost".to_owned(),
+        Closed::Aborted {
+            code: Some(code), ..
+        } => format!("the relay broke the tunnel with {code}"),
+        Closed::Aborted { abort, code: None } => format!("the tunnel ended ({abort:?})"),
     }
 }
 

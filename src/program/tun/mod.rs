@@ -17,6 +17,7 @@ mod system;
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,6 +36,19 @@ use crate::worker::mailbox::Letter;
 
 /// MTU of the interface where nothing says otherwise. What the tunnel carries is less most of the time.
 pub const MTU_DEFAULT: u16 = 1_500;
+
+/// How long a relay may be silent, and how often it is asked for a sign of life. A relay that was started anew knows
+/// nothing of the connections to the one before, and all that this machine sends is lost until that is noticed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// What the first QUIC packets may have: a tunnel in a tunnel has to carry 1,280 bytes from the beginning. Where the
+/// path has less, QUIC finds out.
+const INITIAL_MTU: u16 = 1_400;
+
+/// What QUIC and HTTP add to a packet at most (51 bytes by RFC 9484 §7.2), rounded up: paths are probed until a full
+/// packet of the interface fits.
+const OVERHEAD_MAX: u16 = 60;
 
 /// Which packets to tunnel, and through whom.
 #[derive(Clone, Debug)]
@@ -61,8 +75,14 @@ pub struct Client {
 /// `down …`. Everything that was changed in the system is as before in the end.
 ///
 /// # Errors
-/// What keeps the program from starting. That a relay is out of reach does not.
-pub fn run(client: Client, checked: Checked, out: &mut dyn Write) -> Result<(), StartError> {
+/// What keeps the program from starting. That a relay is out of reach does not; that it refuses the first request as
+/// wrong does.
+pub fn run(client: Client, mut checked: Checked, out: &mut dyn Write) -> Result<(), StartError> {
+    checked.quic.idle_timeout = IDLE_TIMEOUT;
+    checked.quic.keep_alive = KEEP_ALIVE;
+    checked.quic.initial_mtu = checked.quic.initial_mtu.max(INITIAL_MTU);
+    let largest = client.mtu.saturating_add(OVERHEAD_MAX);
+    checked.quic.mtu_upper_bound = checked.quic.mtu_upper_bound.max(largest);
     let runtime = control_runtime()?;
     // Signals are ours before anything is changed.
     let mut signals = {
@@ -136,8 +156,10 @@ async fn serve(
     let outcome = loop {
         tokio::select! {
             Some(report) = reports.recv() => {
-                if let Report::Down(_) = report {
-                    relay.learn_again();
+                match &report {
+                    Report::Down(_) => relay.learn_again(),
+                    Report::Refused(text) => break Err(io::Error::other(text.clone()).into()),
+                    Report::Up { .. } => {}
                 }
                 let addresses = relay.addresses.borrow().clone();
                 for line in system.handle(report, &addresses).await {

@@ -165,3 +165,160 @@ fn servers(info: &IpInfo) -> LinkDns {
     }
     dns
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Offload;
+    use crate::transport::tls::Trust;
+    use crate::wire::carrier::Carrier;
+    use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, Nameserver, Scope};
+    use crate::wire::template::RelayTemplates;
+    use crate::worker::build::RouteOptions;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn client(routes: &[&str]) -> Client {
+        let relay = RelayTemplates::from_relay_url("https://relay.example").unwrap();
+        Client {
+            route: RouteOptions::new(vec![relay], Trust::System),
+            scope: Scope::default(),
+            name: "tun0".to_owned(),
+            mtu: 1_500,
+            offload: Offload::Auto,
+            routes: routes.iter().map(|route| net(route)).collect(),
+            advertise: Vec::new(),
+            dns: true,
+        }
+    }
+
+    fn info(assigned: &[&str], routes: &[&str]) -> IpInfo {
+        let assigned = assigned.iter().map(|prefix| AssignedAddress {
+            request_id: 0,
+            prefix: net(prefix),
+        });
+        let routes = routes.iter().map(|route| AddressRange {
+            start: net(route).network(),
+            end: net(route).broadcast(),
+            protocol: 0,
+        });
+        IpInfo {
+            assigned: assigned.collect(),
+            assigned_to_peer: Vec::new(),
+            routes: routes.collect(),
+            requested: Vec::new(),
+            dns: Vec::new(),
+            pref64: Vec::new(),
+            mtu: 1_386,
+            carrier: Carrier::H3,
+        }
+    }
+
+    fn routes(wanted: &Wanted) -> Vec<String> {
+        let routes = wanted.routes.iter();
+        routes
+            .map(|(prefix, source)| format!("{prefix} from {source}"))
+            .collect()
+    }
+
+    #[test]
+    fn everything_of_the_versions_that_there_are_addresses_of() {
+        let offered = ["0.0.0.0/0", "::/0"];
+        let wanted = Wanted::new(&client(&[]), &info(&["10.89.0.2/32"], &offered));
+        assert_eq!(
+            routes(&wanted),
+            ["0.0.0.0/1 from 10.89.0.2", "128.0.0.0/1 from 10.89.0.2"]
+        );
+        assert!(wanted.leads(ip("198.51.100.1")) && !wanted.leads(ip("2001:db8::1")));
+        assert_eq!(wanted.mtu, 1_386);
+
+        // One address of each prefix, not the network's own; refusals are none.
+        let assigned = ["fd89:0:0:7::/64", "10.89.0.2/32", "0.0.0.0/32"];
+        let wanted = Wanted::new(&client(&[]), &info(&assigned, &offered));
+        assert_eq!(
+            wanted.addresses,
+            [net("10.89.0.2/32"), net("fd89:0:0:7::1/128")]
+        );
+        assert_eq!(wanted.routes.len(), 4);
+    }
+
+    #[test]
+    fn only_what_was_asked_for_and_is_offered() {
+        let client = client(&["10.0.0.0/8", "192.0.2.0/24", "0.0.0.0/0"]);
+        let wanted = Wanted::new(&client, &info(&["10.89.0.2/32"], &["10.0.0.0/7"]));
+        assert_eq!(routes(&wanted), ["10.0.0.0/8 from 10.89.0.2"]);
+        assert_eq!(wanted.missing, [net("192.0.2.0/24"), net("0.0.0.0/0")]);
+        // Before anything was offered nothing is missing.
+        let early = Wanted::new(&client, &info(&["10.89.0.2/32"], &[]));
+        assert!(early.missing.is_empty() && early.routes.is_empty());
+        let whole = Wanted::new(&client, &info(&["10.89.0.2/32"], &["0.0.0.0/0"]));
+        assert_eq!(
+            whole.routes.iter().map(|route| route.0).collect::<Vec<_>>(),
+            [
+                net("0.0.0.0/1"),
+                net("10.0.0.0/8"),
+                net("128.0.0.0/1"),
+                net("192.0.2.0/24"),
+            ]
+        );
+    }
+
+    #[test]
+    fn name_servers_are_led_to() {
+        let mut said = info(&["10.89.0.2/32"], &["0.0.0.0/0"]);
+        said.dns = vec![DnsConfig {
+            nameservers: vec![
+                Nameserver {
+                    priority: 2,
+                    ..Nameserver::plain(&[ip("192.0.2.54")])
+                },
+                Nameserver::plain(&[ip("192.0.2.53"), ip("0.0.0.0")]),
+                Nameserver {
+                    authentication_name: "dns.example".into(),
+                    ..Nameserver::plain(&[ip("192.0.2.55")])
+                },
+            ],
+            internal_domains: vec!["corp.example".into()],
+            search_domains: vec!["corp.example".into(), "x\noptions inet6".into()],
+        }];
+        let wanted = Wanted::new(&client(&["10.0.0.0/8"]), &said);
+        assert_eq!(wanted.dns.servers, [ip("192.0.2.53"), ip("192.0.2.54")]);
+        assert_eq!(wanted.dns.internal, ["corp.example"]);
+        // What is no name does not get into a file.
+        assert_eq!(wanted.dns.search, ["corp.example"]);
+        assert!(wanted.leads(ip("192.0.2.53")) && !wanted.leads(ip("192.0.2.55")));
+
+        said.dns[0].internal_domains = vec!["corp.example".into(), "".into()];
+        let wanted = Wanted::new(&client(&[]), &said);
+        assert!(wanted.dns.internal.is_empty() && wanted.routes.len() == 2);
+
+        let silent = Client {
+            dns: false,
+            ..client(&[])
+        };
+        assert!(Wanted::new(&silent, &said).dns.servers.is_empty());
+    }
+
+    #[test]
+    fn the_interface_follows_the_tunnel_within_bounds() {
+        for (carried, most, expected) in [
+            (1_386, 1_500, 1_386),
+            (65_535, 1_400, 1_400),
+            (900, 1_500, 1_280),
+        ] {
+            let mut said = info(&["10.89.0.2/32"], &[]);
+            said.mtu = carried;
+            let client = Client {
+                mtu: most,
+                ..client(&[])
+            };
+            assert_eq!(Wanted::new(&client, &said).mtu, expected);
+        }
+    }
+}

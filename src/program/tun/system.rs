@@ -59,7 +59,7 @@ impl System {
         let mut lines = Vec::new();
         match report {
             Report::Up { info, peer } => self.up(&info, peer, relays, &mut lines).await,
-            Report::Down(reason) => {
+            Report::Down(reason) | Report::Refused(reason) => {
                 // Perhaps the network is another one now.
                 self.keep_outside(relays).await;
                 if self.is_up || self.last_reason != reason {

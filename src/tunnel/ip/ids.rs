@@ -20,12 +20,11 @@ pub struct IdMap {
 }
 
 impl IdMap {
-    /// Asks `to`, always the same, for what the other side has [asked for](super::IpEvent::Requested); gives the capsule
-    /// to send.
+    /// Asks `to`, always the same, for what the other side has [asked for](super::IpEvent::Requested); gives the
+    /// capsule to send.
     ///
     /// # Errors
     /// As [`Peer::request_addresses`]; nothing has changed then.
-    // spec: 9484-4.7.2-a
     pub fn forward(
         &mut self,
         requests: &[RequestedAddress],
@@ -41,7 +40,6 @@ impl IdMap {
 
     /// The list that answers with the names of whoever asked; what answers nothing of theirs is unprompted, and a
     /// refusal of that is left out.
-    // spec: 9484-4.7.1-b
     #[must_use]
     pub fn answer(&self, list: &[AssignedAddress]) -> Vec<AssignedAddress> {
         let renamed = list.iter().filter_map(|entry| {

@@ -104,7 +104,6 @@ impl Inbound {
     ///
     /// # Errors
     /// The peer's mistake that ends the tunnel.
-    // spec: 9484-4.7-b, 9484-6-c
     pub fn handle_data(
         &mut self,
         mut data: Bytes,

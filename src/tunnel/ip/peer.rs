@@ -95,7 +95,6 @@ pub enum Violation {
 }
 
 /// The refusal of a request (RFC 9484 §4.7.2).
-// spec: 9484-4.7.2-f
 #[must_use]
 pub fn refusal(request: RequestedAddress) -> AssignedAddress {
     let unspecified: IpAddr = match request.prefix {
@@ -122,7 +121,6 @@ struct Said {
 }
 
 impl Said {
-    // spec: 9484-4.7.1-a, 9484-4.7.1-f
     fn assign(&mut self, list: &[AssignedAddress]) {
         let kept = list.iter().filter(|entry| !is_no_address(entry.prefix));
         self.assigned = kept.copied().collect();
@@ -189,10 +187,8 @@ impl Peer {
     /// Asks for addresses: each a wish, 0.0.0.0/32 and ::/128 for any single address. Gives their ids, in the same
     /// order, and the capsule.
     ///
-    /// # Errors
-    /// [`IpError::TooManyPending`], [`IpError::TooManyRequests`], [`IpError::Capsule`]: no wish at all, or one with bits
-    /// behind its prefix length.
-    // spec: 9484-4.7.2-a, 9484-4.7.2-b, 9484-4.7.2-c
+    /// # Errors [`IpError::TooManyPending`], [`IpError::TooManyRequests`], [`IpError::Capsule`]: no wish at all, or
+    /// one with bits behind its prefix length.
     pub fn request_addresses(
         &mut self,
         wishes: &[IpNet],
@@ -217,7 +213,6 @@ impl Peer {
     /// # Errors
     /// [`IpError::UnknownRequest`], [`IpError::AnsweredTwice`], [`IpError::NoAddress`], [`IpError::CapsuleTooLong`],
     /// [`IpError::Capsule`]: a prefix with bits behind its length.
-    // spec: 9484-4.7.1-a, 9484-4.7.1-b, 9484-4.7.1-e, 9484-4.7.2-e, 9484-4.7.2-g
     pub fn assign_addresses(&mut self, list: Vec<AssignedAddress>) -> Result<IpCapsule, IpError> {
         let mut ids = Vec::new();
         for entry in &list {
@@ -245,7 +240,6 @@ impl Peer {
     ///
     /// # Errors
     /// [`IpError::RangesOverlap`], [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a range that is none.
-    // spec: 9484-4.7.3-a, 9484-4.7.3-d, 9484-4.7.3-f
     pub fn advertise_routes(&mut self, list: Vec<AddressRange>) -> Result<IpCapsule, IpError> {
         let routes = Routes::new(list)?;
         let list = routes.ranges().to_vec();
@@ -259,7 +253,6 @@ impl Peer {
     ///
     /// # Errors
     /// [`IpError::TooManyNames`], [`IpError::CapsuleTooLong`], [`IpError::Capsule`].
-    // spec: cidns-3.4-a
     pub fn assign_dns(&mut self, list: Vec<DnsConfig>) -> Result<IpCapsule, IpError> {
         check_names(&list)?;
         checked(IpCapsule::DnsAssign(list))
@@ -269,7 +262,6 @@ impl Peer {
     ///
     /// # Errors
     /// [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a length that NAT64 does not have.
-    // spec: cidns-4.1-a
     pub fn assign_pref64(&mut self, list: Vec<Ipv6Net>) -> Result<IpCapsule, IpError> {
         checked(IpCapsule::Pref64(list))
     }
@@ -279,7 +271,6 @@ impl Peer {
     ///
     /// A relay says so of each client from the start, if only with no prefix. Without it any source will do until the
     /// peer has been assigned an address, as it should where the peer is the way to the rest of the world.
-    // spec: 9484-11-c
     pub fn allow_sources(&mut self, prefixes: impl IntoIterator<Item = IpNet>) {
         self.sources = Some(prefixes.into_iter().collect());
     }
@@ -334,12 +325,12 @@ impl Peer {
 
     /// Whether a packet that came from the peer may pass (RFC 9484 §4.7.1, §7.2).
     ///
-    /// Its source is assigned to the peer, or [allowed](Self::allow_sources); any, if nothing was said about that and the
-    /// peer never had an address. Its destination is assigned to us, or on a route that we advertise for its protocol.
+    /// Its source is assigned to the peer, or [allowed](Self::allow_sources); any, if nothing was said about that and
+    /// the peer never had an address. Its destination is assigned to us, or on a route that we advertise for its
+    /// protocol.
     ///
     /// # Errors
     /// [`Violation`]: drop it.
-    // spec: 9484-11-c, 9484-7.2-a
     pub fn check_from_peer(&self, packet: &PacketFacts) -> Result<(), Violation> {
         let PacketFacts {
             source,
@@ -372,7 +363,6 @@ impl Peer {
     ///
     /// # Errors
     /// [`Violation`]: drop it.
-    // spec: 9484-7.2-a, 9484-7.2.1-c, 9484-4.6-e
     pub fn check_to_peer(&self, packet: &PacketFacts) -> Result<(), Violation> {
         let PacketFacts {
             source,
@@ -398,13 +388,11 @@ impl Peer {
 }
 
 /// An address that nobody can have: 0.0.0.0/32 or ::/128. With the id of a request it is the refusal.
-// spec: 9484-4.7.2-f, 9484-4.7.2-j
 fn is_no_address(prefix: IpNet) -> bool {
     prefix.prefix_len() == prefix.max_prefix_len() && prefix.addr().is_unspecified()
 }
 
 /// Holds a capsule of ours to what a peer accepts, be it one like this.
-// spec: 9484-4.7.1-e, 9484-4.7.2-b, 9484-4.7.3-d, 9484-4.7.3-f
 fn checked(capsule: IpCapsule) -> Result<IpCapsule, IpError> {
     capsule.check()?;
     let kind = capsule.capsule_type();

@@ -207,7 +207,6 @@ impl Pools {
     ///
     /// # Errors
     /// [`AssignError`].
-    // spec: 9484-4.7.2-c, 9484-4.7.2-d
     pub fn assign(
         &self,
         now: Instant,

@@ -66,7 +66,6 @@ pub(super) struct Routes {
 }
 
 /// The order of the RFC.
-// spec: 9484-4.7.3-d
 fn order(range: &AddressRange) -> (bool, u8, IpAddr) {
     (range.start.is_ipv6(), range.protocol, range.start)
 }
@@ -76,7 +75,6 @@ impl Routes {
     ///
     /// # Errors
     /// [`IpCapsuleError::Range`], [`IpError::RangesOverlap`].
-    // spec: 9484-4.7.3-b, 9484-4.7.3-d, 9484-4.7.3-f
     pub(super) fn new(mut ranges: Vec<AddressRange>) -> Result<Self, IpError> {
         let is_range = |range: &AddressRange| {
             range.start.is_ipv6() == range.end.is_ipv6() && range.start <= range.end
@@ -116,7 +114,6 @@ impl Routes {
     }
 
     /// Whether `address`, an end of `packet`, is on a route.
-    // spec: 9484-4.7.3-c, 9484-4.8-c
     pub(super) fn reach(&self, address: IpAddr, packet: &PacketFacts) -> Reach {
         if self.has(address, 0) || (packet.protocol != 0 && self.has(address, packet.protocol)) {
             return Reach::Open;

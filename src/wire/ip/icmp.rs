@@ -93,6 +93,28 @@ pub fn error(error: IcmpError, packet: &[u8], from: IpAddr) -> Option<BytesMut> 
     }
 }
 
+/// The answer of `from` to an ICMPv6 echo request (RFC 4443 §4.2), whomever it was for; `None` if `packet` is none that
+/// one host sent.
+#[must_use]
+pub fn echo_reply(packet: &[u8], from: IpAddr) -> Option<BytesMut> {
+    const ECHO_REQUEST: u8 = 128;
+    const ECHO_REPLY: u8 = 129;
+    let headers = Packet::parse(packet).ok()?;
+    if headers.later_fragment || headers.protocol != protocol::ICMPV6 {
+        return None;
+    }
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (from, headers.source) else {
+        return None;
+    };
+    match packet.get(headers.transport..headers.len)? {
+        [ECHO_REQUEST, 0, _, _, a, b, c, d, data @ ..] if is_one_host_v6(to) => {
+            let names = u32::from_be_bytes([*a, *b, *c, *d]);
+            Some(write_v6(Message(ECHO_REPLY, 0, names), data, from, to))
+        }
+        _ => None,
+    }
+}
+
 /// Whether a packet is an ICMP error itself, or one cannot tell.
 fn is_error(packet: &[u8], headers: &Packet) -> bool {
     let icmp_type = packet

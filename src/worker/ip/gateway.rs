@@ -11,7 +11,7 @@
 //!
 //! Behind TUN the kernel is the router, and has decremented the hop limit; between two clients this is (RFC 9484 §7.2).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,9 +28,9 @@ use crate::policy::Policy;
 use crate::server::Protocol;
 use crate::tunnel::TunnelId;
 use crate::tunnel::ip::{
-    IpEvent, Owner, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, Violation, refusal,
+    IpEvent, Owner, PacketFacts, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, Violation, refusal,
 };
-use crate::wire::ip::icmp::IcmpError;
+use crate::wire::ip::icmp::{self, IcmpError};
 use crate::wire::ip::packet::{self, Packet, protocol};
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, RequestedAddress, ScopeTarget};
 
@@ -297,7 +297,7 @@ impl Machine {
             }
             Err(error) => {
                 tracing::debug!(%error, "no address for a client");
-                self.stats.ip_addresses_refused += 1;
+                self.stats.ip_assignments_refused += 1;
                 None
             }
         }
@@ -465,6 +465,9 @@ impl Machine {
             return;
         };
         packet.truncate(parsed.len);
+        if let Some(reply) = self.reply_to_probe(id, &parsed, &packet) {
+            return self.ip_from_upstream(now, id, reply, out);
+        }
         if let Err((reason, error)) = self.judge_from_client(id, &parsed, &packet) {
             self.drop_packet(id, reason);
             return self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
@@ -495,6 +498,27 @@ impl Machine {
             .is_some_and(|it| it.is_inside(address) && !it.addresses.contains(&address))
     }
 
+    /// The answer to an echo request for all nodes on the link, with which a peer finds out whether 1,280 bytes pass
+    /// (RFC 9484 §7.2).
+    fn reply_to_probe(&mut self, id: TunnelId, parsed: &Packet, packet: &[u8]) -> Option<Bytes> {
+        const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        if parsed.destination != ALL_NODES {
+            return None;
+        }
+        let own = self.gateway.as_ref()?.address_like(parsed.source)?;
+        let asked = PacketFacts {
+            destination: own,
+            ..parsed.facts()
+        };
+        let peer = &self.ip_flow(id)?.side(End::Downstream).peer;
+        match peer.check_from_peer(&asked) {
+            Err(Violation::Source) => None,
+            Ok(()) | Err(Violation::Destination | Violation::Protocol) => {
+                icmp::echo_reply(packet, own).map(BytesMut::freeze)
+            }
+        }
+    }
+
     fn exit_mtu(&self) -> usize {
         self.gateway
             .as_ref()
@@ -523,6 +547,10 @@ impl Machine {
             _ if is_gateway => return Ok(()),
             Err(Violation::Protocol) => return Err((PROTOCOL, IcmpError::Prohibited)),
             Ok(()) | Err(Violation::Destination) => return Err((DESTINATION, IcmpError::NoRoute)),
+        }
+        // What belongs to a link stays there (RFC 9484 §7.2).
+        if is_link_local(parsed.destination) {
+            return Err((PROHIBITED, IcmpError::Prohibited));
         }
         if gateway.is_inside(parsed.destination) {
             return match gateway.settings.client_to_client {
@@ -696,6 +724,13 @@ const PROTOCOL: &str = "protocol";
 const PROHIBITED: &str = "prohibited";
 const HOP_LIMIT: &str = "hop_limit";
 const UNASSIGNED: &str = "unassigned";
+
+const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
 
 /// The fewest prefixes that make up a range.
 fn prefixes_of(range: &AddressRange) -> IpSubnets {

@@ -209,8 +209,8 @@ impl Machine {
         }
     }
 
-    /// A packet is larger than a QUIC datagram now. What every path carries, and what may be fragmented but would not be
-    /// here, goes on the stream; of all else the sender is told (RFC 9484 §10.1).
+    /// A packet is larger than a QUIC datagram now. What every path carries, and what may be fragmented but would not
+    /// be here, goes on the stream; of all else the sender is told (RFC 9484 §10.1).
     fn packet_too_large(
         &mut self,
         now: Instant,

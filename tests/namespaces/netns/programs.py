@@ -101,12 +101,13 @@ class Programs:
         upstream: str | None = None,
         port: int = RELAY_PORT,
         pools: tuple[str, ...] = (POOL_IPV4, POOL_IPV6),
+        has_tun: bool = True,
         ip: tuple[str, ...] = (),
         policy: tuple[str, ...] = ("public_only = false",),
         extra: tuple[str, ...] = (),
     ) -> Relay:
         """Starts a relay on `address` of `host`; one without `upstream` is an exit with a TUN device and `pools`, or,
-        when there are none, serves other tunnels alone.
+        when there are none, serves other tunnels alone. Without TUN device it joins its clients and nobody else.
 
         `ip` are further lines of its section `[ip]`, `policy` are those of `[policy]`, `extra` further sections.
         """
@@ -122,7 +123,8 @@ class Programs:
         if upstream:
             lines += ["[upstream]", f"urls = [{_quoted(upstream)}]", f"ca = {_quoted(self.certificates.ca)}"]
         elif pools:
-            lines += ["[ip]", f'tun = "relay{next(_numbers)}"', f"pools = [{', '.join(map(_quoted, pools))}]", *ip]
+            tun = f"relay{next(_numbers)}" if has_tun else "off"
+            lines += ["[ip]", f'tun = "{tun}"', f"pools = [{', '.join(map(_quoted, pools))}]", *ip]
         lines += extra
         config = self.folder / f"relay-{host.name}-{next(_numbers)}.toml"
         config.write_text("\n".join(lines) + "\n")
@@ -132,14 +134,7 @@ class Programs:
         """Starts a relay from a file that was written before."""
         process = self._spawn(host, f"relay-{next(_numbers)}", bauta(), "relay", "--config", config)
         self._relays.append(process)
-        relay = Relay(process, host, config, process.wait_for(listening_address)[0])
-        for tun, pools in re.findall(r'tun = "(.*)"\npools = (.*)', config.read_text()):
-            if not host.has_address(tun):
-                for pool in json.loads(pools):
-                    net = ipaddress.ip_network(pool)
-                    host.ip("address", "add", f"{net[1]}/{net.prefixlen}", "dev", tun)
-                host.ip("link", "set", tun, "up")
-        return relay
+        return Relay(process, host, config, process.wait_for(listening_address)[0])
 
     def tun(
         self, host: Namespace, *via: Relay | str, carrier: str | None = None, options: tuple[object, ...] = ()

@@ -52,5 +52,6 @@ def make(network: Network) -> Topology:
     origin.route("default", "203.0.113.1")
     origin.route("default", "2001:db8:113::1")
     for address in (f"{OTHER_IPV4}/24", f"{OTHER_IPV6}/64"):
-        origin.ip("address", "add", address, "dev", origin.interface_to(egress))
+        # Never the source of what the origin sends by itself.
+        origin.ip("address", "add", address, "dev", origin.interface_to(egress), "preferred_lft", 0)
     return Topology(client, router, ingress, egress, origin)

@@ -4,7 +4,10 @@ use bauta::http::h3::code::Code;
 use bauta::http::h3::frame;
 use bauta::http::request::RequestHead;
 
+use bauta::wire::carrier::Carrier;
+
 use super::with_gateway;
+use crate::node::hop_on;
 use crate::raw::{Ended, frame_of, head_frame};
 use crate::sim::{Sim, ms, secs};
 
@@ -112,6 +115,34 @@ fn request_ids_are_used_once() {
             expected
         );
     }
+}
+
+/// What a client says before the answer waits until the next hop has given it, on HTTP/1.1 too.
+// spec: 9484-11-f, 9484-4-a
+#[test]
+fn capsules_wait_for_the_answer() {
+    let mut sim = Sim::new(14);
+    sim.relay_with("egress.test", &[], with_gateway(|_| {}));
+    let next = vec![hop_on("egress.test", &[Carrier::H1])];
+    let relay = sim.relay_with_hops("ingress.test", next, |_| {});
+    let client = sim.raw_client();
+    let (now, to) = (sim.net.now, sim.address(relay));
+    let index = sim.raw(client).connect(now, to, "ingress.test");
+    sim.run_for(ms(200));
+    sim.raw(client).connections[index].open_control();
+    let mut request = head_frame(&connect_ip("/.well-known/masque/ip/*/*/"));
+    request.extend(frame_of(frame::DATA, &hex("02 07 05 04 00 00 00 00 20")));
+    let tunnel = sim.raw(client).connections[index].open_bi(&request);
+    sim.run_for(secs(2));
+    let connection = &sim.raw(client).connections[index];
+    assert_eq!(connection.status(tunnel), Some(200));
+    // ADDRESS_ASSIGN with the client's own id in front of an address of the pool.
+    let answer = hex("05 04 0a 59 00");
+    let read = &connection.read[&tunnel];
+    assert!(
+        read.windows(answer.len()).any(|bytes| bytes == answer),
+        "{read:?}"
+    );
 }
 
 // spec: 9484-4.1-a, 9484-4.4-b, 9484-4.6-b, 9484-4.6-c, 9484-4.6-d, 9484-4.6-h, 9484-3-c, map-3

@@ -16,7 +16,6 @@ pub(super) struct Requests {
 
 impl Requests {
     /// Takes the requests of a capsule, all or none. Within the capsule the ids are different, and none is 0.
-    // spec: 9484-4.7.2-a, 9484-4.7.2-j
     pub(super) fn add(&mut self, list: &[RequestedAddress]) -> Result<(), IpError> {
         if self.pending.len() + list.len() > PENDING_MAX {
             return Err(IpError::TooManyPending);
