@@ -35,7 +35,7 @@ use crate::transport::quic::SendOutcome;
 use crate::tunnel::ip::{Delivery, IdMap, Inbound, IpError, PacketFacts, Peer};
 use crate::tunnel::{Early, TunnelId};
 use crate::wire::capsule::{DATAGRAM_HEAD_MAX, encode_datagram_head};
-use crate::wire::datagram::ContextId;
+use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX};
 use crate::wire::ip::Scope;
 use crate::wire::ip::icmp::IcmpError;
 use crate::wire::ip::packet::Packet;
@@ -247,7 +247,8 @@ impl Machine {
     /// The largest packet that goes over a stream without being told off.
     fn tunnel_mtu(&mut self, stream: RequestStream) -> usize {
         let room = self.carriers.payload_size_max(stream);
-        room.unwrap_or(usize::from(u16::MAX)).max(MTU_MIN)
+        // A capsule on TCP holds what any datagram does, which is a little less than the longest packet.
+        room.unwrap_or(UDP_PAYLOAD_MAX).max(MTU_MIN)
     }
 
     /// What arrived before the tunnel was open, now that it is.
