@@ -8,6 +8,7 @@
 
 use std::net::IpAddr;
 
+use bauta::wire::datagram::UDP_PAYLOAD_MAX;
 use bauta::wire::ip::checksum::Sum;
 use bauta::wire::ip::packet::protocol;
 use bauta::wire::ip::{IpVersion, Packet};
@@ -15,8 +16,8 @@ use bytes::{BufMut, BytesMut};
 
 use crate::engine::{Header, SIZE_MIN};
 
-/// Longest packet, in bytes, that says its length in an IPv4 header.
-pub(super) const PACKET_MAX: usize = 65_535;
+/// Longest packet, in bytes: what any tunnel carries at all.
+pub(super) const PACKET_MAX: usize = UDP_PAYLOAD_MAX;
 /// Bytes of a UDP header.
 const UDP_BYTES: usize = 8;
 /// Ports for benchmarks: nothing else is known to use them.
