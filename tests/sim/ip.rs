@@ -199,18 +199,22 @@ impl Scene {
     /// What the client was last told about its addresses.
     fn assigned(&self) -> Vec<AssignedAddress> {
         let heard = self.sim.tunnel(self.client, self.tunnel).ip.iter().rev();
-        let mut lists = heard.filter_map(|event| match event {
-            IpEvent::Assigned(list) => Some(list.clone()),
-            _ => None,
+        let mut lists = heard.filter_map(|event| {
+            let IpEvent::Assigned(list) = event else {
+                return None;
+            };
+            Some(list.clone())
         });
         lists.next().unwrap_or_default()
     }
 
     fn routes(&self) -> Vec<AddressRange> {
         let heard = self.sim.tunnel(self.client, self.tunnel).ip.iter().rev();
-        let mut lists = heard.filter_map(|event| match event {
-            IpEvent::Routes(list) => Some(list.clone()),
-            _ => None,
+        let mut lists = heard.filter_map(|event| {
+            let IpEvent::Routes(list) = event else {
+                return None;
+            };
+            Some(list.clone())
         });
         lists.next().unwrap_or_default()
     }
@@ -248,9 +252,11 @@ impl Scene {
     /// The packets that left for the world.
     fn left(&self) -> Vec<Bytes> {
         let events = self.sim.node(self.egress).gateway.iter();
-        let packets = events.filter_map(|event| match event {
-            GatewayEvent::Packet(_, packet) => Some(packet.clone()),
-            _ => None,
+        let packets = events.filter_map(|event| {
+            let GatewayEvent::Packet(_, packet) = event else {
+                return None;
+            };
+            Some(packet.clone())
         });
         packets.collect()
     }
@@ -602,9 +608,11 @@ fn clients_reach_each_other_if_allowed() {
         let tunnel = open(&mut scene.sim, other, Scope::default());
         scene.sim.run_for(secs(2));
         let heard = scene.sim.tunnel(other, tunnel).ip.clone();
-        let theirs = heard.iter().find_map(|event| match event {
-            IpEvent::Assigned(list) => Some(list[0].prefix.addr()),
-            _ => None,
+        let theirs = heard.iter().find_map(|event| {
+            let IpEvent::Assigned(list) = event else {
+                return None;
+            };
+            Some(list[0].prefix.addr())
         });
         let (own, theirs) = (scene.address(), theirs.expect("an address"));
         let sent = packet(own, theirs, UDP, 100);

@@ -28,11 +28,14 @@ use crate::policy::Policy;
 use crate::server::Protocol;
 use crate::tunnel::TunnelId;
 use crate::tunnel::ip::{
-    IpEvent, Owner, PacketFacts, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, Violation, refusal,
+    IpError, IpEvent, Owner, PacketFacts, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, Violation,
+    refusal,
 };
 use crate::wire::ip::icmp::{self, IcmpError};
 use crate::wire::ip::packet::{self, Packet, protocol};
-use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, RequestedAddress, ScopeTarget};
+use crate::wire::ip::{
+    AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress, ScopeTarget,
+};
 
 /// What is the same for the gateways of all workers.
 #[derive(Clone, Debug)]
@@ -247,17 +250,7 @@ impl Machine {
         if wants {
             self.tell_leases(now, id, &[], out);
         }
-        let advertised = self.tell_peer(
-            now,
-            id,
-            End::Downstream,
-            |peer| Ok(((), peer.advertise_routes(routes)?)),
-            out,
-        );
-        debug_assert!(
-            advertised.is_none_or(|it| it.is_ok()),
-            "routes are sorted and disjoint"
-        );
+        self.tell_client(now, id, |peer| peer.advertise_routes(routes), out);
         self.tell_dns(now, id, out);
     }
 
@@ -268,12 +261,26 @@ impl Machine {
         };
         let settings = Arc::clone(&gateway.settings);
         if !settings.dns.is_empty() {
-            let assign = |peer: &mut Peer| Ok(((), peer.assign_dns(settings.dns.clone())?));
-            drop(self.tell_peer(now, id, End::Downstream, assign, out));
+            let dns = settings.dns.clone();
+            self.tell_client(now, id, |peer| peer.assign_dns(dns), out);
         }
         if !settings.pref64.is_empty() {
-            let assign = |peer: &mut Peer| Ok(((), peer.assign_pref64(settings.pref64.clone())?));
-            drop(self.tell_peer(now, id, End::Downstream, assign, out));
+            let prefixes = settings.pref64.clone();
+            self.tell_client(now, id, |peer| peer.assign_pref64(prefixes), out);
+        }
+    }
+
+    fn tell_client(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        say: impl FnOnce(&mut Peer) -> Result<IpCapsule, IpError>,
+        out: &mut impl Outside,
+    ) {
+        let said = self.tell_peer(now, id, End::Downstream, |peer| Ok(((), say(peer)?)), out);
+        // Whoever made the settings has let something through that no peer would take.
+        if let Some(Err(error)) = said {
+            tracing::warn!(%error, "a client was not told");
         }
     }
 
@@ -314,12 +321,7 @@ impl Machine {
             return;
         };
         let assigned = [&flow.stay.leases, refusals].concat();
-        let assign = |peer: &mut Peer| Ok(((), peer.assign_addresses(assigned)?));
-        let told = self.tell_peer(now, id, End::Downstream, assign, out);
-        debug_assert!(
-            told.is_none_or(|it| it.is_ok()),
-            "ids are those of requests"
-        );
+        self.tell_client(now, id, |peer| peer.assign_addresses(assigned), out);
     }
 
     /// Takes back everything that a tunnel had.

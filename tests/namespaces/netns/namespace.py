@@ -65,6 +65,8 @@ class Namespace:
             "ipv6.conf.all.accept_dad": 0,
             "ipv6.conf.default.accept_dad": 0,
             "ipv6.conf.default.accept_ra": 0,
+            # Who loses its first address keeps the others.
+            "ipv4.conf.all.promote_secondaries": 1,
             "ipv4.icmp_ratelimit": 0,
             "ipv6.icmp.ratelimit": 0,
             "ipv4.ip_forward": int(forwards),

@@ -88,9 +88,11 @@ fn an_address_is_kept_for_a_user() {
         let tunnel = open(&mut sim, client, other);
         sim.run_for(secs(2));
         let heard = &sim.tunnel(client, tunnel).ip;
-        let assigned = heard.iter().find_map(|event| match event {
-            IpEvent::Assigned(list) => Some(list.clone()),
-            _ => None,
+        let assigned = heard.iter().find_map(|event| {
+            let IpEvent::Assigned(list) = event else {
+                return None;
+            };
+            Some(list.clone())
         });
         addresses.push(assigned);
         sim.act(client, |node, net| {
@@ -130,7 +132,7 @@ fn segment_sizes_are_clamped() {
 #[test]
 fn packets_cross_workers() {
     let mut sim = Sim::new(22);
-    let gateway = (std::sync::Arc::new(gateway_settings()), pools());
+    let gateway = (Arc::new(gateway_settings()), pools());
     let workers = sim.workers_with("egress.test", 4, |settings| {
         settings.gateway = Some(gateway.clone());
     });
@@ -139,9 +141,11 @@ fn packets_cross_workers() {
         let tunnel = open(&mut sim, client, Scope::default());
         sim.run_for(secs(2));
         let heard = &sim.tunnel(client, tunnel).ip;
-        let own = heard.iter().find_map(|event| match event {
-            IpEvent::Assigned(list) => Some(list[0].prefix.addr()),
-            _ => None,
+        let own = heard.iter().find_map(|event| {
+            let IpEvent::Assigned(list) = event else {
+                return None;
+            };
+            Some(list[0].prefix.addr())
         });
         let own = own.expect("an address");
         for worker in &workers {

@@ -2,6 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::capsule::CapsuleType;
 use crate::wire::capsule::{CapsuleError, encode_capsule, encode_datagram_head};
 use crate::wire::ip::{AssignedAddress, IpCapsuleError};
 
