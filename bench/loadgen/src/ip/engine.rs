@@ -224,14 +224,18 @@ impl Packets {
 
     /// Whether packets of this size will not get through, which is said.
     fn waits_too_long(&mut self, now: Instant, number: u32, machine: &mut Machine) -> bool {
-        let Some(since) = self.waiting_since else {
+        if self
+            .waiting_since
+            .is_none_or(|since| now < since + MTU_WITHIN)
+        {
             return false;
-        };
-        let size = self.flows[number as usize].size;
-        let own = self.least_mtu(machine);
+        }
+        let PacketFlow { size, pair, .. } = self.flows[number as usize];
+        let Pair { near, far } = self.pairs[pair as usize];
+        let own = least_mtu([near.tunnel, far.tunnel], machine);
         let told = self.too_big.map(|mtu| mtu as usize);
         let mtu = own.into_iter().chain(told).min();
-        match mtu.filter(|mtu| *mtu < size && now >= since + MTU_WITHIN) {
+        match mtu.filter(|mtu| *mtu < size) {
             Some(mtu) => {
                 let text = format!(
                     "--size {size}: the tunnel carries packets of at most {mtu} bytes; quic.mtu_upper_bound, in --set \
@@ -242,12 +246,6 @@ impl Packets {
             }
             None => false,
         }
-    }
-
-    fn least_mtu(&self, machine: &mut Machine) -> Option<usize> {
-        let tunnels = self.by_tunnel.keys();
-        let infos = tunnels.filter_map(|tunnel| machine.ip_info(*tunnel, End::Downstream));
-        infos.map(|info| info.mtu).min()
     }
 
     /// A tunnel is open: asks for an address of the version that is wanted. What it has by then, it keeps.
@@ -475,6 +473,13 @@ impl Packets {
     }
 }
 
+/// What all of these tunnels carry.
+fn least_mtu(tunnels: impl IntoIterator<Item = TunnelId>, machine: &mut Machine) -> Option<usize> {
+    let tunnels = tunnels.into_iter();
+    let infos = tunnels.filter_map(|tunnel| machine.ip_info(tunnel, End::Downstream));
+    infos.map(|info| info.mtu).min()
+}
+
 impl Generator for Packets {
     const UNREACHED: &'static str = "do clients of the relay reach each other (ip.client_to_client), and are its \
                                      limits high enough?";
@@ -529,7 +534,7 @@ impl App for Packets {
             }
             Phase::Grace { .. } => {
                 if self.course.is_over() {
-                    self.mtu = self.least_mtu(machine);
+                    self.mtu = least_mtu(self.by_tunnel.keys().copied(), machine);
                     // A relay that runs on must not keep tunnels of a run that is over.
                     machine.stop(now, out);
                 }

@@ -4,7 +4,7 @@
 //!   IPv4 (20) or IPv6 (40) | UDP (8) | kind, flow, sequence number, due (21) | filler
 //! ```
 //!
-//! Every checksum is right, and looked at on arrival: a packet that was damaged on its way is not taken for one of ours.
+//! Every checksum is right, and looked at on arrival: what was damaged on its way is not taken for one of ours.
 
 use std::net::IpAddr;
 
