@@ -38,7 +38,7 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
         ]
     };
     let ca = if development {
-        Some(development_ca()?)
+        Some(development_ca(&checked)?)
     } else {
         None
     };
@@ -127,13 +127,20 @@ fn serve(
     Ok(())
 }
 
-fn development_ca() -> Result<DevCa, StartError> {
+/// An authority and a certificate for this machine, and for the addresses that it listens on.
+fn development_ca(checked: &Checked) -> Result<DevCa, StartError> {
     #[expect(
         clippy::disallowed_methods,
         reason = "certificates are dated by the wall clock"
     )]
     let now = std::time::SystemTime::now();
-    Ok(DevCa::new(&[], now).map_err(BuildError::from)?)
+    let listeners = checked.listen.iter().map(|listener| listener.address.ip());
+    let names: Vec<_> = listeners
+        .filter(|address| !address.is_unspecified() && !address.is_loopback())
+        .map(|address| address.to_string())
+        .collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    Ok(DevCa::new(&names, now).map_err(BuildError::from)?)
 }
 
 /// Writes the certificate of the development CA where only its port distinguishes it from another relay's.

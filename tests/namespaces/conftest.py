@@ -65,7 +65,7 @@ def _programs(folder: Path, certificates: pki.Certificates, module: pytest.Colle
         yield made
         made.check_healthy()
     finally:
-        made.processes.stop()
+        made.stop()
 
 
 @pytest.fixture

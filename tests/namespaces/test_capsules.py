@@ -301,7 +301,7 @@ def test_nobody_gets_everything(direct: Opener, carrier: str) -> None:
     check_echo(tunnel)
 
 
-# spec: 9484-11-b
+# spec: 9484-11-a, 9484-11-b
 def test_known_clients_keep_their_addresses(
     hosts: Topology, programs: Programs, certificates: Certificates, tmp_path: Path
 ) -> None:

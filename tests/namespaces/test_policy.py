@@ -99,6 +99,39 @@ def test_clients_do_not_reach_each_other(hosts: Topology, programs: Programs, re
     assert traffic.ping(hosts.client, other.address(4), wait_seconds=1) == 0
 
 
+# spec: 9484-10.3-a
+def test_traffic_class_stays_inside(hosts: Topology, programs: Programs, relay: Relay) -> None:
+    """DSCP and ECN of a packet arrive with it; the packets of the tunnel, which have a congestion control, have none."""
+    start(programs, hosts, relay)
+    arrived = Counter(hosts.origin, "class", "ip dscp ef ip ecn ect0 icmp type echo-request")
+    outside = Counter(hosts.router, "outside", f"ip daddr {EGRESS_IPV4} ip dscp != cs0")
+    # Expedited Forwarding, ECT(0).
+    assert traffic.ping(hosts.client, ORIGIN_IPV4, "-Q", 0xBA, count=3) == 3
+    assert (arrived.packets(), outside.packets()) == (3, 0)
+
+
+# spec: 9484-7.1-a, 9484-10-c
+def test_link_of_a_tunnel(hosts: Topology, programs: Programs, relay: Relay) -> None:
+    """HTTP/3 unless it does not work; no link-local addresses on the interface, nor anything learnt by itself."""
+    tunnel = start(programs, hosts, relay)
+    assert re.search(r"^up .* over h3\b", tunnel.process.output(), re.M), tunnel.process.output()
+    (link,) = hosts.client.show("address", "show", "dev", TUN)
+    assert [entry["scope"] for entry in link["addr_info"]] == ["global", "global"], link
+
+
+# spec: 9484-4.1-f, 9484-4.3-b, 9484-4.5-b
+@pytest.mark.parametrize("carrier", ["h3", "h2", "h1"])
+def test_a_refusal_is_no_tunnel(hosts: Topology, programs: Programs, carrier: str) -> None:
+    """A relay that has no IP tunnels answers with an error: that is told, and nothing is changed at the client."""
+    relay = programs.relay(hosts.egress, EGRESS_IPV4, pools=())
+    before = hosts.client.run("ip", "route").stdout
+    tunnel = programs.tun(hosts.client, relay, carrier=carrier)
+    programs.forget(tunnel.process)
+    said = tunnel.process.wait_for(lambda line: line if re.search(r"\b[45]\d\d\b", line) else None)
+    assert said and not tunnel.host.has_address(TUN), said
+    assert hosts.client.run("ip", "route").stdout == before
+
+
 # spec: 9484-7.2-a
 def test_drops_are_counted(
     hosts: Topology, programs: Programs, relay: Relay, certificates: Certificates

@@ -164,6 +164,12 @@ class Programs:
         self._relays = [known for known in self._relays if known is not process]
         self._clients = [known for known in self._clients if known is not process]
 
+    def stop(self) -> None:
+        """Clients first: a relay waits for their tunnels."""
+        for process in self._clients:
+            process.stop()
+        self.processes.stop()
+
     def check_healthy(self) -> None:
         """No program may have ended by itself or panicked."""
         for process in [*self._relays, *self._clients]:
