@@ -509,6 +509,25 @@ fn packets_that_do_not_fit() {
     assert_eq!(scene.sim.stats(scene.egress).ip_sent_in_capsules, 1);
 }
 
+/// The MTU that a user is told is the longest packet that passes, and one byte more does not, on every carrier.
+// spec: 9484-10.1-a
+#[test]
+fn the_mtu_is_what_passes() {
+    for carrier in Carrier::ALL {
+        let mut scene = Scene::direct(carrier);
+        let (client, tunnel, own) = (scene.client, scene.tunnel, scene.address());
+        let info = scene.sim.act(client, |node, _| {
+            node.machine.ip_info(tunnel, End::Downstream)
+        });
+        let mtu = info.expect("an open tunnel").mtu;
+        let longest = packet(own, ip(WORLD), UDP, mtu);
+        assert_eq!(scene.send(longest.clone()), SendOutcome::Sent, "{carrier}");
+        assert_eq!(scene.left(), [longest], "{carrier}");
+        let longer = packet(own, ip(WORLD), UDP, mtu + 1);
+        assert_eq!(scene.send(longer), SendOutcome::TooLarge, "{carrier}");
+    }
+}
+
 /// A peer that wants to know whether 1,280 bytes pass asks all nodes on the link.
 // spec: 9484-7.2-e, 9484-7.2-g
 #[test]

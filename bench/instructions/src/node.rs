@@ -1,11 +1,11 @@
 //! One machine, built from the defaults of the configuration as `worker::build` does it, with sockets in memory.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use bauta::client::{Pool, RouteId};
+use bauta::client::{Hop, Pool, Request, RouteId, TunnelKind};
 use bauta::config::{self, Environment};
 use bauta::handler::Handler;
 use bauta::net::steer::Steer;
@@ -18,16 +18,25 @@ use bauta::transport::quic::options::{Options, endpoint_config, shared_endpoint_
 use bauta::transport::tcp::TcpHub;
 use bauta::transport::tls::{DevCa, Trust, quic_server, server_config};
 use bauta::tunnel::TunnelId;
+use bauta::tunnel::ip::IpEvent;
+use bauta::wire::ip::Scope;
 use bauta::wire::target::Target;
 use bauta::wire::template::{PathTemplate, RelayTemplates};
 use bauta::worker::build::{
-    RouteOptions, h3_config, hops, hub_limits, machine_limits, pool_limits, tcp_hub_limits,
+    RouteOptions, h3_config, hops, hub_limits, ip, machine_limits, pool_limits, tcp_hub_limits,
 };
-use bauta::worker::{LocalEvent, Machine, Setup, Tag};
+use bauta::worker::{Exit, Gateway, LocalEvent, Machine, Setup, Tag};
 use bytes::Bytes;
 use quinn_proto::{ServerConfig, crypto};
 
 use crate::network::{Net, NodeId, World};
+
+/// What makes a relay one between its clients.
+const BETWEEN_CLIENTS: &str = "
+ip.pools = [\"198.18.0.0/15\"]
+ip.tun = \"off\"
+ip.client_to_client = true
+";
 
 /// A machine with its place in the network.
 pub(crate) struct Node {
@@ -45,7 +54,9 @@ pub(crate) struct Node {
 pub(crate) struct Events {
     /// Tunnels that are open.
     pub(crate) opened: usize,
-    /// Payloads from targets.
+    /// Addresses of IP tunnels.
+    pub(crate) assigned: Vec<(TunnelId, IpAddr)>,
+    /// Payloads from targets, or packets from another client.
     pub(crate) delivered: u64,
     /// Their bytes.
     pub(crate) delivered_bytes: u64,
@@ -59,6 +70,11 @@ impl Events {
                 self.delivered += 1;
                 self.delivered_bytes += payload.len() as u64;
             }
+            LocalEvent::Ip(id, IpEvent::Assigned(list)) => {
+                self.assigned
+                    .extend(list.iter().map(|it| (*id, it.prefix.addr())));
+            }
+            LocalEvent::Ip(_, IpEvent::Routes(_)) => {}
             LocalEvent::Refused(..)
             | LocalEvent::Closed(_, _)
             | LocalEvent::Context(..)
@@ -77,20 +93,33 @@ impl Node {
     pub(crate) fn relay(net: &mut Net, id: NodeId, next: Option<SocketAddr>) -> (Self, SocketAddr) {
         let address = Net::address(net.socket_count());
         net.bind(id, Tag::Listener(0));
-        (Self::new(net, id, true, next), address)
+        (Self::new(net, id, "", true, next), address)
+    }
+
+    /// A relay that passes the IP packets of its clients to each other.
+    pub(crate) fn between_clients(net: &mut Net, id: NodeId) -> (Self, SocketAddr) {
+        let address = Net::address(net.socket_count());
+        net.bind(id, Tag::Listener(0));
+        (Self::new(net, id, BETWEEN_CLIENTS, true, None), address)
     }
 
     /// A client of the relay at `next`.
     pub(crate) fn client(net: &mut Net, id: NodeId, next: SocketAddr) -> Self {
-        Self::new(net, id, false, Some(next))
+        Self::new(net, id, "", false, Some(next))
     }
 
-    fn new(net: &mut Net, id: NodeId, listens: bool, next: Option<SocketAddr>) -> Self {
+    fn new(
+        net: &mut Net,
+        id: NodeId,
+        settings: &str,
+        listens: bool,
+        next: Option<SocketAddr>,
+    ) -> Self {
         // Relays of one name would take a chain for a loop.
         let name = format!("relay-{id}.test");
         let mut environment = Environment::new("/", NonZeroUsize::MIN, name);
         environment.dev_listen = Some(Net::address(0));
-        let checked = config::parse("", &environment).expect("defaults are valid");
+        let checked = config::parse(settings, &environment).expect("settings are valid");
         let options = Options::new(checked.quic.clone(), checked.limits.tunnels_per_connection);
 
         let mut hub = Hub::new(hub_limits(&checked), h3_config(&checked));
@@ -108,16 +137,15 @@ impl Node {
         };
         let dialler = (endpoint(None), net.bind(id, Tag::Dialler));
         let mut pool = Pool::new(pool_limits(&checked), dialler, options);
-        let hop = next.map(|next| {
-            let relay =
-                RelayTemplates::from_relay_url(&format!("https://{next}")).expect("an address");
-            let route = hops(RouteOptions::new(vec![relay], Trust::DangerousAnybody));
-            pool.add_route(route.expect("nothing is read"))
-        });
+        let hop = next.map(|next| pool.add_route(hops_to(next)));
         let policy = Policy {
             public_only: false,
             ..Policy::default()
         };
+        let gateway = checked.ip.as_ref().map(|of| {
+            let settings = Arc::new(ip::settings(of, policy.clone()));
+            Gateway::new(settings, ip::pools(of).expect("checked"), 0, Exit::Nowhere)
+        });
         let handler = match hop {
             Some(_) => Handler::Chain(policy),
             None => Handler::Direct(policy),
@@ -125,7 +153,7 @@ impl Node {
         let services = Services {
             udp: vec![PathTemplate::well_known()],
             tcp: Vec::new(),
-            ip: Vec::new(),
+            ip: vec![PathTemplate::well_known_ip()],
             classic: false,
         };
         let machine = Machine::new(Setup {
@@ -139,7 +167,7 @@ impl Node {
             pool,
             route: hop,
             server: Server::new(&checked.name, services, Vec::new(), handler),
-            gateway: None,
+            gateway,
             steer: (steer, 0),
             limits: machine_limits(&checked),
         });
@@ -164,7 +192,30 @@ impl Node {
         self.machine.open_local(now, hop, target, world)
     }
 
-    /// Sends a payload; it leaves with the next turn.
+    /// Opens an IP tunnel on a connection of its own, the `number`th, to the relay at `next`.
+    pub(crate) fn open_ip(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        next: SocketAddr,
+        number: u64,
+    ) -> TunnelId {
+        // Hops that differ in what stands for their trust never share a connection.
+        let apart = hops_to(next).into_iter().map(|mut hop| {
+            hop.tls_hash = hop.tls_hash.wrapping_add(1 + number);
+            hop
+        });
+        let route = self.machine.add_route(apart);
+        let world = &mut World {
+            net,
+            node: self.id,
+            counted: false,
+        };
+        let request = Request::new(Scope::default(), TunnelKind::Ip);
+        self.machine.open_local_request(now, route, request, world)
+    }
+
+    /// Sends a payload or a packet; it leaves with the next turn.
     pub(crate) fn send(&mut self, now: Instant, net: &mut Net, tunnel: TunnelId, payload: Bytes) {
         let world = &mut World {
             net,
@@ -196,6 +247,12 @@ impl Node {
             turn(machine, inbox, now, world, &mut self.events);
         }
     }
+}
+
+fn hops_to(relay: SocketAddr) -> Vec<Hop> {
+    let relay = RelayTemplates::from_relay_url(&format!("https://{relay}")).expect("an address");
+    let hops = hops(RouteOptions::new(vec![relay], Trust::DangerousAnybody));
+    hops.expect("nothing is read")
 }
 
 /// The region whose instructions are counted, by this name.

@@ -3,18 +3,22 @@
 //! ```text
 //!   egress-…   client ─── h3 ──► egress* ─── UDP ──► target                        * counted
 //!   chain-…    client ─── h3 ──► ingress* ─── h3 ──► egress ─── UDP ──► target
+//!   ip-…       client ─── h3 ──► relay* ─── h3 ──► another client, by IP packets
 //! ```
 //!
 //! Datagrams go in bursts: a burst enters when the one before it has arrived. Each round of turns takes [`ROUND`] of
 //! virtual time, which makes it the round-trip time of every connection.
 
 use std::iter;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bauta::net::clock;
 use bauta::tunnel::TunnelId;
+use bauta::wire::ip::checksum::Sum;
+use bauta::wire::ip::packet::{IPV4_HEADER_BYTES, protocol};
 use bauta::wire::target::Target;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::network::Net;
 use crate::node::Node;
@@ -35,6 +39,8 @@ pub(crate) enum Direction {
     Up,
     /// Target to client.
     Down,
+    /// One client to another, in IP packets.
+    Across,
 }
 
 /// One measurement.
@@ -45,12 +51,13 @@ pub(crate) struct Scenario {
     /// Relays in a row; the first is counted.
     relays: usize,
     direction: Direction,
+    /// Of UDP, or bytes of the whole packet.
     payload_bytes: usize,
     tunnels: usize,
 }
 
 /// All of them.
-pub(crate) const SCENARIOS: [Scenario; 6] = {
+pub(crate) const SCENARIOS: [Scenario; 7] = {
     const EGRESS_UP: Scenario = Scenario {
         name: "egress-up",
         relays: 1,
@@ -86,6 +93,13 @@ pub(crate) const SCENARIOS: [Scenario; 6] = {
             tunnels: 100,
             ..EGRESS_UP
         },
+        Scenario {
+            name: "ip-client-to-client",
+            direction: Direction::Across,
+            // What every tunnel carries, whatever the path.
+            payload_bytes: 1280,
+            ..EGRESS_UP
+        },
     ]
 };
 
@@ -110,7 +124,10 @@ impl Route {
         let mut next = None;
         // A relay has to know where the one behind it listens.
         for id in (0..scenario.relays).rev() {
-            let (relay, address) = Node::relay(&mut net, id, next);
+            let (relay, address) = match scenario.direction {
+                Direction::Up | Direction::Down => Node::relay(&mut net, id, next),
+                Direction::Across => Node::between_clients(&mut net, id),
+            };
             relays.insert(0, relay);
             next = Some(address);
         }
@@ -125,8 +142,31 @@ impl Route {
             sent: 0,
             scenario,
         };
-        route.open();
+        match scenario.direction {
+            Direction::Up | Direction::Down => route.open(),
+            Direction::Across => route.open_across(first),
+        }
         route
+    }
+
+    /// Opens the tunnels of two clients, and makes the packet that goes from the first to the second.
+    fn open_across(&mut self, relay: SocketAddr) {
+        for number in 0..2 {
+            let tunnel = self.client.open_ip(self.now, &mut self.net, relay, number);
+            self.tunnels.push(tunnel);
+        }
+        let address = |route: &Self, number: usize| {
+            let assigned = route.client.events.assigned.iter();
+            let mut of_tunnel = assigned.filter(|(tunnel, _)| *tunnel == route.tunnels[number]);
+            of_tunnel.next().map(|(_, address)| *address)
+        };
+        let addresses = |route: &mut Self| {
+            route.round(0, false);
+            address(route, 0).zip(address(route, 1))
+        };
+        let mut rounds = iter::repeat_with(|| addresses(self)).take(ROUNDS_MAX);
+        let (near, far) = rounds.find_map(|both| both).expect("addresses");
+        self.payload = packet(near, far, self.scenario.payload_bytes);
     }
 
     fn open(&mut self) {
@@ -170,14 +210,14 @@ impl Route {
     fn delivered(&self) -> u64 {
         match self.scenario.direction {
             Direction::Up => self.net.delivered,
-            Direction::Down => self.client.events.delivered,
+            Direction::Down | Direction::Across => self.client.events.delivered,
         }
     }
 
     fn relayed(&self) -> u64 {
         let stats = self.relays[0].machine.stats;
         match self.scenario.direction {
-            Direction::Up => stats.upstream_datagrams,
+            Direction::Up | Direction::Across => stats.upstream_datagrams,
             Direction::Down => stats.downstream_datagrams,
         }
     }
@@ -191,7 +231,7 @@ impl Route {
         let tunnels = self.scenario.tunnels as u64;
         let relays = self.relays.iter_mut().enumerate();
         match self.scenario.direction {
-            Direction::Up => {
+            Direction::Up | Direction::Across => {
                 for number in numbers {
                     let tunnel = self.tunnels[(number % tunnels) as usize];
                     self.client.send(*now, net, tunnel, self.payload.clone());
@@ -210,6 +250,26 @@ impl Route {
             }
         }
     }
+}
+
+/// A packet with nothing in it: what is behind the header of IPv4 is not looked at.
+fn packet(source: IpAddr, destination: IpAddr, size: usize) -> Bytes {
+    let mut packet = BytesMut::with_capacity(size);
+    packet.put_u16(0x4500);
+    packet.put_u16(size as u16);
+    // No identification, and not to be fragmented.
+    packet.put_u32(0x4000);
+    packet.put_slice(&[64, protocol::UDP, 0, 0]);
+    for address in [source, destination] {
+        match address {
+            IpAddr::V4(address) => packet.put_slice(&address.octets()),
+            IpAddr::V6(_) => unreachable!("the pool is of IPv4"),
+        }
+    }
+    let checksum = Sum::of(&packet[..IPV4_HEADER_BYTES]).checksum();
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.resize(size, 0x5a);
+    packet.freeze()
 }
 
 /// Runs a scenario: warm-up, then `datagrams` that are counted. Returns how many the first relay passed on.
@@ -233,7 +293,7 @@ mod tests {
             assert_eq!(route.delivered(), route.sent, "{scenario:?}");
             let bytes = match scenario.direction {
                 Direction::Up => route.net.delivered_bytes,
-                Direction::Down => route.client.events.delivered_bytes,
+                Direction::Down | Direction::Across => route.client.events.delivered_bytes,
             };
             let expected = route.sent * scenario.payload_bytes as u64;
             assert_eq!(bytes, expected, "{scenario:?}");

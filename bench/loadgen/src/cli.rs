@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use crate::child::RelayChild;
 use crate::engine::{Direction, Group, Pace, Payload, SIZE_MAX, SIZE_MIN};
 use crate::forwarder::ForwarderChild;
+use crate::ip::IpArgs;
 use crate::run::{Plans, Running, Topology};
 use crate::tcp::TcpArgs;
 
@@ -21,9 +22,9 @@ use crate::tcp::TcpArgs;
 const TUNNELS_MAX: i64 = 50_000;
 /// Datagrams under way in a closed loop when nothing else is said: some milliseconds at full speed, and less than any
 /// buffer on the way holds.
-const WINDOW: u64 = 1_024;
+pub(crate) const WINDOW: u64 = 1_024;
 /// Round trips per second of the probe beside a one-way load.
-const PROBE_RATE: f64 = 200.0;
+pub(crate) const PROBE_RATE: f64 = 200.0;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,6 +42,8 @@ Examples:
   loadgen idle --connections 100 --tunnels 100             memory
   loadgen tcp --carrier h2 --workload down --streams 8     bytes in bulk over TCP tunnels
   loadgen tcp --topology forwarder --bytes 1000000000      the same without HTTP and TLS, for reference
+  loadgen ip --topology chain --carrier h2                 whole IP packets from one client to another
+  loadgen ip --family 6 --size 1280 --workload echo --rate 5000
   loadgen fairness                                         99 slow tunnels beside a flooding one
   loadgen soak --duration 10m --rate 50000                 does memory grow?
   loadgen sockets --datagrams-each 4                       a socket per tunnel against one for all
@@ -178,6 +181,8 @@ pub(crate) enum Command {
     },
     /// Bytes in bulk over TCP tunnels: goodput, CPU per gigabyte, fairness
     Tcp(TcpArgs),
+    /// Whole IP packets from one client of a relay to another: rate, loss, CPU per packet
+    Ip(IpArgs),
     /// CPU of one connected socket per tunnel against one socket for all, without any relay
     Sockets {
         /// Numbers of tunnels
@@ -216,6 +221,7 @@ impl Command {
             | Self::Idle { .. }
             | Self::Targets { .. }
             | Self::Tcp(_)
+            | Self::Ip(_)
             | Self::Sockets { .. }
             | Self::Relay(_)
             | Self::Forwarder(_) => None,
@@ -473,7 +479,7 @@ fn payload(text: &str) -> Result<Payload, String> {
     }
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if (0.1..=100e6).contains(&rate) => Ok(rate),
         Ok(_) | Err(_) => Err("must be a number in 0.1..=100000000".to_owned()),
@@ -562,7 +568,7 @@ mod tests {
             parse(command).unwrap();
             examples += 1;
         }
-        assert_eq!(examples, 19);
+        assert_eq!(examples, 21);
     }
 
     #[test]
@@ -591,6 +597,12 @@ mod tests {
             ("loadgen tcp --bytes 5 --duration 1s", "cannot be used with"),
             ("loadgen tcp --tls-proxy 127.0.0.1:1", "--target <ADDR>"),
             ("loadgen --carrier h4", "is no carrier: h3, h2 or h1"),
+            ("loadgen ip --size 48", "48 is not in 49..=65527"),
+            ("loadgen ip --size 65528", "65528 is not in 49..=65527"),
+            ("loadgen ip --family 5", "'5' for '--family <FAMILY>'"),
+            ("loadgen ip --flows 10001", "10001 is not in 1..=10000"),
+            ("loadgen ip --rate 10 --window 5", "cannot be used with"),
+            ("loadgen ip --topology direct", "[possible values: hop"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(message), "{line}: {error}");

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use crate::ip::IpOutcome;
 use crate::outcome::{Outcome, Quantiles};
 use crate::report::grid::Grid;
 use crate::report::number::{NOTHING, bytes, integer, measure, percent};
@@ -27,12 +28,20 @@ const LOSS_NOISE: f64 = 0.001;
 ///
 /// A file that cannot be read or is no such object, named together with the reason; what writing to `out` fails with.
 pub(crate) fn run(a: &Path, b: &Path, out: &mut impl Write) -> io::Result<()> {
-    let is_tcp = |text: &[u8]| {
-        let value = serde_json::from_slice::<serde_json::Value>(text);
-        value.is_ok_and(|value| value.get("up_bytes").is_some())
+    // Results of these workloads are told by what no other has.
+    let have = |key: &str| {
+        [a, b].iter().all(|path| {
+            let text = fs::read(path).unwrap_or_default();
+            let value = serde_json::from_slice::<serde_json::Value>(&text);
+            value.is_ok_and(|value| value.get(key).is_some())
+        })
     };
-    if is_tcp(&fs::read(a).unwrap_or_default()) && is_tcp(&fs::read(b).unwrap_or_default()) {
+    if have("up_bytes") {
         let (before, after): (TcpOutcome, TcpOutcome) = (read(a)?, read(b)?);
+        return before.compare(&after, out);
+    }
+    if have("packet_bytes") {
+        let (before, after): (IpOutcome, IpOutcome) = (read(a)?, read(b)?);
         return before.compare(&after, out);
     }
     let (before, after): (Outcome, Outcome) = (read(a)?, read(b)?);

@@ -4,6 +4,7 @@
 //!   cli ─► run (processes, engines) ─► summary ─► outcome ─► report, compare, hgrm
 //!           ├─ engine   client and target of every flow, one thread
 //!           ├─ tcp      bytes in bulk instead of datagrams
+//!           ├─ ip       whole IP packets from client to client
 //!           ├─ child, forwarder   what runs in processes of their own
 //!           └─ sweep, setup, idle, targets   workloads that are more than one run
 //!              sockets   what the kernel charges, without any relay
@@ -17,6 +18,7 @@ mod forwarder;
 mod hgrm;
 mod idle;
 mod interrupt;
+mod ip;
 mod machine;
 mod opener;
 mod outcome;
@@ -203,6 +205,10 @@ async fn measure(command: Option<Command>, (load, output): (Load, Output)) -> io
         }
         Some(Command::Tcp(arguments)) => {
             let outcome = tcp::measure(arguments.wanted(), interrupt).await?;
+            show(arguments.json, &outcome, |out| outcome.show(out))?;
+        }
+        Some(Command::Ip(arguments)) => {
+            let outcome = ip::measure(arguments.wanted()?, interrupt).await?;
             show(arguments.json, &outcome, |out| outcome.show(out))?;
         }
         Some(

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bauta::client::Hop;
-use bauta::net::{clock, raise_file_limit};
+use bauta::net::{Driver, clock, raise_file_limit};
 use bauta::program::threads::{Workers, resolver};
 use bauta::transport::tls::Trust;
 use bauta::wire::carrier::Carrier;
@@ -25,7 +25,7 @@ use crossbeam::channel::{Sender, unbounded};
 use tokio::sync::mpsc;
 
 use crate::child::{Counters, RelayChild, settings};
-use crate::engine::{self, Engine, Group, Live, News, Order, Record, Spec, Way};
+use crate::engine::{self, Engine, Generator, Group, Live, News, Order, Record, Seat, Spec, Way};
 use crate::interrupt::Interrupt;
 use crate::place::{Places, cores};
 use crate::process::{self, Process};
@@ -218,8 +218,8 @@ pub(crate) struct Scene {
 }
 
 /// The threads of the generator, and how to talk to them.
-struct Engines {
-    workers: Workers<Engine>,
+struct Engines<G> {
+    workers: Workers<G>,
     orders: Vec<Sender<Order>>,
     news: mpsc::UnboundedReceiver<News>,
     live: Arc<Live>,
@@ -429,15 +429,19 @@ impl Scene {
         Ok(())
     }
 
-    /// Starts the engines of the run.
-    fn engines(&mut self, plans: &Plans) -> io::Result<Engines> {
+    /// Whether the generator never parks while it sends.
+    pub(crate) fn spins(&self, plans: &Plans) -> bool {
         // Where a relay that runs already has its threads is not known.
         let alone = self.places.engines_alone && plans.running.is_none();
-        let spec = Arc::new(Spec {
-            way: self.way.clone(),
-            groups: plans.groups.clone(),
-            spin: plans.spin.unwrap_or(alone),
-        });
+        plans.spin.unwrap_or(alone)
+    }
+
+    /// Starts the engines of the run.
+    fn engines<G, F>(&mut self, plans: &Plans, make: F) -> io::Result<Engines<G>>
+    where
+        G: Generator,
+        F: Fn(Seat, &mut Driver) -> io::Result<G> + Send + Sync + 'static,
+    {
         let checked = settings("loadgen", plans.engines, false, &plans.client_set)?;
         let (news, heard) = mpsc::unbounded_channel();
         let live = Arc::new(Live::default());
@@ -458,16 +462,14 @@ impl Scene {
             "load",
             self.places.engines,
             move |number, _, driver| {
-                let (target, inbox) = (&targets[number as usize], &inboxes[number as usize]);
-                Engine::new(
-                    &spec,
-                    (number, count),
-                    target.try_clone()?,
-                    inbox.clone(),
-                    news.clone(),
-                    Arc::clone(&shared),
-                    driver,
-                )
+                let seat = Seat {
+                    place: (number, count),
+                    target: targets[number as usize].try_clone()?,
+                    orders: inboxes[number as usize].clone(),
+                    news: news.clone(),
+                    live: Arc::clone(&shared),
+                };
+                make(seat, driver)
             },
         )
         .map_err(io::Error::other)?;
@@ -489,13 +491,42 @@ impl Scene {
 /// # Errors
 /// What keeps it from running to its end: a relay that is not there, that refuses, or that ends.
 pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Result<Measured> {
+    let engine = |scene: &Scene| {
+        let spec = Arc::new(Spec {
+            way: scene.way.clone(),
+            groups: plans.groups.clone(),
+            spin: scene.spins(plans),
+        });
+        move |seat, driver: &mut Driver| Engine::new(&spec, seat, driver)
+    };
+    let (mut measured, engines) = measure_with(plans, interrupt, engine).await?;
+    for engine in engines {
+        measured.ends += engine.ends();
+    }
+    Ok(measured)
+}
+
+/// Makes the run with a load of any kind: `make` has what starts an engine at a seat. Returns the engines too.
+///
+/// # Errors
+/// As [`measure`].
+pub(crate) async fn measure_with<G, F>(
+    plans: &Plans,
+    interrupt: &mut Interrupt,
+    make: impl FnOnce(&Scene) -> F,
+) -> io::Result<(Measured, Vec<G>)>
+where
+    G: Generator,
+    F: Fn(Seat, &mut Driver) -> io::Result<G> + Send + Sync + 'static,
+{
     let mut scene = Scene::new(plans)?;
+    let make = make(&scene);
     let Engines {
         mut workers,
         orders,
         mut news,
         live,
-    } = scene.engines(plans)?;
+    } = scene.engines(plans, make)?;
     let order = |order| {
         for inbox in &orders {
             // An engine that has ended has said why.
@@ -511,7 +542,7 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
     let named = |error| plans.named(error);
     let mut line = Line::new(plans.progress);
     for _ in 0..orders.len() {
-        wait_until_ready(&mut news, interrupt, &mut line, &live, flows)
+        wait_until_ready::<G>(&mut news, interrupt, &mut line, &live, flows)
             .await
             .map_err(named)?;
     }
@@ -544,18 +575,18 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
 
     let mut records: Vec<Record> = Vec::new();
     let mut effort = engine::Effort::default();
-    let mut ends = engine::Ends::default();
+    let mut engines = Vec::new();
     for _ in 0..orders.len() {
         let ended = workers.outcomes.recv().await;
         let (_, engine) = ended.ok_or_else(|| io::Error::other("the generator ended early"))??;
-        ends += engine.ends();
-        effort.add(engine.effort());
-        for (index, record) in engine.records().enumerate() {
+        effort.add(engine.course().effort());
+        for (index, record) in engine.course().records().enumerate() {
             match records.get_mut(index) {
                 Some(sum) => sum.add(record),
                 None => records.push(record.clone()),
             }
         }
+        engines.push(engine);
     }
     failed(&mut news).map_err(named)?;
     for party in &mut scene.parties {
@@ -563,8 +594,8 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
             party.last = process.counters()?;
         }
     }
-    Ok(Measured {
-        ends,
+    let measured = Measured {
+        ends: engine::Ends::default(),
         io: scene.io.clone(),
         records,
         effort,
@@ -575,7 +606,8 @@ pub(crate) async fn measure(plans: &Plans, interrupt: &mut Interrupt) -> io::Res
         kernel_drops: process::difference(&process::kernel_drops(), &kernel_before),
         rss_bytes,
         parties: std::mem::take(&mut scene.parties),
-    })
+    };
+    Ok((measured, engines))
 }
 
 /// Makes the run and puts it into words.
@@ -591,7 +623,7 @@ pub(crate) async fn run(
     Ok((outcome, measured.records))
 }
 
-async fn wait_until_ready(
+async fn wait_until_ready<G: Generator>(
     news: &mut mpsc::UnboundedReceiver<News>,
     interrupt: &mut Interrupt,
     line: &mut Line,
@@ -606,6 +638,7 @@ async fn wait_until_ready(
                 return match heard {
                     Some(News::Ready) => Ok(()),
                     Some(News::Failed(text)) => Err(io::Error::other(text)),
+                    Some(News::Wrong(text)) => Err(wrong(text)),
                     None => Err(io::Error::other("the generator ended before it began")),
                 };
             }
@@ -617,9 +650,9 @@ async fn wait_until_ready(
                 line.text(&format!("{ready} of {flows} flows reach the target"));
                 if clock::now() > limit {
                     return Err(io::Error::other(format!(
-                        "only {ready} of {flows} flows reached the target and back within {} s: is it allowed by the \
-                         relay's policy, and are its limits high enough?",
-                        within.as_secs()
+                        "only {ready} of {flows} flows reached the target and back within {} s: {}",
+                        within.as_secs(),
+                        G::UNREACHED
                     )));
                 }
             }
@@ -630,8 +663,13 @@ async fn wait_until_ready(
 fn failed(news: &mut mpsc::UnboundedReceiver<News>) -> io::Result<()> {
     match news.try_recv() {
         Ok(News::Failed(text)) => Err(io::Error::other(text)),
+        Ok(News::Wrong(text)) => Err(wrong(text)),
         Ok(News::Ready) | Err(_) => Ok(()),
     }
+}
+
+fn wrong(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 fn interrupted_early() -> io::Error {

@@ -35,7 +35,8 @@ pub(crate) fn outcome(plans: &Plans, measured: &Measured) -> Outcome {
         measured.records.get(1)
     };
     let times = probe.unwrap_or(main);
-    let saturated = saturated(plans, measured, &relays, share);
+    let shares: Vec<_> = relays.iter().map(|relay| relay.cpu_share).collect();
+    let saturated = saturated(plans, measured, &shares, share);
     // How a process that is not ours spreads its work over threads is not known, so neither is its limit.
     let is_relay_limit =
         plans.running.is_none() && relays.iter().any(|relay| relay.role == saturated);
@@ -135,11 +136,6 @@ fn relay(party: &Party, seconds: f64, per_datagram: &impl Fn(f64) -> f64) -> Rel
     let between = between.map(|(after, before)| (after - before).as_secs_f64());
     let counters = difference(&party.after.counters, &party.before.counters);
     let of = |name: &str| counters.get(name).copied().unwrap_or(0) as f64;
-    let is_drop = |name: &str| {
-        name.starts_with("dropped_")
-            || name == "truncated"
-            || (name.starts_with("send_") && name != "send_calls")
-    };
     let last = difference(&party.last, &party.before.counters);
     Relay {
         role: party.role.clone(),
@@ -153,6 +149,14 @@ fn relay(party: &Party, seconds: f64, per_datagram: &impl Fn(f64) -> f64) -> Rel
         ),
         drops: last.into_iter().filter(|(name, _)| is_drop(name)).collect(),
     }
+}
+
+/// Whether a counter of a relay is of something that did not arrive.
+pub(crate) fn is_drop(name: &str) -> bool {
+    // Those of TCP carriers and of IP tunnels have a word in front.
+    name.contains("dropped_")
+        || name == "truncated"
+        || (name.starts_with("send_") && name != "send_calls")
 }
 
 /// Losses from neighbour to neighbour, each way that carries load.
@@ -193,25 +197,26 @@ fn loss_per_hop(plans: &Plans, measured: &Measured) -> Vec<HopLoss> {
     losses
 }
 
-/// Who had no more to give.
-fn saturated(plans: &Plans, measured: &Measured, relays: &[Relay], generator: f64) -> String {
+/// Who had no more to give: `shares` are those that each relay had of a core.
+pub(crate) fn saturated(
+    plans: &Plans,
+    measured: &Measured,
+    shares: &[f64],
+    generator: f64,
+) -> String {
     let workers = plans.workers.get() as f64;
-    let full = relays
-        .iter()
-        .filter(|relay| relay.cpu_share / workers >= SATURATED);
-    let mut full: Vec<_> = full.map(|relay| relay.role.clone()).collect();
+    let parties = || measured.parties.iter().zip(shares);
+    let full = parties().filter(|(_, share)| **share / workers >= SATURATED);
+    let mut full: Vec<_> = full.map(|(party, _)| party.role.clone()).collect();
     if generator >= SATURATED {
         full.push("generator".to_owned());
     }
     // Those who share a core may have nothing left though none of them fills it.
     if let Some(core) = measured.engine_core {
-        let sharing = || {
-            let parties = measured.parties.iter().zip(relays);
-            parties.filter(|(party, _)| party.core == Some(core))
-        };
-        let sum: f64 = generator + sharing().map(|(_, relay)| relay.cpu_share).sum::<f64>();
+        let sharing = || parties().filter(|(party, _)| party.core == Some(core));
+        let sum: f64 = generator + sharing().map(|(_, share)| share).sum::<f64>();
         if sum >= SATURATED && sharing().next().is_some() {
-            let roles: Vec<_> = sharing().map(|(_, relay)| relay.role.as_str()).collect();
+            let roles: Vec<_> = sharing().map(|(party, _)| party.role.as_str()).collect();
             full.push(format!("core {core} ({}, generator)", roles.join(", ")));
         }
     }

@@ -247,6 +247,7 @@ impl Machine {
     /// The largest packet that goes over a stream without being told off.
     fn tunnel_mtu(&mut self, stream: RequestStream) -> usize {
         let room = self.carriers.payload_size_max(stream);
+        // A capsule on TCP holds what any datagram does, which is a little less than the longest packet.
         room.unwrap_or(UDP_PAYLOAD_MAX).max(MTU_MIN)
     }
 

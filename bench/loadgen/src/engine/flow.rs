@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use bauta::net::SocketId;
 use bauta::tunnel::TunnelId;
 
-use super::packet::{SIZE_MAX, SIZE_MIN};
 use super::record::Record;
 use super::schedule::{Clockwork, Pace};
 
@@ -53,7 +52,7 @@ impl Payload {
     /// Size of the `number`th payload.
     fn size(self, number: u64) -> usize {
         match self {
-            Self::Fixed(size) => size.clamp(SIZE_MIN, SIZE_MAX),
+            Self::Fixed(size) => size,
             Self::Imix => IMIX[(number % IMIX.len() as u64) as usize],
         }
     }
@@ -86,7 +85,7 @@ pub(crate) struct Group {
 
 impl Group {
     /// What the `number`th of `engines` does of it.
-    pub(super) fn share(&self, number: u32, engines: u32) -> Self {
+    pub(crate) fn share(&self, number: u32, engines: u32) -> Self {
         let flows = self.flows / engines + u32::from(number < self.flows % engines);
         let part = f64::from(flows) / f64::from(self.flows.max(1));
         let pace = match self.pace {
@@ -103,7 +102,7 @@ impl Group {
 
 /// How a flow leaves the client.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Path {
+pub(crate) enum Path {
     /// Not at all, yet.
     None,
     Tunnel(TunnelId),
@@ -115,19 +114,19 @@ pub(super) enum Path {
 
 /// One flow.
 #[derive(Debug)]
-pub(super) struct Flow {
-    pub(super) group: usize,
-    pub(super) path: Path,
+pub(crate) struct Flow {
+    pub(crate) group: usize,
+    pub(crate) path: Path,
     /// Where the target sees it come from.
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) greeted: bool,
-    pub(super) sent: u64,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) greeted: bool,
+    pub(crate) sent: u64,
     /// Datagrams that arrived or were overtaken.
     settled: u64,
 }
 
 impl Flow {
-    pub(super) fn new(group: usize, path: Path) -> Self {
+    pub(crate) fn new(group: usize, path: Path) -> Self {
         Self {
             group,
             path,
@@ -141,10 +140,10 @@ impl Flow {
 
 /// Where a group stands.
 #[derive(Debug)]
-pub(super) struct GroupState {
-    pub(super) group: Group,
-    pub(super) record: Record,
-    pub(super) sent: u64,
+pub(crate) struct GroupState {
+    pub(crate) group: Group,
+    pub(crate) record: Record,
+    pub(crate) sent: u64,
     /// Number of its first flow.
     first: u32,
     /// The flow that sends next, and how many it has sent in a row.
@@ -155,7 +154,7 @@ pub(super) struct GroupState {
 }
 
 impl GroupState {
-    pub(super) fn new(group: Group, first: u32) -> Self {
+    pub(crate) fn new(group: Group, first: u32) -> Self {
         Self {
             group,
             record: Record::new(),
@@ -169,7 +168,7 @@ impl GroupState {
     }
 
     /// Starts the schedule. Of a group with fewer flows than there are engines some have none.
-    pub(super) fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, now: Instant) {
         self.last_arrival = now;
         match self.group.pace {
             Pace::Rate(_) if self.group.flows == 0 => {}
@@ -179,7 +178,7 @@ impl GroupState {
     }
 
     /// How many datagrams may leave now.
-    pub(super) fn allowed(&mut self, now: Instant, stall: Duration) -> u64 {
+    pub(crate) fn allowed(&mut self, now: Instant, stall: Duration) -> u64 {
         if self.group.flows == 0 {
             return 0;
         }
@@ -203,7 +202,7 @@ impl GroupState {
     }
 
     /// Takes the next datagram: its flow, when it was due, and its size.
-    pub(super) fn take(&mut self, now: Instant) -> (u32, Instant, usize) {
+    pub(crate) fn take(&mut self, now: Instant) -> (u32, Instant, usize) {
         let due = self.clockwork.as_mut().map_or(now, Clockwork::take);
         let (flow, row) = self.turn;
         self.turn = if row + 1 >= self.group.bunch {
@@ -217,7 +216,7 @@ impl GroupState {
     }
 
     /// Counts what an open loop should have sent since `began` and did not: lost, and late by at least this much.
-    pub(super) fn give_up(&mut self, began: Instant, now: Instant) {
+    pub(crate) fn give_up(&mut self, began: Instant, now: Instant) {
         let Some(clockwork) = &mut self.clockwork else {
             return;
         };
@@ -230,7 +229,7 @@ impl GroupState {
     }
 
     /// A datagram of one of its flows arrived: those before it have arrived or are lost.
-    pub(super) fn settle(&mut self, flow: &mut Flow, sequence: u64, now: Instant) {
+    pub(crate) fn settle(&mut self, flow: &mut Flow, sequence: u64, now: Instant) {
         self.last_arrival = now;
         let settled = (sequence + 1).min(flow.sent);
         if settled > flow.settled {
@@ -240,7 +239,7 @@ impl GroupState {
     }
 
     /// When there is something to do at the latest; `None` without any flow.
-    pub(super) fn next(&self, stall: Duration) -> Option<Instant> {
+    pub(crate) fn next(&self, stall: Duration) -> Option<Instant> {
         let next = || match &self.clockwork {
             Some(clockwork) => clockwork.next(),
             None => self.last_arrival + stall,

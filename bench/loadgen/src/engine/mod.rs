@@ -6,9 +6,9 @@
 //!              └── schedule ── send ── receive ── record, one clock ────┘
 //! ```
 //!
-//! Several engines run side by side, a thread and a target socket each, sharing nothing. The thread that watches them
-//! says when to begin, to measure and to end ([`Order`]) and hears how it goes ([`News`]).
+//! Several engines run side by side, a thread and a target socket each, sharing nothing.
 
+mod course;
 mod flow;
 mod packet;
 mod record;
@@ -19,44 +19,32 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bauta::client::{Hop, RouteId};
-use bauta::net::{Driver, Received, SocketId, SocketKind, clock, listen};
+use bauta::net::{Driver, Received, SocketId, SocketKind, listen};
 use bauta::transport::quic::SendOutcome;
 use bauta::tunnel::TunnelId;
 use bauta::worker::run::{App, World};
 use bauta::worker::{LocalEvent, Machine, Tag};
 use bytes::BytesMut;
-use crossbeam::channel::Receiver;
 use rustc_hash::FxHashMap;
-use tokio::sync::mpsc::UnboundedSender;
 
-pub(crate) use self::flow::{Direction, Group, Payload};
-use self::flow::{Flow, GroupState, Path};
-use self::packet::{Header, Kind};
-pub(crate) use self::packet::{SIZE_MAX, SIZE_MIN};
+pub(crate) use self::course::{Course, Effort, Generator, Live, News, Order, Phase, Seat};
+pub(crate) use self::flow::{Direction, Flow, Group, GroupState, Path, Payload};
+pub(crate) use self::packet::{Header, Kind, SIZE_MAX, SIZE_MIN};
 pub(crate) use self::record::Record;
 pub(crate) use self::schedule::Pace;
 use self::wire::Runs;
 
 /// Tunnels that are being opened, and greetings under way, at the same time.
-const OPENING_MAX: usize = 64;
+pub(crate) const OPENING_MAX: usize = 64;
 /// A greeting that found no echo for this long is sent again.
-const GREET_AGAIN: Duration = Duration::from_millis(200);
+pub(crate) const GREET_AGAIN: Duration = Duration::from_millis(200);
 /// Datagrams sent per turn and group.
-const BURST: u64 = 128;
-/// A closed loop without any arrival for this long takes everything under way for lost.
-const STALL: Duration = Duration::from_millis(100);
-/// How long after the last datagram stragglers are waited for.
-const GRACE: Duration = Duration::from_millis(400);
-/// An open loop datagram that leaves later than this after it was due is late.
-const LATE: Duration = Duration::from_millis(1);
-/// Length of a sample.
-const SLICE: Duration = Duration::from_secs(1);
+pub(crate) const BURST: u64 = 128;
 /// Bytes of a chunk of payloads.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 /// The number of the target socket; flows without a tunnel have the numbers above it.
 const TARGET: u32 = 0;
 
@@ -85,65 +73,6 @@ pub(crate) struct Spec {
     pub(crate) spin: bool,
 }
 
-/// What the watching thread wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// Begin to send; nothing is recorded yet.
-    Begin,
-    /// Record from here on.
-    Measure,
-    /// Send no more, wait for stragglers, end.
-    End,
-}
-
-/// What the watching thread hears.
-#[derive(Clone, Debug)]
-pub(crate) enum News {
-    /// Every flow of an engine reaches its target and back.
-    Ready,
-    /// It cannot go on.
-    Failed(String),
-}
-
-/// Totals of all engines that the watching thread may look at any time.
-#[derive(Debug, Default)]
-pub(crate) struct Live {
-    /// Datagrams of the first group delivered.
-    pub(crate) delivered: AtomicU64,
-    /// Flows that reach their target.
-    pub(crate) ready: AtomicU64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Opening,
-    Ready,
-    Sending { measured: bool },
-    Grace { until: Instant },
-    Over,
-}
-
-/// CPU time of the engine while it measured.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Effort {
-    /// Time in turns that moved something, if it never parked; CPU time of the thread otherwise.
-    pub(crate) busy: Duration,
-    /// From the first to the last measured turn.
-    pub(crate) elapsed: Duration,
-    /// The largest share of a core that an engine was busy.
-    pub(crate) share: f64,
-}
-
-impl Effort {
-    /// Adds another engine's.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.busy += other.busy;
-        self.elapsed += other.elapsed;
-        let share = other.busy.as_secs_f64() / other.elapsed.as_secs_f64().max(1e-9);
-        self.share = self.share.max(share);
-    }
-}
-
 /// Datagrams of any kind at both ends, from the very beginning: what losses are counted from.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ends {
@@ -165,21 +94,14 @@ impl std::ops::AddAssign for Ends {
 /// One engine.
 pub(crate) struct Engine {
     spec: Arc<Spec>,
-    orders: Receiver<Order>,
-    news: UnboundedSender<News>,
-    live: Arc<Live>,
+    course: Course,
     /// Which of how many engines this is.
     place: (u32, u32),
-    /// Datagrams of the first group that `live` knows of.
-    published: u64,
-    phase: Phase,
-    epoch: Instant,
     routes: Vec<RouteId>,
     target: SocketId,
     target_address: SocketAddr,
     flows: Vec<Flow>,
     by_tunnel: FxHashMap<TunnelId, u32>,
-    groups: Vec<GroupState>,
     /// Flows to open, from here on.
     next_flow: u32,
     opening: usize,
@@ -189,44 +111,26 @@ pub(crate) struct Engine {
     ends: Ends,
     runs: Runs,
     chunk: BytesMut,
-    active: bool,
-    last_turn: Instant,
-    measure_began: Option<(Instant, Duration)>,
-    effort: Effort,
 }
 
 impl Engine {
-    /// The `number`th of `engines`, among which the groups are split; its flows end at the socket `target`.
+    /// One of the engines among which the groups are split; its flows end at the socket of its seat.
     ///
     /// # Errors
     /// What the system refuses.
-    pub(crate) fn new(
-        spec: &Arc<Spec>,
-        (number, engines): (u32, u32),
-        target: UdpSocket,
-        orders: Receiver<Order>,
-        news: UnboundedSender<News>,
-        live: Arc<Live>,
-        driver: &mut Driver,
-    ) -> io::Result<Self> {
-        let target_address = target.local_addr()?;
-        let target = driver.add(target, SocketKind::Shared, Tag::App(TARGET).to_bits())?;
-        let now = clock::now();
+    pub(crate) fn new(spec: &Arc<Spec>, seat: Seat, driver: &mut Driver) -> io::Result<Self> {
+        let target_address = seat.target.local_addr()?;
+        let tag = Tag::App(TARGET).to_bits();
+        let (number, engines) = seat.place;
         let mut engine = Self {
             spec: Arc::clone(spec),
-            orders,
-            news,
-            live,
-            place: (number, engines),
-            published: 0,
-            phase: Phase::Opening,
-            epoch: now,
+            course: Course::new(seat.orders, seat.news, seat.live, spec.spin),
+            place: seat.place,
             routes: Vec::new(),
-            target,
+            target: driver.add(seat.target, SocketKind::Shared, tag)?,
             target_address,
             flows: Vec::new(),
             by_tunnel: FxHashMap::default(),
-            groups: Vec::new(),
             next_flow: 0,
             opening: 0,
             greeting: VecDeque::new(),
@@ -234,10 +138,6 @@ impl Engine {
             ends: Ends::default(),
             runs: Runs::default(),
             chunk: BytesMut::new(),
-            active: false,
-            last_turn: now,
-            measure_began: None,
-            effort: Effort::default(),
         };
         for (index, group) in spec.groups.iter().enumerate() {
             let share = group.share(number, engines);
@@ -246,7 +146,7 @@ impl Engine {
                 let path = engine.plain_path(driver)?;
                 engine.flows.push(Flow::new(index, path));
             }
-            engine.groups.push(GroupState::new(share, first));
+            engine.course.groups.push(GroupState::new(share, first));
         }
         Ok(engine)
     }
@@ -263,29 +163,9 @@ impl Engine {
         Ok(Path::Plain { socket, peer })
     }
 
-    /// What each group did.
-    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.groups.iter().map(|group| &group.record)
-    }
-
     /// What both ends sent and received.
     pub(crate) fn ends(&self) -> Ends {
         self.ends
-    }
-
-    /// What it cost.
-    pub(crate) fn effort(&self) -> Effort {
-        self.effort
-    }
-
-    fn fail(&mut self, text: String) {
-        // Nobody listens any more if the run was given up.
-        drop(self.news.send(News::Failed(text)));
-        self.phase = Phase::Over;
-    }
-
-    fn nanoseconds(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_nanos() as u64
     }
 
     /// Opens what is left to open and greets what is open.
@@ -331,8 +211,7 @@ impl Engine {
             }
         }
         if self.greeted == self.flows.len() {
-            self.phase = Phase::Ready;
-            drop(self.news.send(News::Ready));
+            self.course.ready();
         }
     }
 
@@ -342,7 +221,7 @@ impl Engine {
             measured: false,
             flow,
             sequence: 0,
-            due_ns: self.nanoseconds(now),
+            due_ns: self.course.nanoseconds(now),
         };
         self.send_up(now, header, SIZE_MIN, machine, out);
         self.greeting.push_back((now, flow));
@@ -415,7 +294,7 @@ impl Engine {
         {
             flow.greeted = true;
             self.greeted += 1;
-            self.live.ready.fetch_add(1, Ordering::Relaxed);
+            self.course.reached();
         }
     }
 
@@ -424,17 +303,8 @@ impl Engine {
         let Some(header) = Header::parse(payload) else {
             return;
         };
-        let now_ns = self.nanoseconds(now);
-        let Some(flow) = self.flows.get_mut(header.flow as usize) else {
-            return;
-        };
-        let group = &mut self.groups[flow.group];
-        group.settle(flow, header.sequence, now);
-        if (self.phase == Phase::Sending { measured: true }) {
-            group.record.count(payload.len());
-        }
-        if header.measured {
-            group.record.time(now_ns.saturating_sub(header.due_ns));
+        if let Some(flow) = self.flows.get_mut(header.flow as usize) {
+            self.course.arrived(now, flow, header, payload.len());
         }
     }
 
@@ -447,33 +317,27 @@ impl Engine {
         out: &mut World<'_>,
     ) -> bool {
         let mut more = false;
-        for index in 0..self.groups.len() {
-            let group = &mut self.groups[index];
-            let allowed = group.allowed(now, STALL);
+        for index in 0..self.course.groups.len() {
+            let direction = self.course.groups[index].group.direction;
+            let kind = match direction {
+                Direction::Up | Direction::Down => Kind::Data,
+                Direction::Echo => Kind::Echo,
+            };
+            let allowed = self.course.allowed(index, now);
             more |= allowed > BURST;
             for _ in 0..allowed.min(BURST) {
-                let group = &mut self.groups[index];
-                let (number, due, size) = group.take(now);
+                let (number, due_ns, size) = self.course.take(index, now, measured);
                 let flow = &mut self.flows[number as usize];
                 let sequence = flow.sent;
                 flow.sent += 1;
-                let kind = match group.group.direction {
-                    Direction::Up | Direction::Down => Kind::Data,
-                    Direction::Echo => Kind::Echo,
-                };
-                if measured {
-                    group.record.sent += 1;
-                    group.record.late += u64::from(now > due + LATE);
-                }
                 let header = Header {
                     kind,
                     measured,
                     flow: number,
                     sequence,
-                    due_ns: due.saturating_duration_since(self.epoch).as_nanos() as u64,
+                    due_ns,
                 };
-                self.active = true;
-                match group.group.direction {
+                match direction {
                     Direction::Up | Direction::Echo => {
                         if !self.send_up(now, header, size, machine, out) {
                             break;
@@ -491,51 +355,14 @@ impl Engine {
         self.runs.flush(out);
         more
     }
+}
 
-    fn take_orders(&mut self, now: Instant) {
-        while let Ok(order) = self.orders.try_recv() {
-            match order {
-                Order::Begin => {
-                    self.phase = Phase::Sending { measured: false };
-                    self.groups.iter_mut().for_each(|group| group.begin(now));
-                }
-                Order::Measure => {
-                    self.phase = Phase::Sending { measured: true };
-                    self.measure_began = Some((now, clock::thread_cpu_time()));
-                    self.effort = Effort::default();
-                }
-                Order::End => {
-                    self.end_measurement(now);
-                    self.phase = Phase::Grace { until: now + GRACE };
-                }
-            }
-        }
-    }
+impl Generator for Engine {
+    const UNREACHED: &'static str =
+        "is it allowed by the relay's policy, and are its limits high enough?";
 
-    fn end_measurement(&mut self, now: Instant) {
-        if let Some((began, cpu)) = self.measure_began.take() {
-            self.effort.elapsed = now - began;
-            if !self.spec.spin {
-                self.effort.busy = clock::thread_cpu_time().saturating_sub(cpu);
-            }
-            // What the schedule wanted sent and the way did not take is part of the result.
-            for group in &mut self.groups {
-                group.give_up(began, now);
-            }
-        }
-    }
-
-    fn slice(&mut self, now: Instant) {
-        let Some((began, _)) = self.measure_began else {
-            return;
-        };
-        for group in &mut self.groups {
-            let record = &mut group.record;
-            let next = began + SLICE * record.slices.len() as u32;
-            if now >= next {
-                record.begin_slice(next);
-            }
-        }
+    fn course(&self) -> &Course {
+        &self.course
     }
 }
 
@@ -547,7 +374,7 @@ impl App for Engine {
         machine: &mut Machine,
         out: &mut World<'_>,
     ) {
-        self.active = true;
+        self.course.active = true;
         match event {
             LocalEvent::Payload(_, payload) => self.handle_at_client(now, &payload),
             LocalEvent::Opened(tunnel) => {
@@ -557,16 +384,16 @@ impl App for Engine {
                 }
             }
             LocalEvent::Refused(_, refused) => {
-                self.fail(bauta::program::forward::explain(&refused));
+                let why = bauta::program::forward::explain(&refused);
+                self.course.fail(News::Failed(why));
             }
             LocalEvent::Readable(_) | LocalEvent::Writable(_) => {}
             LocalEvent::Context(..) | LocalEvent::Capsule(..) | LocalEvent::Ip(..) => {}
-            LocalEvent::Closed(_, _) => match self.phase {
-                Phase::Grace { .. } | Phase::Over => {}
-                Phase::Opening | Phase::Ready | Phase::Sending { .. } => {
-                    self.fail("a relay ended a tunnel in the middle of the run".to_owned());
-                }
-            },
+            LocalEvent::Closed(_, _) if self.course.is_ending() => {}
+            LocalEvent::Closed(_, _) => {
+                let text = "a relay ended a tunnel in the middle of the run".to_owned();
+                self.course.fail(News::Failed(text));
+            }
         }
     }
 
@@ -578,7 +405,7 @@ impl App for Engine {
         _: &mut Machine,
         out: &mut World<'_>,
     ) {
-        self.active = true;
+        self.course.active = true;
         if number == TARGET {
             self.handle_at_target(now, received, out);
         } else if let Received::Train(train) = received {
@@ -589,13 +416,7 @@ impl App for Engine {
     }
 
     fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
-        if self.spec.spin && self.active && self.measure_began.is_some() {
-            self.effort.busy += now.saturating_duration_since(self.last_turn);
-        }
-        self.last_turn = now;
-        self.active = false;
-        self.take_orders(now);
-        match self.phase {
+        match self.course.begin_turn(now) {
             Phase::Opening => {
                 self.open(now, machine, out);
                 self.runs.flush(out);
@@ -603,24 +424,13 @@ impl App for Engine {
             }
             Phase::Ready | Phase::Over => false,
             Phase::Sending { measured } => {
-                self.slice(now);
                 let more = self.send(now, measured, machine, out);
-                if let Some(first) = self.groups.first() {
-                    let delivered = first.record.delivered;
-                    let news = delivered - self.published;
-                    self.live.delivered.fetch_add(news, Ordering::Relaxed);
-                    self.published = delivered;
-                }
-                more || self.spec.spin
+                self.course.sent(more)
             }
-            Phase::Grace { until } => {
-                if now >= until {
-                    self.phase = Phase::Over;
+            Phase::Grace { .. } => {
+                if self.course.is_over() {
                     // A relay that runs on must not keep tunnels of a run that is over.
                     machine.stop(now, out);
-                    self.groups
-                        .iter_mut()
-                        .for_each(|group| group.record.settle());
                 }
                 false
             }
@@ -628,19 +438,12 @@ impl App for Engine {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Opening => self.greeting.front().map(|(sent, _)| *sent + GREET_AGAIN),
-            Phase::Sending { .. } => {
-                let next = self.groups.iter().filter_map(|group| group.next(STALL));
-                next.min()
-            }
-            Phase::Grace { until } => Some(until),
-            Phase::Ready | Phase::Over => None,
-        }
+        let greeting = self.greeting.front().map(|(sent, _)| *sent + GREET_AGAIN);
+        self.course.next_timeout(greeting)
     }
 
     fn is_finished(&self) -> bool {
-        self.phase == Phase::Over
+        self.course.is_over()
     }
 }
 

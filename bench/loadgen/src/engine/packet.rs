@@ -15,7 +15,7 @@ pub(crate) const SIZE_MAX: usize = 1_250;
 
 /// What a datagram is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Client to target: tells the target where the flow comes from. Sent back as it is.
     Hello,
     /// To be counted where it arrives, in either direction.
@@ -26,14 +26,14 @@ pub(super) enum Kind {
 
 /// The header of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) kind: Kind,
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
     /// Sent while the run was measured.
-    pub(super) measured: bool,
-    pub(super) flow: u32,
-    pub(super) sequence: u64,
+    pub(crate) measured: bool,
+    pub(crate) flow: u32,
+    pub(crate) sequence: u64,
     /// When the schedule wanted it sent, in nanoseconds since the start of the engine.
-    pub(super) due_ns: u64,
+    pub(crate) due_ns: u64,
 }
 
 const MEASURED: u8 = 0x80;
@@ -41,7 +41,7 @@ const FILLER: [u8; SIZE_MAX] = [0xb5; SIZE_MAX];
 
 impl Header {
     /// Appends a datagram of `size` bytes, which are between [`SIZE_MIN`] and [`SIZE_MAX`].
-    pub(super) fn write(self, size: usize, out: &mut BytesMut) {
+    pub(crate) fn write(self, size: usize, out: &mut BytesMut) {
         let kind = match self.kind {
             Kind::Hello => 0,
             Kind::Data => 1,
@@ -55,7 +55,7 @@ impl Header {
     }
 
     /// Reads the header of a datagram; `None` for one that is not ours.
-    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
         let (head, _) = payload.split_first_chunk::<SIZE_MIN>()?;
         let (&[kind], rest) = head.split_first_chunk::<1>()?;
         let (flow, rest) = rest.split_first_chunk::<4>()?;

@@ -19,7 +19,7 @@ pub(crate) enum Pace {
 
 /// The schedule of an open loop.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clockwork {
+pub(crate) struct Clockwork {
     start: Instant,
     rate: f64,
     /// In seconds; zero is none.
@@ -28,7 +28,7 @@ pub(super) struct Clockwork {
 }
 
 impl Clockwork {
-    pub(super) fn new(start: Instant, rate: f64, tick: Duration) -> Self {
+    pub(crate) fn new(start: Instant, rate: f64, tick: Duration) -> Self {
         Self {
             start,
             rate,
@@ -38,7 +38,7 @@ impl Clockwork {
     }
 
     /// How many datagrams are due and not sent.
-    pub(super) fn due(&self, now: Instant) -> u64 {
+    pub(crate) fn due(&self, now: Instant) -> u64 {
         let mut elapsed = now.saturating_duration_since(self.start).as_secs_f64();
         if self.tick > 0.0 {
             elapsed = (elapsed / self.tick).floor() * self.tick;
@@ -49,14 +49,14 @@ impl Clockwork {
     }
 
     /// Takes the next datagram; the time at which it was due.
-    pub(super) fn take(&mut self) -> Instant {
+    pub(crate) fn take(&mut self) -> Instant {
         let due = self.next();
         self.sent += 1;
         due
     }
 
     /// When the next datagram is due.
-    pub(super) fn next(&self) -> Instant {
+    pub(crate) fn next(&self) -> Instant {
         let mut due = self.sent as f64 / self.rate;
         if self.tick > 0.0 {
             due = (due / self.tick).ceil() * self.tick;

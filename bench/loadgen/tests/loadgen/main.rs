@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_use;
+mod ip;
 mod output;
 mod running;
 mod signals;
