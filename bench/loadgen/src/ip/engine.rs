@@ -510,10 +510,7 @@ impl App for Packets {
                 let text = "a relay ended a tunnel in the middle of the run".to_owned();
                 self.course.fail(News::Failed(text));
             }
-            LocalEvent::Ip(
-                _,
-                IpEvent::Requested(_) | IpEvent::Routes(_) | IpEvent::Dns(_) | IpEvent::Pref64(_),
-            )
+            LocalEvent::Ip(..)
             | LocalEvent::Readable(_)
             | LocalEvent::Writable(_)
             | LocalEvent::Context(..)
