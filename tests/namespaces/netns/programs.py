@@ -105,6 +105,7 @@ class Programs:
         ip: tuple[str, ...] = (),
         policy: tuple[str, ...] = ("public_only = false",),
         extra: tuple[str, ...] = (),
+        workers: int = 1,
     ) -> Relay:
         """Starts a relay on `address` of `host`; one without `upstream` is an exit with a TUN device and `pools`, or,
         when there are none, serves other tunnels alone. Without TUN device it joins its clients and nobody else.
@@ -112,7 +113,7 @@ class Programs:
         `ip` are further lines of its section `[ip]`, `policy` are those of `[policy]`, `extra` further sections.
         """
         lines = [
-            "workers = 1",
+            f"workers = {workers}",
             "[[listen]]",
             f"address = {_quoted(authority(address, port))}",
             f"certificate = {_quoted(self.certificates.certificate)}",
