@@ -1,26 +1,14 @@
-//! The relay's own exit for IP packets: what clients are given, and which of their packets leave.
-//!
-//! ```text
-//!   client ─► source, scope, policy, MSS ─┬─► TUN (the kernel routes), or the handler of this process
-//!                                         └─► another client, hop limit decremented
-//!
-//!   TUN, injection ─► whose is the destination? ─┬─► a tunnel of this worker ─► source, MSS ─► client
-//!                                                ├─► another worker, by mailbox
-//!                                                └─► nobody: ICMP
-//! ```
-//!
-//! Behind TUN the kernel is the router, and has decremented the hop limit; between two clients this is (RFC 9484 §7.2).
+//! The relay's own exit for IP packets: who is given which addresses, and told what. Its packets are in `forward`.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
 use super::super::leg::Leg;
 use super::super::machine::{End, HandlerEvent, Machine, Outside};
-use super::super::pipe::Direction;
 use super::errors::IcmpBudget;
 use crate::error::Refusal;
 use crate::net::SocketId;
@@ -28,11 +16,8 @@ use crate::policy::Policy;
 use crate::server::Protocol;
 use crate::tunnel::TunnelId;
 use crate::tunnel::ip::{
-    IpError, IpEvent, Owner, PacketFacts, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, Violation,
-    refusal,
+    IpError, IpEvent, Owner, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, refusal,
 };
-use crate::wire::ip::icmp::{self, IcmpError};
-use crate::wire::ip::packet::{self, Packet, protocol};
 use crate::wire::ip::{
     AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress, ScopeTarget,
 };
@@ -116,17 +101,17 @@ pub enum Exit {
 /// The part of one worker in a relay's exit for IP packets.
 #[derive(Debug)]
 pub struct Gateway {
-    settings: Arc<GatewaySettings>,
-    pools: Pools,
-    worker: u32,
-    exit: Exit,
+    pub(super) settings: Arc<GatewaySettings>,
+    pub(super) pools: Pools,
+    pub(super) worker: u32,
+    pub(super) exit: Exit,
     /// Our own addresses in the pools.
-    addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
     /// Whose tunnel an address is at, on this worker.
-    own: PrefixMap<TunnelId>,
+    pub(super) own: PrefixMap<TunnelId>,
     /// What leaves by TUN at the end of the turn.
-    outgoing: Vec<Bytes>,
-    errors: IcmpBudget,
+    pub(super) outgoing: Vec<Bytes>,
+    pub(super) errors: IcmpBudget,
 }
 
 impl Gateway {
@@ -144,14 +129,7 @@ impl Gateway {
         }
     }
 
-    /// A tunnel has a prefix no more, unless another has taken it over.
-    fn forget(&mut self, prefix: IpNet, id: TunnelId) {
-        if self.own.get_exact(prefix) == Some(&id) {
-            self.own.remove(prefix);
-        }
-    }
-
-    fn is_inside(&self, address: IpAddr) -> bool {
+    pub(super) fn is_inside(&self, address: IpAddr) -> bool {
         let mut inside = self.settings.inside.iter();
         inside.any(|prefix| prefix.contains(&address))
     }
@@ -162,7 +140,7 @@ impl Gateway {
         own.find(|own| own.is_ipv4() == other.is_ipv4())
     }
 
-    fn owner(&self, id: TunnelId) -> Owner {
+    pub(super) fn owner(&self, id: TunnelId) -> Owner {
         Owner {
             worker: self.worker,
             tunnel: id.to_bits(),
@@ -214,7 +192,7 @@ pub(in crate::worker) struct Stay {
     /// Networks behind the client.
     sites: Vec<IpNet>,
     /// The last destination that policy allowed.
-    allowed: Option<(IpAddr, Option<u16>)>,
+    pub(super) allowed: Option<(IpAddr, Option<u16>)>,
 }
 
 /// Opening and closing.
@@ -351,17 +329,17 @@ impl Machine {
             return;
         }
         gateway.pools.release(now, gateway.owner(id));
-        let Stay { leases, sites, .. } = std::mem::take(stay);
+        let leases = std::mem::take(stay).leases;
         let leases: Vec<_> = leases.into_iter().map(|lease| lease.prefix).collect();
-        for prefix in leases.iter().chain(&sites) {
-            gateway.forget(*prefix, id);
+        for prefix in &leases {
+            gateway.own.remove(*prefix);
         }
         for prefix in leases {
             self.watch_gateway(GatewayEvent::Released(id, prefix));
         }
     }
 
-    fn watch_gateway(&mut self, event: GatewayEvent) {
+    pub(super) fn watch_gateway(&mut self, event: GatewayEvent) {
         if self
             .gateway
             .as_ref()
@@ -434,8 +412,8 @@ impl Machine {
         let permitted: Vec<_> = gateway.site_prefixes(flow.user.as_deref()).collect();
         let (mut sites, mut refused) = (Vec::new(), 0);
         for prefix in routes.iter().flat_map(prefixes_of) {
-            if sites.len() >= SITE_PREFIXES_MAX {
-                // A range of many pieces is not counted to its end.
+            // Ranges of many pieces are not counted to their end.
+            if sites.len() as u64 + refused >= SITE_PREFIXES_MAX as u64 {
                 refused += 1;
                 break;
             }
@@ -445,322 +423,11 @@ impl Machine {
             }
         }
         self.stats.ip_routes_refused += refused;
-        for prefix in &flow.stay.sites {
-            gateway.forget(*prefix, id);
-        }
-        for prefix in &sites {
-            gateway.own.insert(*prefix, id);
-        }
         gateway.pools.advertise(gateway.owner(id), &sites);
         let [side, _] = &mut flow.sides;
         side.peer.allow_sources(sites.iter().copied());
         flow.stay.sites.clone_from(&sites);
         self.watch_gateway(GatewayEvent::Routes(id, sites));
-    }
-}
-
-/// Packets.
-impl Machine {
-    fn drop_packet(&mut self, id: TunnelId, reason: DropReason) {
-        *match reason {
-            DropReason::Source => &mut self.stats.ip_dropped_source,
-            DropReason::Destination => &mut self.stats.ip_dropped_destination,
-            DropReason::Protocol => &mut self.stats.ip_dropped_protocol,
-            DropReason::Prohibited => &mut self.stats.ip_dropped_prohibited,
-            DropReason::HopLimit => &mut self.stats.ip_dropped_hop_limit,
-            DropReason::NoExit => &mut self.stats.ip_dropped_unassigned,
-        } += 1;
-        self.watch_gateway(GatewayEvent::Dropped(id, reason));
-    }
-
-    /// A packet of a client.
-    pub(super) fn gateway_from_client(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        mut packet: Bytes,
-        out: &mut impl Outside,
-    ) {
-        let Some(parsed) = self.parse_packet(&packet) else {
-            return;
-        };
-        packet.truncate(parsed.len);
-        if let Some(reply) = self.reply_to_probe(id, &parsed, &packet) {
-            return self.ip_from_upstream(now, id, reply, out);
-        }
-        if let Err((reason, error)) = self.judge_from_client(id, &parsed, &packet) {
-            self.drop_packet(id, reason);
-            return self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
-        }
-        if parsed.is_tcp_syn(&packet)
-            && let Some(Leg::Stream(stream)) = self.leg(id, End::Downstream)
-        {
-            let mtu = self.tunnel_mtu(stream).min(self.exit_mtu());
-            let mut clamped = BytesMut::from(&packet[..]);
-            packet::clamp_mss(&mut clamped, &parsed, mtu);
-            packet = clamped.freeze();
-        }
-        match self.client_at(parsed.destination) {
-            Some(owner) => self.pass_to_client(now, id, owner, packet, out),
-            // The kernel may have another way to a network behind clients, which is out into the world.
-            None if self.is_nobodys(parsed.destination) => {
-                self.drop_packet(id, DropReason::NoExit);
-                let error = IcmpError::AddressUnreachable;
-                self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
-            }
-            None => self.leave_by_exit(now, id, packet, out),
-        }
-    }
-
-    /// Whether an address that no client has would be one of a client.
-    fn is_nobodys(&self, address: IpAddr) -> bool {
-        (self.gateway.as_ref())
-            .is_some_and(|it| it.is_inside(address) && !it.addresses.contains(&address))
-    }
-
-    /// The answer to an echo request for all nodes on the link, with which a peer finds out whether 1,280 bytes pass
-    /// (RFC 9484 §7.2).
-    fn reply_to_probe(&mut self, id: TunnelId, parsed: &Packet, packet: &[u8]) -> Option<Bytes> {
-        const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-        if parsed.destination != ALL_NODES {
-            return None;
-        }
-        let own = self.gateway.as_ref()?.address_like(parsed.source)?;
-        let asked = PacketFacts {
-            destination: own,
-            ..parsed.facts()
-        };
-        let peer = &self.ip_flow(id)?.side(End::Downstream).peer;
-        match peer.check_from_peer(&asked) {
-            Err(Violation::Source) => None,
-            Ok(()) | Err(Violation::Destination | Violation::Protocol) => {
-                icmp::echo_reply(packet, own).map(BytesMut::freeze)
-            }
-        }
-    }
-
-    fn exit_mtu(&self) -> usize {
-        self.gateway
-            .as_ref()
-            .map_or(usize::MAX, |gateway| gateway.settings.mtu)
-    }
-
-    /// Whether a packet of a client may pass, and else why not.
-    fn judge_from_client(
-        &mut self,
-        id: TunnelId,
-        parsed: &Packet,
-        packet: &[u8],
-    ) -> Result<(), (DropReason, IcmpError)> {
-        let (Some(gateway), Some(super::Flow::Ip(flow))) = (
-            &self.gateway,
-            self.tunnels.get_mut(id).map(|tunnel| &mut tunnel.flow),
-        ) else {
-            return Err((DropReason::Destination, IcmpError::NoRoute));
-        };
-        let [side, _] = &flow.sides;
-        let is_gateway = gateway.addresses.contains(&parsed.destination);
-        match side.peer.check_from_peer(&parsed.facts()) {
-            Err(Violation::Source) => {
-                return Err((DropReason::Source, IcmpError::SourceProhibited));
-            }
-            Ok(()) if !is_gateway => {}
-            // Whoever is on the link may be spoken to.
-            _ if is_gateway => return Ok(()),
-            Err(Violation::Protocol) => return Err((DropReason::Protocol, IcmpError::Prohibited)),
-            Ok(()) | Err(Violation::Destination) => {
-                return Err((DropReason::Destination, IcmpError::NoRoute));
-            }
-        }
-        // What belongs to a link stays there (RFC 9484 §7.2).
-        if is_link_local(parsed.destination) {
-            return Err((DropReason::Prohibited, IcmpError::Prohibited));
-        }
-        if gateway.is_inside(parsed.destination) {
-            return match gateway.settings.client_to_client {
-                true => Ok(()),
-                false => Err((DropReason::Prohibited, IcmpError::Prohibited)),
-            };
-        }
-        let port = match parsed.protocol {
-            protocol::TCP | protocol::UDP => parsed.destination_port(packet),
-            _ => None,
-        };
-        if flow.stay.allowed == Some((parsed.destination, port)) {
-            return Ok(());
-        }
-        match gateway
-            .settings
-            .policy
-            .check_packet(parsed.destination, port)
-        {
-            Ok(()) => {
-                flow.stay.allowed = Some((parsed.destination, port));
-                Ok(())
-            }
-            Err(_) => Err((DropReason::Prohibited, IcmpError::Prohibited)),
-        }
-    }
-
-    /// Which client has an address, on any worker.
-    fn client_at(&self, address: IpAddr) -> Option<Owner> {
-        let gateway = self.gateway.as_ref()?;
-        match gateway.own.get(address) {
-            Some(id) => Some(gateway.owner(*id)),
-            None if gateway.is_inside(address) => gateway.pools.owner_of(address),
-            None => None,
-        }
-    }
-
-    /// From one client to another.
-    fn pass_to_client(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        to: Owner,
-        packet: Bytes,
-        out: &mut impl Outside,
-    ) {
-        let mut forwarded = BytesMut::from(&packet[..]);
-        if !packet::decrement_hop_limit(&mut forwarded) {
-            self.drop_packet(id, DropReason::HopLimit);
-            let error = IcmpError::TimeExceeded;
-            return self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
-        }
-        match self
-            .gateway
-            .as_ref()
-            .is_some_and(|it| it.worker == to.worker)
-        {
-            true => self.packet_to_client(now, TunnelId::from_bits(to.tunnel), forwarded, out),
-            false => out.forward_packet(to.worker, forwarded.freeze()),
-        }
-    }
-
-    fn leave_by_exit(&mut self, now: Instant, id: TunnelId, packet: Bytes, out: &mut impl Outside) {
-        let Some(gateway) = &mut self.gateway else {
-            return;
-        };
-        match gateway.exit {
-            Exit::Tun(_) => gateway.outgoing.push(packet),
-            Exit::Handler => self.watch_gateway(GatewayEvent::Packet(id, packet)),
-            Exit::Nowhere => {
-                self.drop_packet(id, DropReason::NoExit);
-                let error = IcmpError::NoRoute;
-                self.send_icmp_error(now, (id, Direction::Up), error, &packet, out);
-            }
-        }
-    }
-
-    /// A packet of our own about one of a tunnel's, for the world or another client.
-    pub(super) fn gateway_out(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        packet: Bytes,
-        out: &mut impl Outside,
-    ) {
-        let destination = Packet::parse(&packet).map(|parsed| parsed.destination);
-        if destination.is_ok_and(|address| self.client_at(address).is_some()) {
-            return self.handle_packet(now, BytesMut::from(&packet[..]), out);
-        }
-        match self.gateway.as_mut().map(|gateway| (gateway.exit, gateway)) {
-            Some((Exit::Tun(_), gateway)) => gateway.outgoing.push(packet),
-            Some((Exit::Handler, _)) => self.watch_gateway(GatewayEvent::Packet(id, packet)),
-            Some((Exit::Nowhere, _)) | None => {}
-        }
-    }
-
-    /// Sends what the turn has brought for TUN.
-    pub(in crate::worker) fn flush_gateway(&mut self, out: &mut impl Outside) {
-        if let Some(gateway) = &mut self.gateway
-            && let Exit::Tun(tun) = gateway.exit
-            && !gateway.outgoing.is_empty()
-        {
-            out.send_packets(tun, &mut gateway.outgoing);
-        }
-    }
-
-    /// A packet for whoever has its destination: from TUN, from another worker, or made up by the handler of this
-    /// process.
-    pub fn handle_packet(&mut self, now: Instant, packet: BytesMut, out: &mut impl Outside) {
-        let Some(parsed) = self.parse_packet(&packet) else {
-            return;
-        };
-        let Some(owner) = self.client_at(parsed.destination) else {
-            self.stats.ip_dropped_unassigned += 1;
-            return self.answer_unassigned(now, &parsed, &packet);
-        };
-        let is_ours = self
-            .gateway
-            .as_ref()
-            .is_some_and(|it| it.worker == owner.worker);
-        match is_ours {
-            true => self.packet_to_client(now, TunnelId::from_bits(owner.tunnel), packet, out),
-            false => {
-                self.stats.strays_forwarded += 1;
-                // A copy: what waits in a mailbox must not pin a receive buffer.
-                out.forward_packet(owner.worker, Bytes::copy_from_slice(&packet));
-            }
-        }
-    }
-
-    /// Nobody has that address of the pools.
-    fn answer_unassigned(&mut self, now: Instant, parsed: &Packet, packet: &[u8]) {
-        let Some(gateway) = &mut self.gateway else {
-            return;
-        };
-        if !gateway.is_inside(parsed.destination) || !gateway.errors.take(now) {
-            return;
-        }
-        if let Some(answer) = self.icmp_error(IcmpError::AddressUnreachable, packet, true)
-            && let Some(gateway) = &mut self.gateway
-            && let Exit::Tun(_) = gateway.exit
-        {
-            gateway.outgoing.push(answer);
-        }
-    }
-
-    /// A packet for the client of a tunnel.
-    fn packet_to_client(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        mut packet: BytesMut,
-        out: &mut impl Outside,
-    ) {
-        let Ok(parsed) = Packet::parse(&packet) else {
-            return;
-        };
-        let Some(Leg::Stream(stream)) = self.leg(id, End::Downstream) else {
-            return;
-        };
-        let Some(flow) = self.ip_flow(id) else {
-            return;
-        };
-        let peer = &flow.side(End::Downstream).peer;
-        if let Err(violation) = peer.check_to_peer(&parsed.facts()) {
-            return self.drop_packet(
-                id,
-                match violation {
-                    Violation::Source => DropReason::Source,
-                    Violation::Destination => DropReason::Destination,
-                    Violation::Protocol => DropReason::Protocol,
-                },
-            );
-        }
-        if parsed.is_tcp_syn(&packet) {
-            let mtu = self.tunnel_mtu(stream);
-            packet::clamp_mss(&mut packet, &parsed, mtu);
-        }
-        self.ip_from_upstream(now, id, packet.freeze(), out);
-    }
-}
-
-const fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod errors;
 mod events;
+mod forward;
 mod gateway;
 mod users;
 
