@@ -153,9 +153,11 @@ async fn serve(
     out: &mut dyn Write,
 ) -> Result<(), StartError> {
     let mut known = relay.addresses.subscribe();
+    // What the end of the tunnel causes is no news then.
+    let mut stopping = false;
     let outcome = loop {
         tokio::select! {
-            Some(report) = reports.recv() => {
+            Some(report) = reports.recv(), if !stopping => {
                 match &report {
                     Report::Down(_) => relay.learn_again(),
                     Report::Refused(text) => break Err(io::Error::other(text.clone()).into()),
@@ -175,8 +177,14 @@ async fn serve(
                 Some(Err(error)) => Err(StartError::Worker(error)),
                 Some(Ok(_)) | None => Ok(()),
             },
-            _ = terminate.recv() => threads.tell(|| Letter::Stop),
-            _ = interrupt.recv() => threads.tell(|| Letter::Stop),
+            _ = terminate.recv() => {
+                stopping = true;
+                threads.tell(|| Letter::Stop);
+            }
+            _ = interrupt.recv() => {
+                stopping = true;
+                threads.tell(|| Letter::Stop);
+            }
         }
     };
     system.undo().await;
