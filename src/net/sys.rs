@@ -232,10 +232,8 @@ pub(super) fn thread_cpu_time() -> Duration {
 
 /// A request about the interface of this name; one that is too long is cut.
 fn interface_request(name: &str) -> libc::ifreq {
-    let mut request = libc::ifreq {
-        ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 },
-    };
+    // SAFETY: it consists of integers and of a union of integers and pointers, all of which may be zero.
+    let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
     // The zero that ends the name stays.
     let (_, room) = request
         .ifr_name

@@ -72,6 +72,14 @@ impl Address {
         }
     }
 
+    /// Puts an IP packet into the mailbox, unless it is half full: packets leave room for what cannot be lost. Whether
+    /// it was taken.
+    #[must_use]
+    pub fn post_packet(&self, packet: Bytes) -> bool {
+        let places = self.sender.capacity().unwrap_or(usize::MAX);
+        self.sender.len() < places / 2 && self.post(Letter::Packet(packet)).is_ok()
+    }
+
     /// Puts a letter into the mailbox.
     ///
     /// # Errors

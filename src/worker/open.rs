@@ -25,7 +25,7 @@ use crate::tunnel::eyeballs::Eyeballs;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::{CONNECT_IP, CONNECT_UDP};
-use crate::wire::ip::Destination;
+use crate::wire::ip::{Destination, Scope};
 use crate::wire::target::{Host, Target};
 
 impl Machine {
@@ -77,7 +77,8 @@ impl Machine {
                 }
                 // Datagrams are kept; the bytes of a TCP tunnel stay in their stream.
                 let flow = match head.protocol.as_deref() {
-                    Some(CONNECT_UDP | CONNECT_IP) => Flow::Udp(UdpFlow::default()),
+                    Some(CONNECT_UDP) => Flow::Udp(UdpFlow::default()),
+                    Some(CONNECT_IP) => Flow::Ip(Box::new(IpFlow::new(Scope::default()))),
                     Some(_) | None => Flow::Tcp(Box::new(Splice::new(Framing::Raw))),
                 };
                 let head = Box::new(head.clone());
@@ -635,7 +636,10 @@ impl Machine {
         match accepted {
             Protocol::Udp => self.relay_early(now, id, out),
             Protocol::Ip => {
-                self.relay_early_packets(now, id, out);
+                // A gateway has to say first what may come.
+                if upstream != Leg::Gateway {
+                    self.relay_early_packets(now, id, out);
+                }
                 // Capsules have waited in their streams.
                 for leg in [downstream, upstream] {
                     if let Leg::Stream(stream) = leg {

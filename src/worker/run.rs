@@ -212,10 +212,7 @@ impl Outside for World<'_> {
     }
 
     fn forward_packet(&mut self, worker: u32, packet: Bytes) {
-        if self.peers[worker as usize]
-            .post(Letter::Packet(packet))
-            .is_err()
-        {
+        if !self.peers[worker as usize].post_packet(packet) {
             *self.strays_dropped += 1;
         }
     }

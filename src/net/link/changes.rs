@@ -67,6 +67,8 @@ impl Changes {
             interface,
         };
         if self.has(&Change::Route(host.clone())) {
+            // The kernel drops it when its interface goes down, and says nothing.
+            self.links.add_host_route(&host).await?;
             return Ok(way);
         }
         self.let_inside(address).await?;

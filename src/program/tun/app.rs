@@ -39,6 +39,8 @@ pub(super) enum Report {
         info: Box<IpInfo>,
         /// The relay at the other end of the connection that carries it.
         peer: Option<SocketAddr>,
+        /// Whether the relay has said something about name servers since the tunnel is open.
+        heard_dns: bool,
     },
     /// It ended, or could not be opened. There will be another attempt.
     Down(String),
@@ -66,6 +68,10 @@ pub(super) struct TunApp {
     pause: Duration,
     /// Something changed that the control thread has not heard of.
     changed: bool,
+    /// Whether the relay has told its routes, and its name servers, since the tunnel is open. Until then what an older
+    /// tunnel left is good: without it packets would go another way.
+    heard_routes: bool,
+    heard_dns: bool,
     mtu: usize,
     next_mtu_check: Option<Instant>,
     /// Packets for the kernel.
@@ -92,6 +98,8 @@ impl TunApp {
             next_attempt: None,
             pause: PAUSE_MIN,
             changed: false,
+            heard_routes: false,
+            heard_dns: false,
             mtu: 0,
             next_mtu_check: None,
             outgoing: Vec::new(),
@@ -110,6 +118,7 @@ impl TunApp {
     fn opened(&mut self, now: Instant, id: TunnelId, machine: &mut Machine, out: &mut World<'_>) {
         self.open_since = Some(now);
         self.has_been_open = true;
+        (self.heard_routes, self.heard_dns) = (false, false);
         self.changed = true;
         let end = (id, End::Downstream);
         let wishes = wishes(&self.setup.scope);
@@ -156,8 +165,9 @@ impl TunApp {
         out: &mut World<'_>,
     ) {
         match event {
-            IpEvent::Assigned(_) | IpEvent::Routes(_) => self.changed = true,
-            IpEvent::Dns(_) | IpEvent::Pref64(_) => self.changed = true,
+            IpEvent::Assigned(_) | IpEvent::Pref64(_) => self.changed = true,
+            IpEvent::Routes(_) => (self.changed, self.heard_routes) = (true, true),
+            IpEvent::Dns(_) => (self.changed, self.heard_dns) = (true, true),
             // We have no addresses to give away.
             IpEvent::Requested(requests) => {
                 let refusals = requests.into_iter().map(refusal).collect();
@@ -269,7 +279,8 @@ impl App for TunApp {
             self.started = true;
             self.open(now, machine, out);
         }
-        if std::mem::take(&mut self.changed)
+        if self.heard_routes
+            && std::mem::take(&mut self.changed)
             && let Some(id) = self.tunnel
             && let Some(info) = machine.ip_info(id, End::Downstream)
         {
@@ -278,6 +289,7 @@ impl App for TunApp {
             self.report(Report::Up {
                 info: Box::new(info),
                 peer: described.and_then(|described| described.peer),
+                heard_dns: self.heard_dns,
             });
         }
         if !self.outgoing.is_empty() {

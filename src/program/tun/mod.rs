@@ -164,10 +164,11 @@ async fn serve(
                     Report::Up { .. } => {}
                 }
                 let addresses = relay.addresses.borrow().clone();
-                for line in system.handle(report, &addresses).await {
-                    writeln!(out, "{line}")?;
+                let lines = system.handle(report, &addresses).await;
+                // Whoever reads no more must not keep the system from being made as it was.
+                if let Err(error) = print(&lines, out) {
+                    break Err(error.into());
                 }
-                out.flush()?;
             }
             Ok(()) = known.changed() => {
                 let addresses = known.borrow_and_update().clone();
@@ -189,6 +190,13 @@ async fn serve(
     };
     system.undo().await;
     outcome
+}
+
+fn print(lines: &[String], out: &mut dyn Write) -> io::Result<()> {
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
 }
 
 /// The relay that is spoken to from outside the tunnel, and where it is.

@@ -59,7 +59,7 @@ impl Wanted {
         if info.routes.is_empty() {
             missing.clear();
         }
-        let dns = if client.dns {
+        let mut dns = if client.dns {
             servers(info)
         } else {
             LinkDns::default()
@@ -76,13 +76,23 @@ impl Wanted {
             let mut own = addresses.iter().map(IpNet::addr);
             own.find(|own| own.is_ipv4() == prefix.addr().is_ipv4())
         };
-        // An IP version that we have no address of leads nowhere.
-        let routes = prefixes
-            .iter()
-            .filter_map(|prefix| Some((*prefix, source(prefix)?)));
-        let mut routes: Vec<_> = routes.collect();
+        // An IP version that we have no address of leads nowhere: its packets go on as they did, which has to be said.
+        let mut routes = Vec::new();
+        for prefix in &prefixes {
+            match source(prefix) {
+                Some(own) => routes.push((*prefix, own)),
+                None if addresses.is_empty() => {}
+                None => missing.push(*prefix),
+            }
+        }
         let left_out = routes.len().saturating_sub(ROUTES_MAX);
         routes.truncate(ROUTES_MAX);
+        // Nobody outside the tunnel is to hear what is asked.
+        let is_led = |server: &IpAddr| routes.iter().any(|(prefix, _)| prefix.contains(server));
+        dns.servers.retain(is_led);
+        if dns.servers.is_empty() {
+            dns = LinkDns::default();
+        }
         let mtu = u16::try_from(info.mtu).unwrap_or(u16::MAX);
         Self {
             routes,

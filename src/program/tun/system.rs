@@ -23,6 +23,8 @@ pub(super) struct System {
     mtu: u16,
     /// What was asked for last; it may not all have worked.
     wanted: Option<Wanted>,
+    /// The relay at the other end of the connection that carries the tunnel, or did.
+    peer: Option<SocketAddr>,
     /// Relays that are kept outside.
     outside: Vec<IpAddr>,
     /// Whether the last line about it said that the tunnel is up.
@@ -48,6 +50,7 @@ impl System {
             dns: LinkDns::default(),
             mtu: client.mtu,
             wanted: None,
+            peer: None,
             outside: Vec::new(),
             is_up: false,
             last_reason: String::new(),
@@ -58,7 +61,14 @@ impl System {
     pub(super) async fn handle(&mut self, report: Report, relays: &[IpAddr]) -> Vec<String> {
         let mut lines = Vec::new();
         match report {
-            Report::Up { info, peer } => self.up(&info, peer, relays, &mut lines).await,
+            Report::Up {
+                info,
+                peer,
+                heard_dns,
+            } => {
+                self.peer = peer;
+                self.up(&info, heard_dns, relays, &mut lines).await;
+            }
             Report::Down(reason) | Report::Refused(reason) => {
                 // Perhaps the network is another one now.
                 self.keep_outside(relays).await;
@@ -75,7 +85,7 @@ impl System {
     async fn up(
         &mut self,
         info: &IpInfo,
-        peer: Option<SocketAddr>,
+        heard_dns: bool,
         relays: &[IpAddr],
         lines: &mut Vec<String>,
     ) {
@@ -98,7 +108,9 @@ impl System {
         };
         let addresses = changed(|wanted| texts(wanted.addresses.iter()));
         if !self.is_up || addresses.is_some() {
-            let relay = peer.map_or_else(String::new, |peer| format!(" by {peer}"));
+            let relay = self
+                .peer
+                .map_or_else(String::new, |peer| format!(" by {peer}"));
             lines.push(format!(
                 "up {}{relay} over {}, mtu {}",
                 texts(wanted.addresses.iter()).join(" "),
@@ -121,7 +133,9 @@ impl System {
         if wanted.left_out > 0 {
             tracing::warn!("{} routes are too many and left out", wanted.left_out);
         }
-        self.set_dns(&wanted.dns, lines).await;
+        if heard_dns {
+            self.set_dns(&wanted.dns, lines).await;
+        }
     }
 
     /// Leads packets to the relays past the interface, where it would take them.
@@ -129,7 +143,9 @@ impl System {
         let Some(wanted) = &self.wanted else {
             return;
         };
-        let covered = relays.iter().copied();
+        // The one that is spoken to, whatever its name leads to by now.
+        let peer = self.peer.map(|peer| peer.ip());
+        let covered = relays.iter().copied().chain(peer);
         let covered: Vec<_> = covered.filter(|relay| wanted.leads(*relay)).collect();
         for relay in &covered {
             match self.changes.keep_outside(*relay, self.index).await {
@@ -180,20 +196,27 @@ impl System {
         }
     }
 
+    /// Routes that stay are never away for longer than it takes to put them back: what is sent meanwhile would go another
+    /// way.
     async fn set_routes(&mut self, wanted: &Wanted) {
         let links = self.changes.links();
-        let (keep, gone) = std::mem::take(&mut self.routes)
-            .into_iter()
-            .partition::<Vec<_>, _>(|route| wanted.routes.contains(route));
-        self.routes = keep;
-        for (prefix, _) in gone {
-            warn(links.remove_route(self.index, prefix).await);
-        }
-        for (prefix, source) in &wanted.routes {
-            let is_there = self.routes.contains(&(*prefix, *source));
-            if !is_there && warn(links.add_route(self.index, *prefix, Some(*source)).await) {
-                self.routes.push((*prefix, *source));
+        let mut former = std::mem::take(&mut self.routes);
+        for route in &wanted.routes {
+            let before = former.iter().position(|(prefix, _)| *prefix == route.0);
+            let before = before.map(|at| former.swap_remove(at));
+            if before == Some(*route) {
+                self.routes.push(*route);
+                continue;
             }
+            if let Some((prefix, _)) = before {
+                warn(links.remove_route(self.index, prefix).await);
+            }
+            if warn(links.add_route(self.index, route.0, Some(route.1)).await) {
+                self.routes.push(*route);
+            }
+        }
+        for (prefix, _) in former {
+            warn(links.remove_route(self.index, prefix).await);
         }
     }
 
@@ -201,9 +224,10 @@ impl System {
         if self.dns == *dns {
             return;
         }
-        self.dns = dns.clone();
         if dns.servers.is_empty() {
-            warn(self.changes.clear_dns().await);
+            if warn(self.changes.clear_dns().await) {
+                self.dns = dns.clone();
+            }
             return;
         }
         let how = match self.changes.set_dns(dns).await {
@@ -218,6 +242,7 @@ impl System {
             }
             Err(error) => return tracing::warn!("the name servers are not used: {error}"),
         };
+        self.dns = dns.clone();
         lines.push(format!(
             "dns {} ({how})",
             texts(dns.servers.iter()).join(" ")

@@ -276,6 +276,14 @@ impl Peer {
         self.sources = Some(prefixes.into_iter().collect());
     }
 
+    /// Uses nothing that the peer has assigned or told: whoever serves it takes no addresses and no name servers of it.
+    /// What was assigned to us would be a destination that the peer may send to whatever its routes are.
+    pub fn decline(&mut self) {
+        self.theirs.assign(&[]);
+        self.dns = Vec::new();
+        self.pref64 = Vec::new();
+    }
+
     /// What the peer lets us use as source, without refusals.
     #[must_use]
     pub fn assigned(&self) -> &[AssignedAddress] {

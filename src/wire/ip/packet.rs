@@ -139,6 +139,9 @@ pub enum PacketError {
         /// What the packet says of itself.
         len: usize,
     },
+    /// It names the routers to pass, and so hides where it goes (RFC 7126 §4.3, RFC 5095).
+    #[error("the packet has a source route")]
+    SourceRoute,
     /// There are more IPv6 extension headers than anybody needs.
     #[error("more than {max} extension headers")]
     ExtensionCount {
@@ -208,6 +211,9 @@ impl Packet {
             return Err(PacketError::HeaderLength { header_len, len });
         }
         check_present(bytes, len)?;
+        if has_source_route(bytes.get(IPV4_HEADER_BYTES..header_len).unwrap_or_default()) {
+            return Err(PacketError::SourceRoute);
+        }
         Ok(Self {
             version: IpVersion::V4,
             source: Ipv4Addr::new(s0, s1, s2, s3).into(),
@@ -300,6 +306,8 @@ impl UpperLayer {
                 return Err(truncated);
             };
             let header_len = match found.protocol {
+                // Segments are left: it goes on elsewhere from where it says to go.
+                ROUTING if offset_low != 0 => return Err(PacketError::SourceRoute),
                 FRAGMENT => {
                     found.later_fragment = offset_high != 0 || offset_low & 0xf8 != 0;
                     8
@@ -316,6 +324,23 @@ impl UpperLayer {
         Err(PacketError::ExtensionCount {
             max: EXTENSION_HEADERS_MAX,
         })
+    }
+}
+
+/// Whether options of IPv4 name routers to pass: Loose or Strict Source Route.
+fn has_source_route(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    loop {
+        options = match options {
+            [NO_OPERATION, rest @ ..] => rest,
+            [131 | 137, ..] => return true,
+            [END, ..] | [_] | [] => return false,
+            [_, len, ..] => match options.get(usize::from(*len).max(2)..) {
+                Some(rest) => rest,
+                None => return false,
+            },
+        }
     }
 }
 

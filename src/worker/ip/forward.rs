@@ -134,22 +134,32 @@ impl Machine {
         };
         let [side, _] = &flow.sides;
         let is_gateway = gateway.addresses.contains(&parsed.destination);
-        match side.peer.check_from_peer(&parsed.facts()) {
-            Err(Violation::Source) => {
-                return Err((DropReason::Source, IcmpError::SourceProhibited));
-            }
-            Ok(()) if !is_gateway => {}
-            // Whoever is on the link may be spoken to.
-            _ if is_gateway => return Ok(Way::Out),
-            Err(Violation::Protocol) => return Err((DropReason::Protocol, IcmpError::Prohibited)),
-            Ok(()) | Err(Violation::Destination) => {
-                return Err((DropReason::Destination, IcmpError::NoRoute));
-            }
-        }
         let port = match parsed.protocol {
             protocol::TCP | protocol::UDP => parsed.destination_port(packet),
             _ => None,
         };
+        // A first fragment that holds back its ports wants to pass for what it is not (RFC 7112).
+        if matches!(parsed.protocol, protocol::TCP | protocol::UDP)
+            && !parsed.later_fragment
+            && port.is_none()
+        {
+            return Err((DropReason::Prohibited, IcmpError::Prohibited));
+        }
+        match side.peer.check_from_peer(&parsed.facts()) {
+            Err(Violation::Source) => {
+                return Err((DropReason::Source, IcmpError::SourceProhibited));
+            }
+            // The link itself may be asked whether it is there.
+            _ if is_gateway && parsed.facts().is_icmp() => return Ok(Way::Out),
+            _ if is_gateway && gateway.serves_dns(parsed.destination, port) => {
+                return Ok(Way::Out);
+            }
+            Err(Violation::Protocol) => return Err((DropReason::Protocol, IcmpError::Prohibited)),
+            Err(Violation::Destination) => {
+                return Err((DropReason::Destination, IcmpError::NoRoute));
+            }
+            Ok(()) => {}
+        }
         if flow.stay.allowed == Some((parsed.destination, port)) {
             return Ok(Way::Out);
         }
@@ -157,17 +167,18 @@ impl Machine {
         if is_link_local(parsed.destination) {
             return Err((DropReason::Prohibited, IcmpError::Prohibited));
         }
-        if gateway.is_inside(parsed.destination) {
+        if !is_gateway && gateway.is_inside(parsed.destination) {
             return match gateway.settings.client_to_client {
                 true => Ok(Way::In),
                 false => Err((DropReason::Prohibited, IcmpError::Prohibited)),
             };
         }
-        match gateway
-            .settings
-            .policy
-            .check_packet(parsed.destination, port)
-        {
+        let policy = &gateway.settings.policy;
+        let translated = gateway.translated(parsed.destination);
+        let judged = policy.check_packet(parsed.destination, port);
+        match judged.and_then(|()| {
+            translated.map_or(Ok(()), |behind| policy.check_packet(behind.into(), port))
+        }) {
             Ok(()) => {
                 flow.stay.allowed = Some((parsed.destination, port));
                 Ok(Way::Out)

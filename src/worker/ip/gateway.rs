@@ -1,6 +1,6 @@
 //! The relay's own exit for IP packets: who is given which addresses, and told what. Its packets are in `forward`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -129,6 +129,36 @@ impl Gateway {
         }
     }
 
+    /// Whether an address of ours is one of the name servers that clients are told of.
+    pub(super) fn serves_dns(&self, address: IpAddr, port: Option<u16>) -> bool {
+        let mut servers = self
+            .settings
+            .dns
+            .iter()
+            .flat_map(|config| &config.nameservers);
+        port == Some(53)
+            && servers.any(|server| match address {
+                IpAddr::V4(address) => server.ipv4.contains(&address),
+                IpAddr::V6(address) => server.ipv6.contains(&address),
+            })
+    }
+
+    /// The IPv4 address behind one that our NAT64 translates (RFC 6052 §2.2).
+    pub(super) fn translated(&self, address: IpAddr) -> Option<Ipv4Addr> {
+        let IpAddr::V6(address) = address else {
+            return None;
+        };
+        let mut prefixes = self.settings.pref64.iter();
+        let len = prefixes
+            .find(|prefix| prefix.contains(&address))?
+            .prefix_len();
+        let octets = address.octets();
+        let mut behind = usize::from(len / 8)..16;
+        // Octet 8 stays empty.
+        let mut next = || octets.get(behind.find(|at| *at != 8)?).copied();
+        Some(Ipv4Addr::new(next()?, next()?, next()?, next()?))
+    }
+
     pub(super) fn is_inside(&self, address: IpAddr) -> bool {
         let mut inside = self.settings.inside.iter();
         inside.any(|prefix| prefix.contains(&address))
@@ -154,27 +184,36 @@ impl Gateway {
         protocol: u8,
         addresses: &[IpAddr],
     ) -> Vec<AddressRange> {
-        let single = |prefix: &IpNet| AddressRange {
-            start: prefix.network(),
-            end: prefix.broadcast(),
-            protocol,
-        };
+        let within = |prefix: &IpNet| self.within(prefix, protocol);
         let mut routes: Vec<_> = match target {
             ScopeTarget::Any => {
                 let all = self.settings.routes.iter();
                 all.map(|range| AddressRange { protocol, ..*range })
                     .collect()
             }
-            ScopeTarget::Prefix(prefix) => vec![single(prefix)],
+            ScopeTarget::Prefix(prefix) => within(prefix),
             ScopeTarget::Name(_) => {
-                let hosts = addresses.iter().map(|it| single(&IpNet::from(*it)));
-                hosts.collect()
+                let hosts = addresses.iter().copied().map(IpNet::from);
+                hosts.flat_map(|host| within(&host)).collect()
             }
         };
         routes.retain(|range| self.address_like(range.start).is_some());
         routes.sort_by_key(|range| (range.start.is_ipv6(), range.start));
         routes.dedup();
         routes
+    }
+
+    /// What of a prefix there are routes for.
+    fn within(&self, prefix: &IpNet, protocol: u8) -> Vec<AddressRange> {
+        let (first, last) = (prefix.network(), prefix.broadcast());
+        let alike =
+            (self.settings.routes.iter()).filter(|it| it.start.is_ipv4() == first.is_ipv4());
+        let cut = alike.map(|it| AddressRange {
+            start: it.start.max(first),
+            end: it.end.min(last),
+            protocol,
+        });
+        cut.filter(|it| it.start <= it.end).collect()
     }
 
     /// The networks that may be behind a client.
@@ -242,12 +281,20 @@ impl Machine {
                 return self.refuse(now, id, Refusal::NoAddressLeft, None, out);
             }
         }
+        if let Some(flow) = self.ip_flow(id) {
+            // From here on nobody sends from what is not theirs, whether they were given something or not.
+            flow.side(End::Downstream).peer.allow_sources([]);
+        }
         self.opened(now, id, Leg::Gateway, Protocol::Ip, out);
         if wants {
             self.tell_leases(now, id, &[], out);
         }
         self.tell_client(now, id, |peer| peer.advertise_routes(routes), out);
-        self.tell_dns(now, id, out);
+        if !is_flow {
+            self.tell_dns(now, id, out);
+        }
+        // Now it is known where they may come from, and go.
+        self.relay_early_packets(now, id, out);
     }
 
     /// Name servers are told behind the routes that lead to them (draft-ietf-masque-connect-ip-dns §5).
@@ -373,7 +420,11 @@ impl Machine {
             }
             IpEvent::Routes(routes) => self.set_sites(id, &routes),
             // We need no address of a client's, and ask nobody that a client names.
-            IpEvent::Assigned(_) | IpEvent::Dns(_) | IpEvent::Pref64(_) => {}
+            IpEvent::Assigned(_) | IpEvent::Dns(_) | IpEvent::Pref64(_) => {
+                if let Some(flow) = self.ip_flow(id) {
+                    flow.side(End::Downstream).peer.decline();
+                }
+            }
         }
     }
 
@@ -410,6 +461,10 @@ impl Machine {
             return;
         };
         let permitted: Vec<_> = gateway.site_prefixes(flow.user.as_deref()).collect();
+        if permitted.is_empty() {
+            self.stats.ip_routes_refused += routes.len() as u64;
+            return;
+        }
         let (mut sites, mut refused) = (Vec::new(), 0);
         for prefix in routes.iter().flat_map(prefixes_of) {
             // Ranges of many pieces are not counted to their end.
@@ -423,6 +478,9 @@ impl Machine {
             }
         }
         self.stats.ip_routes_refused += refused;
+        if sites == flow.stay.sites {
+            return;
+        }
         gateway.pools.advertise(gateway.owner(id), &sites);
         let [side, _] = &mut flow.sides;
         side.peer.allow_sources(sites.iter().copied());

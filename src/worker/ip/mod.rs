@@ -47,6 +47,9 @@ pub const MTU_MIN: usize = 1_280;
 /// Capsules of our own that wait for room on one stream. Whoever takes none of so many wants no tunnel.
 const UNSENT_MAX: usize = 64;
 
+/// Their bytes, before another one is refused.
+const UNSENT_BYTES_MAX: usize = 128 * 1024;
+
 /// One IP tunnel.
 pub(super) struct IpFlow {
     /// Packets that came before the tunnel was open.
@@ -375,7 +378,9 @@ impl Machine {
             return;
         };
         let unsent = &mut flow.side(receiver).unsent;
-        if unsent.len() >= UNSENT_MAX {
+        let waiting: usize = unsent.iter().map(Bytes::len).sum();
+        let is_full = unsent.len() >= UNSENT_MAX || waiting > UNSENT_BYTES_MAX;
+        if is_full {
             self.stats.ip_capsules_refused += 1;
             return self.abort(now, id, Abort::CapsuleError, out);
         }

@@ -6,7 +6,7 @@ use bauta::http::request::RequestHead;
 
 use bauta::wire::carrier::Carrier;
 
-use super::with_gateway;
+use super::*;
 use crate::node::hop_on;
 use crate::raw::{Ended, frame_of, head_frame};
 use crate::sim::{Sim, ms, secs};
@@ -176,4 +176,110 @@ fn malformed_scopes_are_refused() {
         let found = sim.raw(client).connections[index].status(tunnel);
         assert_eq!(found, Some(status), "{path}");
     }
+}
+
+/// A client that assigns everything to the relay gets no further than its scope.
+// spec: 9484-4.6-a, 9484-7.2-a
+#[test]
+fn assigning_everything_opens_nothing() {
+    let scope = Scope {
+        target: ScopeTarget::Prefix(net("203.0.113.9/32")),
+        protocol: Some(UDP),
+    };
+    let mut scene = Scene::with(Carrier::H3, scope, |_| {});
+    let (client, tunnel) = (scene.client, scene.tunnel);
+    let assigned = scene.sim.act(client, |node, net| {
+        let everything = AssignedAddress {
+            request_id: 0,
+            prefix: super::net("0.0.0.0/0"),
+        };
+        let (now, end) = (net.now, (tunnel, End::Downstream));
+        let world = &mut net.world(client);
+        node.machine
+            .ip_assign_addresses(now, end, vec![everything], world)
+    });
+    assert_eq!(assigned, Ok(()));
+    scene.sim.run_for(secs(1));
+    let own = scene.address();
+    scene.send(packet(own, ip("8.8.8.8"), UDP, 100));
+    scene.send(packet(own, ip(WORLD), 6, 100));
+    assert_eq!(scene.left(), Vec::<Bytes>::new());
+    scene.inject(&packet(ip("8.8.8.8"), own, UDP, 100));
+    let heard = scene.received().iter().filter(|it| it[9] == UDP).count();
+    assert_eq!(heard, 0);
+}
+
+/// Whoever was given nothing sends nothing.
+// spec: 9484-11-c
+#[test]
+fn nobody_sends_before_having_an_address() {
+    let mut scene = scene(
+        Carrier::H3,
+        Topology::Direct,
+        Scope::default(),
+        |settings| {
+            settings.unprompted = false;
+        },
+    );
+    scene.send(packet(ip("10.89.0.9"), ip(WORLD), UDP, 100));
+    scene.sim.run_for(secs(2));
+    scene.send(packet(ip("10.89.0.9"), ip(WORLD), UDP, 100));
+    assert_eq!(scene.left(), Vec::<Bytes>::new());
+    assert_eq!(scene.sim.stats(scene.egress).ip_dropped_source, 2);
+}
+
+/// The relay's own address answers to ping and, if it says so, to questions for names.
+#[test]
+fn the_relay_itself_is_no_target() {
+    let mut scene = Scene::with(Carrier::H3, Scope::default(), |settings| {
+        settings.policy = Arc::new(Policy::default());
+    });
+    let own = scene.address();
+    let ping = packet(own, ip("10.89.0.1"), 1, 100);
+    scene.send(ping.clone());
+    scene.send(packet(own, ip("10.89.0.1"), 6, 100));
+    scene.send(packet(own, ip("10.89.0.1"), UDP, 100));
+    assert_eq!(scene.left(), [ping]);
+    assert_eq!(scene.sim.stats(scene.egress).ip_dropped_prohibited, 2);
+}
+
+/// Ports that are held back, routers that are named, and IPv4 behind NAT64: nothing gets around the policy.
+// spec: 9484-4.8-b
+#[test]
+fn policy_is_not_gone_around() {
+    let mut scene = Scene::with(Carrier::H3, Scope::default(), |settings| {
+        settings.policy = Arc::new(Policy {
+            deny: vec!["10.0.0.0/8".parse().expect("a rule")],
+            public_only: false,
+            ..Policy::default()
+        });
+        settings.pref64 = vec!["2001:db8:64::/96".parse().expect("a prefix")];
+    });
+    let assigned = scene.assigned();
+    let own = assigned.iter().find(|it| it.prefix.addr().is_ipv6());
+    let own = own.expect("an address").prefix.addr();
+    // Behind the translator 10.0.0.1 and 8.8.8.8.
+    scene.send(packet(own, ip("2001:db8:64::a00:1"), UDP, 100));
+    let fine = packet(own, ip("2001:db8:64::808:808"), UDP, 100);
+    scene.send(fine.clone());
+    assert_eq!(scene.left(), [fine]);
+    // Fragment, first of several, with no more than a header in front of TCP.
+    let mut fragment = BytesMut::from(&packet(own, ip(WORLD_V6), 44, 56)[..]);
+    fragment[40..56].copy_from_slice(&[60, 0, 0, 1, 0, 0, 0, 9, 6, 0, 1, 4, 0, 0, 0, 0]);
+    scene.send(fragment.freeze());
+    // A Routing header with a segment left.
+    let mut routed = BytesMut::from(&packet(own, ip(WORLD_V6), 43, 100)[..]);
+    routed[40..48].copy_from_slice(&[17, 2, 4, 1, 0, 0, 0, 0]);
+    scene.send(routed.freeze());
+    // Loose Source Route of IPv4.
+    let mut loose = BytesMut::from(&packet(scene.address(), ip(WORLD), UDP, 60)[..]);
+    loose[0] = 0x47;
+    loose[20..28].copy_from_slice(&[131, 7, 4, 10, 0, 0, 1, 0]);
+    scene.send(loose.freeze());
+    assert_eq!(scene.left().len(), 1);
+    let stats = scene.sim.stats(scene.egress);
+    assert_eq!(
+        (stats.ip_dropped_prohibited, stats.ip_dropped_malformed),
+        (2, 2)
+    );
 }
