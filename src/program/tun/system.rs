@@ -196,8 +196,8 @@ impl System {
         }
     }
 
-    /// Routes that stay are never away for longer than it takes to put them back: what is sent meanwhile would go another
-    /// way.
+    /// Routes that stay are never away for longer than it takes to put them back: what is sent meanwhile would go
+    /// another way.
     async fn set_routes(&mut self, wanted: &Wanted) {
         let links = self.changes.links();
         let mut former = std::mem::take(&mut self.routes);
