@@ -211,6 +211,15 @@ impl Hop {
         }
     }
 
+    /// Whether the relay has a template that says what is wanted: without a variable for it, the request would ask for
+    /// more than its user does.
+    pub fn can_ask(&self, request: &Request) -> bool {
+        match &request.destination {
+            Destination::Target(_) => true,
+            Destination::Scope(scope) => self.ip.as_ref().is_some_and(|ip| ip.expresses(scope)),
+        }
+    }
+
     /// The head of a request (RFC 9298 §3.4, RFC 9110 §9.3.6, draft-ietf-httpbis-connect-tcp §3.2).
     pub fn request(&self, request: &Request) -> RequestHead {
         let form = self.form(request.kind);
@@ -225,7 +234,7 @@ impl Hop {
                 RequestHead::classic_connect(target.to_string())
             }
             (Destination::Scope(scope), ..) => {
-                // Who has no template for it is not asked, see `Pool::serves`.
+                // Who has no template for it is not asked, see `can_ask`.
                 let ip = self.ip.as_ref().unwrap_or(&self.udp);
                 templated(ip, CONNECT_IP, ip.expand_scope(scope))
             }

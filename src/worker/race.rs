@@ -48,6 +48,8 @@ pub(super) struct Race {
     /// When the next carrier may start.
     next: Option<Instant>,
     started: u32,
+    /// The relay cannot be asked for this, on no carrier.
+    unaskable: bool,
     head_starts: HeadStarts,
 }
 
@@ -97,6 +99,9 @@ impl Race {
             relay: relay.clone(),
             ..refusal.into()
         };
+        if self.unaskable {
+            return at_relay(Refusal::Misconfigured);
+        }
         let running = self.attempts.iter();
         self.failures
             .extend(running.map(|attempt| (attempt.carrier, at_relay(silent(attempt)))));
@@ -127,11 +132,15 @@ impl Machine {
         out: &mut impl Outside,
     ) -> State {
         let network = self.network(route, out);
+        let mut choices = self.pool.choices(now, route, network);
+        let known = choices.len();
+        choices.retain(|(_, hop)| self.pool.hop(*hop).can_ask(&request));
         State::Racing(Box::new(Race {
             request,
             route,
             network,
-            choices: self.pool.choices(now, route, network).into(),
+            unaskable: choices.is_empty() && known > 0,
+            choices: choices.into(),
             attempts: Vec::new(),
             failures: Vec::new(),
             next: None,

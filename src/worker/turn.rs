@@ -68,9 +68,9 @@ impl Machine {
             }
             // Shared sockets report errors of single peers; QUIC finds out by itself.
             (Tag::Listener(_) | Tag::Dialler, Received::Error(_)) | (Tag::App(_), _) => {}
-            // An interface that was taken down is taken up again, or it was meant.
+            // Somebody has removed the interface. What clients send is dropped and counted from here on.
             (Tag::Tun, Received::Error(error)) => {
-                tracing::warn!(%error, "an error of the TUN interface")
+                tracing::error!(%error, "the TUN interface is gone")
             }
             // Packets come from a TUN, and from nothing else.
             (Tag::Listener(_) | Tag::Dialler | Tag::Target(_), Received::Packets(_))

@@ -18,7 +18,8 @@ use crate::tunnel::TunnelId;
 use crate::tunnel::ip::{IpEvent, refusal};
 use crate::wire::ip::icmp::{self, IcmpError};
 use crate::wire::ip::packet::Packet;
-use crate::wire::ip::{AddressRange, Scope, ScopeTarget};
+use crate::wire::ip::{Scope, ScopeTarget};
+use crate::worker::build::ip::ranges;
 use crate::worker::run::{App, World};
 use crate::worker::{Closed, End, IpInfo, LocalEvent, Machine, Refused, Tag};
 
@@ -317,18 +318,6 @@ fn wishes(scope: &Scope) -> Vec<IpNet> {
     any.into_iter().filter(wanted).map(IpNet::from).collect()
 }
 
-/// Networks as a list that may be advertised: in order, none inside another (RFC 9484 §4.7.3).
-fn ranges(networks: &[IpNet]) -> Vec<AddressRange> {
-    let mut networks = IpNet::aggregate(&networks.to_vec());
-    networks.sort_by_key(|network| (network.addr().is_ipv6(), network.network()));
-    let range = |network: IpNet| AddressRange {
-        start: network.network(),
-        end: network.broadcast(),
-        protocol: 0,
-    };
-    networks.into_iter().map(range).collect()
-}
-
 fn ending(closed: &Closed) -> String {
     match closed {
         Closed::Finished => "the relay closed the tunnel".to_owned(),
@@ -364,24 +353,5 @@ mod tests {
         assert_eq!(printed(scope(ScopeTarget::Any)), ["0.0.0.0/32", "::/128"]);
         let prefix = ScopeTarget::Prefix("2001:db8::/32".parse().unwrap());
         assert_eq!(printed(scope(prefix)), ["::/128"]);
-    }
-
-    #[test]
-    fn what_is_advertised_is_in_order_and_disjoint() {
-        // spec: 9484-4.7.3-e
-        let networks = ["fd01::/64", "192.168.1.0/24", "10.1.0.0/16", "10.0.0.0/8"];
-        let networks: Vec<IpNet> = networks.iter().map(|net| net.parse().unwrap()).collect();
-        let printed: Vec<_> = ranges(&networks)
-            .iter()
-            .map(|range| format!("{}-{}", range.start, range.end))
-            .collect();
-        assert_eq!(
-            printed,
-            [
-                "10.0.0.0-10.255.255.255",
-                "192.168.1.0-192.168.1.255",
-                "fd01::-fd01::ffff:ffff:ffff:ffff",
-            ]
-        );
     }
 }

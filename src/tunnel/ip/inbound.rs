@@ -15,7 +15,7 @@
 use bytes::Bytes;
 
 use super::error::IpError;
-use crate::wire::capsule::{CapsuleEvent, CapsuleReader, Work};
+use crate::wire::capsule::{CapsuleEvent, CapsuleReader};
 use crate::wire::datagram::{ContextId, take_context_id};
 use crate::wire::ip::IpCapsule;
 use crate::wire::varint;
@@ -143,12 +143,6 @@ impl Inbound {
     /// [`IpError::CapsuleCut`] when it ended inside a capsule.
     pub fn handle_finished(&self) -> Result<(), IpError> {
         (self.reader.as_ref()).map_or(Ok(()), |reader| Ok(reader.finish()?))
-    }
-
-    /// What the capsules have cost so far, and how many were skipped.
-    #[must_use]
-    pub fn work(&self) -> Work {
-        (self.reader.as_ref()).map_or_else(Work::default, |reader| reader.work())
     }
 
     fn reader(&mut self) -> &mut CapsuleReader {

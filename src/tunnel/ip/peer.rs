@@ -188,8 +188,9 @@ impl Peer {
     /// Asks for addresses: each a wish, 0.0.0.0/32 and ::/128 for any single address. Gives their ids, in the same
     /// order, and the capsule.
     ///
-    /// # Errors [`IpError::TooManyPending`], [`IpError::TooManyRequests`], [`IpError::Capsule`]: no wish at all, or
-    /// one with bits behind its prefix length.
+    /// # Errors
+    /// [`IpError::TooManyPending`], [`IpError::TooManyRequests`], [`IpError::Capsule`]: no wish at all, or one with
+    /// bits behind its prefix length.
     pub fn request_addresses(
         &mut self,
         wishes: &[IpNet],

@@ -222,11 +222,6 @@ impl Pools {
         self.write().release(now, owner)
     }
 
-    /// Takes back one prefix of a tunnel; whether it was assigned to it.
-    pub fn release_one(&self, now: Instant, owner: Owner, prefix: IpNet) -> bool {
-        self.write().release_one(now, owner, prefix)
-    }
-
     /// Says which networks are behind a tunnel: the full list, which replaces the one before. At most
     /// [`SITE_PREFIXES_MAX`] count; whether all of them did.
     ///
@@ -235,11 +230,6 @@ impl Pools {
         let mut state = self.write();
         state.withdraw(owner);
         state.advertise(owner, prefixes)
-    }
-
-    /// Forgets the networks behind a tunnel.
-    pub fn withdraw(&self, owner: Owner) {
-        self.write().withdraw(owner);
     }
 
     /// The tunnel that a packet to this address goes to, if any.

@@ -83,7 +83,7 @@ pub enum DropReason {
     Prohibited,
     /// The hop limit is used up.
     HopLimit,
-    /// The packet would leave, and there is no way out.
+    /// Nothing leads there: no client has the address, or the packet would leave and there is no way out.
     NoExit,
 }
 

@@ -6,6 +6,8 @@ use bauta::http::request::RequestHead;
 
 use bauta::wire::carrier::Carrier;
 
+use bauta::wire::template::Template;
+
 use super::*;
 use crate::node::hop_on;
 use crate::raw::{Ended, frame_of, head_frame};
@@ -57,6 +59,16 @@ fn hex(text: &str) -> Vec<u8> {
         .collect()
 }
 
+/// A connection that has said what it has to, and nothing else.
+fn connect(sim: &mut Sim, relay: NodeId, name: &str) -> (NodeId, usize) {
+    let client = sim.raw_client();
+    let (now, to) = (sim.net.now, sim.address(relay));
+    let index = sim.raw(client).connect(now, to, name);
+    sim.run_for(ms(200));
+    sim.raw(client).connections[index].open_control();
+    (client, index)
+}
+
 fn connect_ip(path: &str) -> RequestHead {
     RequestHead::extended_connect("connect-ip", "https", "egress.test", path)
 }
@@ -67,11 +79,7 @@ fn connect_ip(path: &str) -> RequestHead {
 fn malformed_capsules_end_their_tunnel_only() {
     let mut sim = Sim::new(11);
     let relay = sim.relay_with("egress.test", &[], with_gateway(|_| {}));
-    let client = sim.raw_client();
-    let (now, to) = (sim.net.now, sim.address(relay));
-    let index = sim.raw(client).connect(now, to, "egress.test");
-    sim.run_for(ms(200));
-    sim.raw(client).connections[index].open_control();
+    let (client, index) = connect(&mut sim, relay, "egress.test");
     let head = head_frame(&connect_ip("/.well-known/masque/ip/*/*/"));
     let spared = sim.raw(client).connections[index].open_bi(&head);
     for (name, capsule) in MALFORMED {
@@ -98,11 +106,7 @@ fn malformed_capsules_end_their_tunnel_only() {
 fn request_ids_are_used_once() {
     let mut sim = Sim::new(12);
     let relay = sim.relay_with("egress.test", &[], with_gateway(|_| {}));
-    let client = sim.raw_client();
-    let (now, to) = (sim.net.now, sim.address(relay));
-    let index = sim.raw(client).connect(now, to, "egress.test");
-    sim.run_for(ms(200));
-    sim.raw(client).connections[index].open_control();
+    let (client, index) = connect(&mut sim, relay, "egress.test");
     let head = head_frame(&connect_ip("/.well-known/masque/ip/%2A/%2A/"));
     let tunnel = sim.raw(client).connections[index].open_bi(&head);
     sim.run_for(ms(100));
@@ -118,18 +122,14 @@ fn request_ids_are_used_once() {
 }
 
 /// What a client says before the answer waits until the next hop has given it, on HTTP/1.1 too.
-// spec: 9484-11-f, 9484-4-a
+// spec: 9484-11-f
 #[test]
 fn capsules_wait_for_the_answer() {
     let mut sim = Sim::new(14);
     sim.relay_with("egress.test", &[], with_gateway(|_| {}));
     let next = vec![hop_on("egress.test", &[Carrier::H1])];
     let relay = sim.relay_with_hops("ingress.test", next, |_| {});
-    let client = sim.raw_client();
-    let (now, to) = (sim.net.now, sim.address(relay));
-    let index = sim.raw(client).connect(now, to, "ingress.test");
-    sim.run_for(ms(200));
-    sim.raw(client).connections[index].open_control();
+    let (client, index) = connect(&mut sim, relay, "ingress.test");
     let mut request = head_frame(&connect_ip("/.well-known/masque/ip/*/*/"));
     request.extend(frame_of(frame::DATA, &hex("02 07 05 04 00 00 00 00 20")));
     let tunnel = sim.raw(client).connections[index].open_bi(&request);
@@ -150,11 +150,7 @@ fn capsules_wait_for_the_answer() {
 fn malformed_scopes_are_refused() {
     let mut sim = Sim::new(13);
     let relay = sim.relay_with("egress.test", &[], with_gateway(|_| {}));
-    let client = sim.raw_client();
-    let (now, to) = (sim.net.now, sim.address(relay));
-    let index = sim.raw(client).connect(now, to, "egress.test");
-    sim.run_for(ms(200));
-    sim.raw(client).connections[index].open_control();
+    let (client, index) = connect(&mut sim, relay, "egress.test");
     for (path, status) in [
         ("*/*/", 200),
         ("%2A/%2a/", 200),
@@ -282,4 +278,32 @@ fn policy_is_not_gone_around() {
         (stats.ip_dropped_prohibited, stats.ip_dropped_malformed),
         (2, 2)
     );
+}
+
+/// A relay whose template has no word for what is wanted is not asked for more instead.
+// spec: 9484-3-b
+#[test]
+fn a_template_that_says_less_is_not_used() {
+    let narrow = Scope {
+        target: ScopeTarget::Any,
+        protocol: Some(UDP),
+    };
+    let template = Template::parse_ip("https://egress.test/ip/{target}/").expect("a template");
+    for (ip, scope, opens) in [
+        (None, Scope::default(), false),
+        (Some(template), narrow, false),
+        (hop_on("egress.test", &[]).ip, Scope::default(), true),
+    ] {
+        let mut sim = Sim::new(15);
+        sim.relay_with("egress.test", &[], with_gateway(|_| {}));
+        let mut hop = hop_on("egress.test", &[Carrier::H3]);
+        hop.ip = ip;
+        let client = sim.client_with_hops(vec![hop], |_| {});
+        let tunnel = open(&mut sim, client, scope);
+        sim.run_for(secs(2));
+        let local = sim.tunnel(client, tunnel);
+        let refusal = local.refused.as_ref().map(|(refusal, _)| *refusal);
+        assert_eq!(local.is_open(), opens);
+        assert_eq!(refusal, (!opens).then_some(Refusal::Misconfigured));
+    }
 }

@@ -195,22 +195,6 @@ impl State {
         prefixes
     }
 
-    pub(super) fn release_one(&mut self, now: Instant, owner: Owner, prefix: IpNet) -> bool {
-        let Some(leases) = self.leases.get_mut(&owner) else {
-            return false;
-        };
-        let Some(index) = leases.iter().position(|lease| lease.prefix == prefix) else {
-            return false;
-        };
-        let lease = leases.remove(index);
-        if leases.is_empty() {
-            self.leases.remove(&owner);
-        }
-        self.end(now, lease);
-        self.forget(now);
-        true
-    }
-
     /// A prefix that a tunnel had is kept or free from now on.
     fn end(&mut self, now: Instant, lease: Lease) {
         let Lease { prefix, identity } = lease;

@@ -157,9 +157,6 @@ fn a_share_per_tunnel() {
     }
     assert_eq!(assign(1), Err(AssignError::TooMany { max: 8 }));
     assert!(assign(2).is_ok());
-    assert!(!pools.release_one(start(), owner(2), net("10.0.0.2/32")));
-    assert!(pools.release_one(start(), owner(1), net("10.0.0.2/32")));
-    assert!(assign(1).is_ok());
     assert_eq!(pools.release(start(), owner(1)).len(), 8);
     assert_eq!(pools.release(start(), owner(1)), []);
     assert_eq!(pools.usage().assigned, 1);
@@ -230,7 +227,7 @@ fn networks_behind_tunnels() {
     assert_eq!(pools.owner_of(ip("198.51.100.7")), Some(owner(3)));
     assert_eq!(pools.usage().site_prefixes, 3);
     pools.release(start(), owner(2));
-    pools.withdraw(owner(3));
+    assert!(pools.advertise(owner(3), &[]));
     assert_eq!(pools.usage().site_prefixes, 0);
     assert_eq!(pools.owner_of(ip("192.0.2.1")), None);
 
@@ -239,7 +236,7 @@ fn networks_behind_tunnels() {
     assert!(!pools.advertise(owner(4), &many));
     assert_eq!(pools.usage().site_prefixes, SITE_PREFIXES_MAX);
     assert!(pools.advertise(owner(4), &many[1..]));
-    pools.withdraw(owner(4));
+    assert!(pools.advertise(owner(4), &[]));
     assert_eq!(
         pools.usage(),
         PoolUsage {
@@ -288,7 +285,6 @@ enum Step {
         identity: Option<&'static str>,
     },
     Release(u64),
-    ReleaseOne(u64, usize),
     Pass(u64),
 }
 
@@ -314,7 +310,6 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0u64..5, wish(), identity)
             .prop_map(|(tunnel, wish, identity)| Step::Assign { tunnel, wish, identity }),
         2 => (0u64..5).prop_map(Step::Release),
-        2 => (0u64..5, 0usize..8).prop_map(|(tunnel, index)| Step::ReleaseOne(tunnel, index)),
         1 => (0u64..200).prop_map(Step::Pass),
     ]
 }
@@ -410,17 +405,6 @@ proptest! {
                         released.push(model.release(now, index));
                     }
                     prop_assert_eq!(pools.release(now, owner(tunnel)), released);
-                }
-                Step::ReleaseOne(tunnel, index) => {
-                    let mut all = model.assigned.iter().enumerate();
-                    let own = all.by_ref().filter(|(_, (_, other, _))| *other == tunnel);
-                    let chosen = own.map(|(at, (prefix, ..))| (at, *prefix)).nth(index);
-                    if let Some((at, prefix)) = chosen {
-                        prop_assert!(!pools.release_one(now, owner(tunnel + 1), prefix));
-                        prop_assert!(pools.release_one(now, owner(tunnel), prefix));
-                        prop_assert!(!pools.release_one(now, owner(tunnel), prefix));
-                        model.release(now, at);
-                    }
                 }
                 Step::Pass(seconds) => now += Duration::from_secs(seconds),
             }
