@@ -187,7 +187,7 @@ fn relays_stay_outside() {
             assert_eq!((found, interface), (ip(gateway), out));
         }
         for prefix in ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"] {
-            links.add_route(tunnel, net(prefix), None).await.unwrap();
+            links.add_route(net(prefix), into(tunnel)).await.unwrap();
         }
         for (relay, gateway) in relays {
             assert!(output(&format!("ip route get {relay}")).contains(gateway));
