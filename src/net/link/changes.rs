@@ -80,7 +80,11 @@ impl Changes {
     ) -> Result<(), LinkError> {
         let change = Change::Address { interface, address };
         if self.has(&change) {
-            return self.links.add_address(interface, name, address).await.map(|_| ());
+            return self
+                .links
+                .add_address(interface, name, address)
+                .await
+                .map(|_| ());
         }
         let id = self.journal.record(change)?;
         match self.links.add_address(interface, name, address).await {
@@ -97,7 +101,11 @@ impl Changes {
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn remove_address(&mut self, interface: u32, address: IpNet) -> Result<(), LinkError> {
+    pub async fn remove_address(
+        &mut self,
+        interface: u32,
+        address: IpNet,
+    ) -> Result<(), LinkError> {
         let ours = Change::Address { interface, address };
         self.take_back(|change| *change == ours).await
     }
@@ -200,7 +208,10 @@ impl Changes {
                     false => self.by_main_table.remove(&address),
                 };
                 // The former one is not there any more, or no longer needed.
-                let former = |change: &Change| held.as_ref().is_some_and(|held| *change == Change::Route(held.clone()));
+                let former = |change: &Change| {
+                    held.as_ref()
+                        .is_some_and(|held| *change == Change::Route(held.clone()))
+                };
                 self.take_back(former).await.map(|()| way)
             }
             // Somebody else's does as well, and stays when we go.
@@ -218,8 +229,10 @@ impl Changes {
     /// What the kernel says.
     pub async fn let_inside(&mut self, address: IpAddr) -> Result<(), LinkError> {
         self.by_main_table.remove(&address);
-        self.take_back(|change| matches!(change, Change::Route(host) if host.destination == address))
-            .await
+        self.take_back(
+            |change| matches!(change, Change::Route(host) if host.destination == address),
+        )
+        .await
     }
 
     /// Installs the rules of NAT.
@@ -446,7 +459,10 @@ fn before_others(
     for other in journal.others_anywhere(guard)? {
         match other {
             Other::Alive { interface, pending } => {
-                if pending.iter().any(|change| put_there(change, current).is_some()) {
+                if pending
+                    .iter()
+                    .any(|change| put_there(change, current).is_some())
+                {
                     return Err(LinkError::DnsTaken { interface });
                 }
             }

@@ -140,7 +140,10 @@ pub(super) fn unless_there(outcome: Result<(), LinkError>) -> Result<bool, LinkE
     }
 }
 
-pub(super) fn unless_gone(doing: String, outcome: Result<(), rtnetlink::Error>) -> Result<(), LinkError> {
+pub(super) fn unless_gone(
+    doing: String,
+    outcome: Result<(), rtnetlink::Error>,
+) -> Result<(), LinkError> {
     let gone = [
         Some(libc::ESRCH),
         Some(libc::ENODEV),

@@ -117,6 +117,20 @@ pub enum TunError {
         #[source]
         source: io::Error,
     },
+    /// The process may open the interface, whose owner it is, and not change it.
+    #[error(
+        "setting the MTU of interface {name} to {mtu} needs the capability CAP_NET_ADMIN (run as root, or \
+         `setcap cap_net_admin+ep` the program): {source}"
+    )]
+    MtuNotPermitted {
+        /// The interface.
+        name: String,
+        /// What it shall have.
+        mtu: u16,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel refuses for another reason: an interface of that name is of another kind, or has fewer queues.
     #[error("interface {name} cannot be had: {source}")]
     Refused {

@@ -212,8 +212,8 @@ impl System {
         for (prefix, lead) in routes {
             let before = former.iter().position(|(other, _)| *other == prefix);
             let before = before.map(|at| former.swap_remove(at).1);
-            let is_set = before == Some(lead)
-                || warn(self.changes.set_route(prefix, lead, before).await);
+            let is_set =
+                before == Some(lead) || warn(self.changes.set_route(prefix, lead, before).await);
             let there = if is_set { Some(lead) } else { before };
             self.routes.extend(there.map(|lead| (prefix, lead)));
         }
