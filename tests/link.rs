@@ -737,7 +737,7 @@ fn bauta_without_privilege(words: &[&str]) -> Output {
 #[test]
 fn programs_name_the_privilege_that_they_lack() {
     in_namespace("programs_name_the_privilege_that_they_lack", || async {
-        let config = "[ip]\ntun = \"vpn7\"\npools = [\"10.89.0.0/16\"]\n";
+        let config = "workers = 1\n[ip]\ntun = \"vpn7\"\npools = [\"10.89.0.0/16\"]\n";
         fs::write("/mnt/relay.toml", config).unwrap();
         let relay = [
             "relay",
@@ -771,6 +771,20 @@ fn programs_name_the_privilege_that_they_lack() {
             );
         }
         assert_eq!(output("ip address"), before);
+        // Nor is one of the wrong kind taken for a lack of privilege.
+        let config = fs::read_to_string("/mnt/relay.toml").unwrap();
+        fs::write(
+            "/mnt/relay.toml",
+            config.replace("workers = 1", "workers = 2"),
+        )
+        .unwrap();
+        let said = bauta_without_privilege(&relay);
+        let said = String::from_utf8(said.stderr).unwrap();
+        assert!(
+            said.contains("interface vpn7 is there and does not fit"),
+            "{said}"
+        );
+        assert!(said.contains("multi_queue"), "{said}");
     });
 }
 

@@ -89,6 +89,7 @@ fn refused(name: &str) -> impl FnOnce(io::Error) -> TunError + use<> {
     move |source| match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted { name, source },
         Some(libc::EBUSY) => TunError::Busy { name, source },
+        Some(libc::EINVAL) => TunError::Unfit { name, source },
         _ => TunError::Refused { name, source },
     }
 }

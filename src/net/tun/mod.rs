@@ -131,7 +131,19 @@ pub enum TunError {
         #[source]
         source: io::Error,
     },
-    /// The kernel refuses for another reason: an interface of that name is of another kind, or has fewer queues.
+    /// There is an interface of that name, of another kind or with fewer queues.
+    #[error(
+        "interface {name} is there and does not fit: it has to be one of `ip tuntap add mode tun`, with `multi_queue` \
+         where there is more than one worker: {source}"
+    )]
+    Unfit {
+        /// The interface.
+        name: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refuses for another reason.
     #[error("interface {name} cannot be had: {source}")]
     Refused {
         /// The interface.

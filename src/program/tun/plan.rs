@@ -282,7 +282,7 @@ mod tests {
             routes(&wanted),
             ["0.0.0.0/1 from 10.89.0.2", "128.0.0.0/1 from 10.89.0.2"]
         );
-        assert!(wanted.leads(ip("198.51.100.1")) && !wanted.leads(ip("2001:db8::1")));
+        assert!(wanted.leads(ip("198.51.100.1")));
         assert_eq!(wanted.mtu, 1_386);
 
         // One address of each prefix, not the network's own; refusals are none.
@@ -314,6 +314,54 @@ mod tests {
                 net("192.0.2.0/24"),
             ]
         );
+    }
+
+    #[test]
+    fn what_a_full_tunnel_lacks_leads_nowhere() {
+        let v6 = ["::/1", "8000::/1"];
+        let v4 = ["0.0.0.0/1", "128.0.0.0/1"];
+        let both = ["0.0.0.0/0", "::/0"];
+        for (asked, assigned, offered, expected) in [
+            // One version has no address, or is not offered, or not all of it.
+            (&[][..], &["10.89.0.2/32"][..], &both[..], &v6[..]),
+            (&[], &["10.89.0.2/32"], &["0.0.0.0/0"], &v6),
+            (&[], &["fd89::2/128"], &both, &v4),
+            (
+                &[],
+                &["10.89.0.2/32", "fd89::2/128"],
+                &["0.0.0.0/0", "2001:db8::/32"],
+                &v6,
+            ),
+            (
+                &[],
+                &["10.89.0.2/32", "fd89::2/128"],
+                &["0.0.0.0/0", "8000::/2"],
+                &v6,
+            ),
+            (&[], &["10.89.0.2/32", "fd89::2/128"], &both, &[]),
+            (&both, &["10.89.0.2/32"], &both, &v6),
+            (&["::/1", "8000::/1"], &["10.89.0.2/32"], &both, &v6),
+            // Only a part was asked for, or is offered.
+            (&["0.0.0.0/0"], &["10.89.0.2/32"], &both, &[]),
+            (&["10.0.0.0/8", "fd00::/8"], &["10.89.0.2/32"], &both, &[]),
+            (&[], &["10.89.0.2/32"], &["10.0.0.0/8", "fd00::/8"], &[]),
+            // Nobody has said anything yet.
+            (&both, &["10.89.0.2/32"], &[], &[]),
+        ] {
+            let wanted = Wanted::new(&client(asked), &info(assigned, offered));
+            let barred: Vec<_> = wanted.barred.iter().map(ToString::to_string).collect();
+            assert_eq!(barred, expected, "{asked:?} {assigned:?} {offered:?}");
+            // What is said to lead nowhere is not said to be missing as well.
+            assert!(!wanted.barred.iter().any(|bar| wanted.missing.contains(bar)));
+        }
+        // Relays are kept out of it as they are out of the tunnel.
+        let wanted = Wanted::new(&client(&[]), &info(&["10.89.0.2/32"], &both));
+        assert!(wanted.leads(ip("2001:db8::1")));
+        // Whoever asks for one version alone does not speak of the other.
+        let mut client = client(&[]);
+        client.scope.target = ScopeTarget::Prefix(net("0.0.0.0/0"));
+        let wanted = Wanted::new(&client, &info(&["10.89.0.2/32"], &["0.0.0.0/0"]));
+        assert!(wanted.barred.is_empty());
     }
 
     #[test]
