@@ -123,6 +123,9 @@ fn dns(server: &str) -> LinkDns {
     }
 }
 
+/// How often it is looked whether the monitor listens.
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+
 /// What the kernel tells of changes of routes.
 struct Monitor {
     program: Child,
@@ -144,23 +147,28 @@ impl Monitor {
                 sender.send(line.unwrap()).unwrap_or_default();
             }
         });
-        loop {
+        let monitor = Self { program, lines };
+        while monitor.lines.recv_timeout(PROBE_INTERVAL).is_err() {
             mark("203.0.113.250");
-            if lines.recv_timeout(Duration::from_millis(50)).is_ok() {
-                return Self { program, lines };
-            }
         }
+        monitor
     }
 
     /// What it has heard until now.
-    fn heard(mut self) -> Vec<String> {
+    fn heard(self) -> Vec<String> {
         mark("203.0.113.251");
         let is_news = |line: &String| !line.contains("203.0.113.251");
-        let heard: Vec<_> = self.lines.iter().take_while(is_news).collect();
-        self.program.kill().unwrap();
-        self.program.wait().unwrap();
-        let is_mark = |line: &String| line.contains("203.0.113.250");
-        heard.into_iter().filter(|line| !is_mark(line)).collect()
+        let heard = self.lines.iter().take_while(is_news);
+        heard
+            .filter(|line| !line.contains("203.0.113.250"))
+            .collect()
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.program.kill().unwrap_or_default();
+        drop(self.program.wait());
     }
 }
 

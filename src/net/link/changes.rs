@@ -353,9 +353,14 @@ impl Changes {
 
     fn host_route(&self, address: IpAddr) -> Option<HostRoute> {
         let mut pending = self.journal.pending().iter();
-        pending.find_map(|(_, change)| match change {
-            Change::Route(host) if host.destination == address => Some(host.clone()),
-            _ => None,
+        pending.find_map(|(_, change)| {
+            if let Change::Route(host) = change
+                && host.destination == address
+            {
+                Some(host.clone())
+            } else {
+                None
+            }
         })
     }
 
@@ -484,10 +489,11 @@ fn before_others(
 
 /// What was there before `change`, if that put there what is there now.
 fn put_there<'a>(change: &'a Change, current: &ResolvConf) -> Option<&'a ResolvConf> {
-    match (change, current) {
-        (Change::ResolvConf { before, ours }, ResolvConf::Text(text)) if text == ours => {
-            Some(before)
-        }
-        _ => None,
+    if let (Change::ResolvConf { before, ours }, ResolvConf::Text(text)) = (change, current)
+        && text == ours
+    {
+        Some(before)
+    } else {
+        None
     }
 }

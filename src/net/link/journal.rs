@@ -230,7 +230,7 @@ impl Journal {
     }
 
     fn directory(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("."))
+        self.path.parent().unwrap_or_else(|| Path::new("."))
     }
 
     /// Makes the others wait.

@@ -146,7 +146,7 @@ impl Links {
         address: IpAddr,
         avoid: u32,
     ) -> Result<Vec<WayTo>, LinkError> {
-        let mut best: Option<((u8, Reverse<u32>), Vec<WayTo>)> = None;
+        let mut candidates = Vec::new();
         for route in self.routes(address).await? {
             let Some(prefix) = prefix(&route, address).filter(|p| p.contains(&address)) else {
                 continue;
@@ -154,17 +154,15 @@ impl Links {
             let is_ours = route.header.protocol == OURS
                 && (prefix == host(address) || route.header.kind == RouteType::Unreachable);
             let ways = ways(&route);
-            if is_ours || ways.iter().any(|way| way.leads_into(avoid)) {
-                continue;
-            }
-            let rank = (prefix.prefix_len(), Reverse(priority(&route)));
-            match &mut best {
-                Some((other, equal)) if *other == rank => equal.extend(ways),
-                Some((other, _)) if *other > rank => {}
-                Some(_) | None => best = Some((rank, ways)),
+            if !is_ours && !ways.iter().any(|way| way.leads_into(avoid)) {
+                let rank = (prefix.prefix_len(), Reverse(priority(&route)));
+                candidates.extend(ways.into_iter().map(|way| (rank, way)));
             }
         }
-        Ok(best.map_or_else(Vec::new, |(_, ways)| ways))
+        let best = candidates.iter().map(|(rank, _)| *rank).max();
+        let equal = candidates.into_iter();
+        let equal = equal.filter(|(rank, _)| Some(*rank) == best);
+        Ok(equal.map(|(_, way)| way).collect())
     }
 
     /// What the kernel would do with a packet to `address`.
