@@ -13,6 +13,7 @@
 //! Behind TUN the kernel is the router, and has decremented the hop limit; between two clients this is (RFC 9484 §7.2).
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -262,6 +263,8 @@ impl Machine {
             && let Exit::Tun(tun) = gateway.exit
             && !gateway.outgoing.is_empty()
         {
+            let packets = gateway.outgoing.len() as u64;
+            gateway.left.fetch_add(packets, Ordering::Relaxed);
             out.send_packets(tun, &mut gateway.outgoing);
         }
     }

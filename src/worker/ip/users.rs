@@ -1,6 +1,5 @@
 //! What users of an end of an IP tunnel do with it, besides packets.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,10 +9,10 @@ use thiserror::Error;
 use super::super::leg::{Flow, Leg};
 use super::super::machine::{End, Machine, Outside};
 use super::MTU_MIN;
-use super::gateway::{Exit, Gateway, GatewaySettings};
+use super::gateway::Gateway;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
-use crate::tunnel::ip::{IpError, Peer, Pools};
+use crate::tunnel::ip::{IpError, Peer};
 use crate::wire::carrier::Carrier;
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress};
 
@@ -217,14 +216,12 @@ impl Machine {
     }
 }
 
-/// The handler of this process as the exit of a relay.
+/// The exit of a relay as the handler of this process wants it.
 impl Machine {
-    /// Gives this worker its part of an exit that packets leave by through the handler of this process. There is one at
-    /// most, for the life of the machine.
-    pub fn set_gateway(&mut self, settings: Arc<GatewaySettings>, pools: Pools) {
+    /// Gives this worker its part of an exit of the handler's. There is one at most, for the life of the machine.
+    pub fn set_gateway(&mut self, gateway: Gateway) {
         debug_assert!(self.gateway.is_none(), "addresses were given away");
-        let (_, worker) = self.steer;
-        self.gateway = Some(Gateway::new(settings, pools, worker, Exit::Handler));
+        self.gateway = Some(gateway);
     }
 
     /// Which worker this is.
