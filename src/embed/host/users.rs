@@ -25,6 +25,7 @@ use crate::embed::tunnel::{
 };
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
+use crate::tunnel::ip::IpEvent;
 use crate::wire::capsule::CapsuleType;
 use crate::wire::datagram::ContextId;
 use crate::wire::ip::Destination;
@@ -389,6 +390,9 @@ impl Users {
                 shared.handle_capsule(Capsule::new(kind, value));
             }
             LocalEvent::Ip(_, event) => {
+                if let IpEvent::Mtu(_) = event {
+                    shared.handle_described(describe(id, machine));
+                }
                 shared.handle_ip_event(event, machine.ip_info(id, End::Downstream));
             }
             LocalEvent::Readable(_) => self.read(now, id, machine, out),

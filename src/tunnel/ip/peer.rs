@@ -40,7 +40,7 @@ pub const REQUESTS_MAX: usize = 1024;
 /// Most name servers and domains of a DNS_ASSIGN, counted together with the configurations.
 pub const NAMES_MAX: usize = 1024;
 
-/// What a capsule of the peer has changed.
+/// What has changed on an IP tunnel: by a capsule of the peer, or with the path to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IpEvent {
@@ -57,6 +57,10 @@ pub enum IpEvent {
     Dns(Vec<DnsConfig>),
     /// PREF64: all prefixes of NAT64 from now on.
     Pref64(Vec<Ipv6Net>),
+    /// Packets of this many bytes pass from now on, and no larger ones: the path has become another one, or QUIC has
+    /// found out more about it (RFC 9484 §10.1). Never below 1,280, and never on HTTP/2 and HTTP/1.1, which carry
+    /// packets of any size.
+    Mtu(usize),
 }
 
 /// What the checks need of a packet.

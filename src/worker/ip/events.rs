@@ -5,12 +5,14 @@
 //!                                  ├─► Leg::Local     LocalEvent::Ip
 //!                                  └─► Leg::Gateway   answered from the pools
 //! ```
+//!
+//! What the path of a stream says about its MTU is told to users alone.
 
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::leg::Leg;
+use super::super::leg::{Leg, Tunnel};
 use super::super::machine::{End, LocalEvent, Machine, Outside};
 use super::of_end;
 use crate::tunnel::TunnelId;
@@ -18,6 +20,36 @@ use crate::tunnel::ip::{IpError, IpEvent, Peer};
 use crate::wire::ip::IpCapsule;
 
 impl Machine {
+    /// What the users of a tunnel's ends find as its MTU when it opens.
+    pub(in crate::worker) fn note_mtu(&mut self, id: TunnelId) {
+        for end in [End::Downstream, End::Upstream] {
+            self.has_other_mtu(id, end);
+        }
+    }
+
+    /// The path of a stream takes packets of another size than before: the user of the tunnel's other end is told,
+    /// if that makes a difference.
+    pub(in crate::worker) fn tell_mtu(&mut self, id: TunnelId) {
+        for end in [End::Downstream, End::Upstream] {
+            let is_open = self.tunnels.get(id).is_some_and(Tunnel::is_open);
+            if is_open && let Some(mtu) = self.has_other_mtu(id, end) {
+                self.tell(end, LocalEvent::Ip(id, IpEvent::Mtu(mtu)));
+            }
+        }
+    }
+
+    /// The MTU that the user of an end finds, if there is one, and it is another one than before.
+    fn has_other_mtu(&mut self, id: TunnelId, end: End) -> Option<usize> {
+        let Some(Leg::Local) = self.leg(id, end) else {
+            return None;
+        };
+        self.ip_flow(id)?;
+        let stream = self.far_stream(id, end)?;
+        let mtu = self.tunnel_mtu(stream);
+        let known = &mut self.ip_flow(id)?.side(end).mtu;
+        (std::mem::replace(known, mtu) != mtu).then_some(mtu)
+    }
+
     /// Something that the end opposite of `receiver` said.
     pub(super) fn ip_event(
         &mut self,
@@ -59,6 +91,8 @@ impl Machine {
             IpEvent::Routes(routes) => peer.advertise_routes(routes)?,
             IpEvent::Dns(configs) => peer.assign_dns(configs)?,
             IpEvent::Pref64(prefixes) => peer.assign_pref64(prefixes)?,
+            // Each stream has its own, and nobody says it.
+            IpEvent::Mtu(_) => return Ok(()),
         };
         self.send_ip_capsule(now, id, receiver, encoded(&capsule), out);
         Ok(())

@@ -439,6 +439,8 @@ impl Machine {
                     flow.side(End::Downstream).peer.decline();
                 }
             }
+            // Users hear of it, and gateways look when they have a packet.
+            IpEvent::Mtu(_) => {}
         }
     }
 

@@ -74,6 +74,8 @@ struct Side {
     inbound: Inbound,
     peer: Peer,
     unsent: VecDeque<Bytes>,
+    /// What the user of this end knows of the MTU.
+    mtu: usize,
 }
 
 impl IpFlow {

@@ -37,13 +37,13 @@ impl IpSide {
         self.events.pop_front()
     }
 
-    /// Queues an event. Most are full lists, of which the last one counts; what is displaced can still be asked for.
+    /// Queues an event. Most say everything about something, of which the last one counts; what is displaced can still be asked for.
     fn push_event(&mut self, event: IpEvent) {
-        let is_list = matches!(
+        let is_all = matches!(
             event,
-            IpEvent::Routes(_) | IpEvent::Dns(_) | IpEvent::Pref64(_)
+            IpEvent::Routes(_) | IpEvent::Dns(_) | IpEvent::Pref64(_) | IpEvent::Mtu(_)
         );
-        if is_list {
+        if is_all {
             let kind = std::mem::discriminant(&event);
             (self.events).retain(|waiting| std::mem::discriminant(waiting) != kind);
         }
