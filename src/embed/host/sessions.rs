@@ -31,7 +31,7 @@ use crate::embed::handler::{Handler, Ready, Reject, Served};
 use crate::embed::handler_guard::{Panicked, guarded, guarded_future};
 use crate::embed::ip::Saying;
 use crate::embed::ip_proxy::{Exit, InstallError};
-use crate::embed::proxy::{Hook, Later, Way};
+use crate::embed::proxy::{Gate, Hook, Later, Way};
 use crate::embed::request::Request;
 use crate::embed::session::{Ending, Session};
 use crate::embed::session_handle::TunnelHandle;
@@ -351,7 +351,7 @@ impl Sessions {
     }
 
     /// Answers 2xx, and tells the session.
-    fn open(
+    pub(in crate::embed) fn open(
         &mut self,
         now: Instant,
         id: TunnelId,
@@ -397,21 +397,32 @@ impl Sessions {
                 let route = self.route(&chain.route, machine);
                 machine.proceed_chain(now, id, route, chain.timeout, out);
             }
-            Way::Gateway(gate) => match self.install(&gate.exit, machine, out.driver) {
-                Ok(()) => {
-                    let direct = Direct {
-                        policy: self.policy(&gate.direct.policy),
-                        ..gate.direct
-                    };
-                    machine.set_user(id, gate.user);
-                    machine.proceed_direct(now, id, direct, out);
-                }
-                Err(error) => {
+            Way::Gateway(gate) => {
+                if let Err(error) = self.leave(now, id, gate, machine, out) {
                     let rejected = Reject::new(StatusCode::INTERNAL_SERVER_ERROR);
                     reject(now, id, rejected.reason(error.to_string()), machine, out);
                 }
-            },
+            }
         }
+    }
+
+    /// Has an IP tunnel leave by the exit of a proxy.
+    pub(in crate::embed) fn leave(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        gate: Gate,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) -> Result<(), InstallError> {
+        self.install(&gate.exit, machine, out.driver)?;
+        let direct = Direct {
+            policy: self.policy(&gate.direct.policy),
+            ..gate.direct
+        };
+        machine.set_user(id, gate.user);
+        machine.proceed_direct(now, id, direct, out);
+        Ok(())
     }
 
     /// Has IP packets leave by `exit` here, from now on if they did not before.

@@ -17,7 +17,7 @@ mod tests;
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::dns::{self, DnsConfig, DnsError};
@@ -213,6 +213,12 @@ impl IpCapsule {
 
     /// Appends the whole capsule: type, length, value. It should pass the [check](Self::check).
     pub fn encode(&self, out: &mut BytesMut) {
+        encode_capsule(self.capsule_type(), &self.value(), out);
+    }
+
+    /// The value of the capsule alone.
+    #[must_use]
+    pub fn value(&self) -> Bytes {
         let mut value = BytesMut::new();
         match self {
             Self::AddressAssign(entries) => {
@@ -238,7 +244,7 @@ impl IpCapsule {
                 (prefixes.iter()).for_each(|prefix| dns::put_pref64(prefix, &mut value));
             }
         }
-        encode_capsule(self.capsule_type(), &value, out);
+        value.freeze()
     }
 }
 

@@ -10,8 +10,6 @@
 
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-
 use super::super::leg::{Leg, Tunnel};
 use super::super::machine::{End, LocalEvent, Machine, Outside};
 use super::of_end;
@@ -43,7 +41,9 @@ impl Machine {
         let Some(Leg::Local) = self.leg(id, end) else {
             return None;
         };
-        self.ip_flow(id)?;
+        if self.ip_flow(id)?.carried.is_some() {
+            return None;
+        }
         let stream = self.far_stream(id, end)?;
         let mtu = self.tunnel_mtu(stream);
         let known = &mut self.ip_flow(id)?.side(end).mtu;
@@ -59,11 +59,14 @@ impl Machine {
         event: IpEvent,
         out: &mut impl Outside,
     ) -> Result<(), IpError> {
+        if self.reach_of(id, receiver).is_some() {
+            return self.pass_ip_event(now, id, receiver, event, out);
+        }
         match self.leg(id, receiver) {
-            Some(Leg::Stream(_)) => return self.pass_ip_event(now, id, receiver, event, out),
             Some(Leg::Local) => self.tell(receiver, LocalEvent::Ip(id, event)),
             Some(Leg::Gateway) => self.gateway_event(now, id, event, out),
-            Some(Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_)) | None => {}
+            Some(Leg::None | Leg::Stream(_) | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_)) => {}
+            None => {}
         }
         Ok(())
     }
@@ -94,7 +97,7 @@ impl Machine {
             // Each stream has its own, and nobody says it.
             IpEvent::Mtu(_) => return Ok(()),
         };
-        self.send_ip_capsule(now, id, receiver, encoded(&capsule), out);
+        self.send_ip_capsule(now, id, receiver, &capsule, out);
         Ok(())
     }
 
@@ -110,16 +113,10 @@ impl Machine {
         let flow = self.ip_flow(id)?;
         Some(match say(&mut flow.side(receiver).peer) {
             Ok((said, capsule)) => {
-                self.send_ip_capsule(now, id, receiver, encoded(&capsule), out);
+                self.send_ip_capsule(now, id, receiver, &capsule, out);
                 Ok(said)
             }
             Err(error) => Err(error),
         })
     }
-}
-
-fn encoded(capsule: &IpCapsule) -> Bytes {
-    let mut bytes = BytesMut::new();
-    capsule.encode(&mut bytes);
-    bytes.freeze()
 }

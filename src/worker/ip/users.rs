@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::super::leg::{Flow, Leg};
 use super::super::machine::{End, Machine, Outside};
 use super::MTU_MIN;
+use super::carried::Reach;
 use super::gateway::Gateway;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
@@ -135,7 +136,7 @@ impl Machine {
         let far = end.other();
         let is_open = self.tunnels.get(id).is_some_and(|it| it.is_open());
         let is_users = self.leg(id, end) == Some(Leg::Local);
-        let has_peer = matches!(self.leg(id, far), Some(Leg::Stream(_)));
+        let has_peer = self.reach_of(id, far).is_some();
         if !(is_open && is_users && has_peer) {
             return Err(IpRequestError::NotOpen);
         }
@@ -148,8 +149,12 @@ impl Machine {
     /// What is known at the end of a user.
     pub fn ip_info(&mut self, id: TunnelId, end: End) -> Option<IpInfo> {
         let far = end.other();
-        let stream = self.far_stream(id, end)?;
-        let (mtu, carrier) = (self.tunnel_mtu(stream), self.carrier_of(stream));
+        let reach = self.reach_of(id, far)?;
+        let carrier = match reach {
+            Reach::Stream(stream) => self.carrier_of(stream),
+            Reach::Carried(carrier) => carrier,
+        };
+        let mtu = self.mtu_towards(reach);
         let peer = &self.ip_flow(id)?.side(far).peer;
         Some(IpInfo {
             assigned: peer.assigned().to_vec(),
@@ -172,7 +177,9 @@ impl Machine {
         packet: Bytes,
         out: &mut impl Outside,
     ) -> SendOutcome {
-        let Some(stream) = self.far_stream(id, end) else {
+        // What somebody else's stream brings is judged, and answered, as what ours do.
+        let is_carried = self.carrier_elsewhere(id, end).is_some();
+        let Some(stream) = self.far_stream(id, end).filter(|_| !is_carried) else {
             match end {
                 End::Downstream => self.ip_from_downstream(now, id, packet, out),
                 End::Upstream => self.ip_from_upstream(now, id, packet, out),

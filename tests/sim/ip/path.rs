@@ -99,6 +99,8 @@ fn the_client_hears_of_a_path_that_shrinks_and_grows() {
     assert_eq!(scene.left().last(), Some(&longest));
 
     scene.set_mtu(1_472);
+    // QUIC looks again after ten minutes.
+    scene.sim.run_for(secs(700));
     scene.fill(own);
     assert_eq!(scene.mtu(), wide);
     let heard = scene.heard();
