@@ -54,6 +54,7 @@
 mod builtin;
 mod connect;
 mod embedding;
+mod embedding_ip;
 mod ip;
 mod ip_proxy;
 mod packets;
