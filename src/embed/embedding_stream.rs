@@ -48,7 +48,11 @@ const WRITE_BYTES_MAX: usize = 64 * 1024;
 ///
 /// Dropping it earlier breaks the tunnel: a TCP target sees a reset, a session hears
 /// [`CloseReason::Aborted`]. So when reading from the client fails, drop it and do not close it; and when reading from
-/// it fails, reset the client's stream. A UDP tunnel has come to its end with either direction.
+/// it fails, reset the client's stream. A UDP or IP tunnel has come to its end with either direction.
+///
+/// An IP tunnel gives and takes packets of any size. Those that the server does not read in time displace older ones
+/// after 1,000; capsules about addresses and routes are never lost, and a client that lets 64 of them wait loses the
+/// tunnel instead.
 ///
 /// hyper's `Upgraded` over HTTP/2 reports a stream that the client resets with CANCEL as one that has ended. Capsules
 /// tell the two apart, as their end is marked; a classic CONNECT whose cut matters should run on h2 itself.

@@ -46,7 +46,6 @@ fn received(tunnel: &IpTunnel) -> Bytes {
     packet.expect("a packet in time")
 }
 
-// spec: 9484-4.2-a, 9484-4.4-a, 9484-4.7.1-h
 #[test]
 fn clients_of_an_ip_proxy_come_by_a_server_of_the_users() {
     let (give, left) = channel();
@@ -212,7 +211,6 @@ fn upgrade(path: &str) -> http::Request<()> {
         .unwrap()
 }
 
-// spec: 9484-4.7.2-f
 #[tokio::test]
 async fn capsules_that_break_the_rules_break_the_stream() {
     let embedding = Embedding::builder(proxy().build().unwrap())

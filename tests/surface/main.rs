@@ -56,6 +56,7 @@ mod connect;
 mod embedding;
 mod embedding_ip;
 mod ip;
+mod ip_path;
 mod ip_proxy;
 mod packets;
 mod runtimes;

@@ -44,16 +44,16 @@ use crate::worker::{Direct, Family, GatewaySettings, MTU_MIN, Site};
 type Identify = Arc<dyn Fn(&Request) -> Option<String> + Send + Sync>;
 
 /// Serves IP tunnels (RFC 9484): gives their clients addresses from pools, tells them routes and name servers, checks
-/// every packet, and hands those that leave to a hook. Rejects other tunnels with 501;
-/// [`Proxies::ip`](crate::Proxies::ip) serves all.
+/// every packet, and hands those that leave to [a hook](IpProxyBuilder::forward) or to the kernel, by [a TUN
+/// interface](IpProxyBuilder::tun). Rejects other tunnels with 501; [`Proxies::ip`](crate::Proxies::ip) serves all.
 ///
 /// A packet of a client passes when its source is assigned to the client (BCP 38) or in a network behind it, its
 /// destination in the scope that the client asked for and allowed by the rules, and its protocol the one of the scope.
 /// Otherwise its sender is told by ICMP, at a bounded rate, and the drop is counted and reported.
 ///
-/// Clones are the same proxy, with one set of addresses. It serves one listener: requests at a second listener, and
-/// those for a second proxy at the same listener, are answered with 500 and this reason. Embeddings have no IP
-/// tunnels.
+/// Clones are the same proxy, with one set of addresses. It serves one listener, or one
+/// [`Embedding`](crate::Embedding): requests at a second one, and those for a second proxy at the same one, are answered
+/// with 500 and this reason.
 ///
 /// ```
 /// use bauta::{IpProxy, Listener};
@@ -163,8 +163,9 @@ impl Default for IpProxyBuilder {
 /// Addresses.
 impl IpProxyBuilder {
     /// Adds a prefix to take addresses from, of either version: at most /30 or /126. The first host in it is the
-    /// proxy's own, and packets to it go to [`forward`](Self::forward); the network's own address and, in IPv4, that
-    /// of broadcast are never given away.
+    /// proxy's own; the network's own address and, in IPv4, that of broadcast are never given away. ICMP to the proxy's
+    /// own address, and questions to it where it is a [name server](Self::dns), always leave; everything else to it is
+    /// for the rules to allow.
     pub fn pool(mut self, prefix: impl Into<IpNet>) -> Self {
         self.pools.prefixes.push(prefix.into());
         self
@@ -303,7 +304,8 @@ impl IpProxyBuilder {
         self
     }
 
-    /// Is given every packet that leaves: what clients send to the world outside, and to the proxy's own addresses. It
+    /// Is given every packet that leaves: what clients send to the world outside, and to the proxy's own addresses. The
+    /// exit is this hook then, and there is no [`tun`](Self::tun). It
     /// runs on the worker thread of the client, and must not block; what it panics with is logged and counted, and the
     /// packet is lost. Answers go back with [`IpProxyHandle::inject`]. Default: nothing leaves.
     ///

@@ -34,7 +34,7 @@ impl CapsuleType {
     pub const ROUTE_ADVERTISEMENT: Self = Self(0x03);
 }
 
-/// An entry of ADDRESS_ASSIGN.
+/// An entry of ADDRESS_ASSIGN (RFC 9484 §4.7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AssignedAddress {
     /// The request that it answers, or 0.
@@ -44,7 +44,7 @@ pub struct AssignedAddress {
     pub prefix: IpNet,
 }
 
-/// An entry of ADDRESS_REQUEST.
+/// An entry of ADDRESS_REQUEST (RFC 9484 §4.7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestedAddress {
     /// Names the request; not 0, and never used twice by the same endpoint on a stream.
@@ -53,14 +53,14 @@ pub struct RequestedAddress {
     pub prefix: IpNet,
 }
 
-/// An entry of ROUTE_ADVERTISEMENT. Both ends are of the same version, and included.
+/// An entry of ROUTE_ADVERTISEMENT (RFC 9484 §4.7.3). Both ends are of the same version, and included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressRange {
     /// The first address.
     pub start: IpAddr,
     /// The last address, not below the first.
     pub end: IpAddr,
-    /// The only upper-layer protocol; 0 for all. ICMP passes whatever it says.
+    /// The only upper-layer protocol, by its IANA number; 0 for all. ICMP passes whatever it says.
     pub protocol: u8,
 }
 

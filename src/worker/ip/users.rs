@@ -32,19 +32,21 @@ pub enum IpRequestError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IpInfo {
-    /// What may be used as source here.
+    /// What may be used as source here (RFC 9484 §4.7.1).
     pub assigned: Vec<AssignedAddress>,
     /// What the other end may use as source.
     pub assigned_to_peer: Vec<AssignedAddress>,
-    /// What can be reached through the other end.
+    /// What can be reached through the other end (RFC 9484 §4.7.3), in the order of the RFC.
     pub routes: Vec<AddressRange>,
-    /// What the other end has asked for and not been answered.
+    /// What the other end has asked for and not been answered (RFC 9484 §4.7.2); 64 at most.
     pub requested: Vec<RequestedAddress>,
     /// The name servers that the other end has told.
     pub dns: Vec<DnsConfig>,
     /// The prefixes of NAT64 that the other end has told.
     pub pref64: Vec<Ipv6Net>,
-    /// The largest packet that passes now, in bytes; never below 1,280.
+    /// The largest packet that passes now, in bytes: what QUIC has found out about the path, never below 1,280
+    /// (RFC 9484 §7.2), and 65,527 where packets travel on a stream. [`IpEvent::Mtu`](crate::IpEvent::Mtu) tells of
+    /// changes.
     pub mtu: usize,
     /// The HTTP version of the stream.
     pub carrier: Carrier,

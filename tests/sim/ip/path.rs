@@ -81,7 +81,6 @@ impl Scene {
     }
 }
 
-// spec: 9484-10.1-a
 #[test]
 fn the_client_hears_of_a_path_that_shrinks_and_grows() {
     let mut scene = Scene::direct(Carrier::H3);
