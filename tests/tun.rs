@@ -6,9 +6,9 @@
 //!
 //! And the library's IP proxy with an interface, in `proxy`.
 //!
-//! Needs root, `ip`, `unshare`, `setpriv` and `nft`, and says so with `BAUTA_PRIVILEGED=1`; then a lack of any of them is a failure.
-//! Without, nothing is run, and nothing is reported as passed. Under `CI` the variable has to say which of the two is
-//! meant, 1 or 0. Everything happens in a network namespace of its own.
+//! Needs root, `ip`, `unshare`, `setpriv` and `nft`, and says so with `BAUTA_PRIVILEGED=1`; then a lack of any of them
+//! is a failure. Without, nothing is run, and nothing is reported as passed. Under `CI` the variable has to say which
+//! of the two is meant, 1 or 0. Everything happens in a network namespace of its own.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "this file is its own test harness")]

@@ -104,8 +104,8 @@ impl Embedding {
     }
 
     /// Whether a request asks for a tunnel, and so is for [`accept`](Self::accept) and not for the user's own pages:
-    /// CONNECT, or an upgrade of HTTP/1.1 to `connect-udp`, `connect-tcp` or `connect-ip`. Templates, targets and handlers are not
-    /// asked.
+    /// CONNECT, or an upgrade of HTTP/1.1 to `connect-udp`, `connect-tcp` or `connect-ip`. Templates, targets and
+    /// handlers are not asked.
     ///
     /// An extended CONNECT counts by the `h2::ext::Protocol` in the request. One without it counts whatever its
     /// `:protocol` is: a server that offers others too, such as `websocket`, looks at that first.

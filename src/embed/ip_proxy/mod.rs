@@ -52,8 +52,8 @@ type Identify = Arc<dyn Fn(&Request) -> Option<String> + Send + Sync>;
 /// Otherwise its sender is told by ICMP, at a bounded rate, and the drop is counted and reported.
 ///
 /// Clones are the same proxy, with one set of addresses. It serves one listener, or one
-/// [`Embedding`](crate::Embedding): requests at a second one, and those for a second proxy at the same one, are answered
-/// with 500 and this reason.
+/// [`Embedding`](crate::Embedding): requests at a second one, and those for a second proxy at the same one, are
+/// answered with 500.
 ///
 /// ```
 /// use bauta::{IpProxy, Listener};

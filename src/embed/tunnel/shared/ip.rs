@@ -37,7 +37,8 @@ impl IpSide {
         self.events.pop_front()
     }
 
-    /// Queues an event. Most say everything about something, of which the last one counts; what is displaced can still be asked for.
+    /// Queues an event. Most say everything about something, of which the last one counts; what is displaced can still
+    /// be asked for.
     fn push_event(&mut self, event: IpEvent) {
         let is_all = matches!(
             event,
