@@ -64,9 +64,11 @@ impl Scene {
     /// The sizes that the client has heard of, one after the other.
     fn heard(&self) -> Vec<usize> {
         let heard = self.sim.tunnel(self.client, self.tunnel).ip.iter();
-        let sizes = heard.filter_map(|event| match event {
-            IpEvent::Mtu(mtu) => Some(*mtu),
-            _ => None,
+        let sizes = heard.filter_map(|event| {
+            let IpEvent::Mtu(mtu) = event else {
+                return None;
+            };
+            Some(*mtu)
         });
         sizes.collect()
     }
