@@ -5,6 +5,7 @@
 //! ```
 
 mod hostile;
+mod path;
 mod told;
 
 use std::net::IpAddr;

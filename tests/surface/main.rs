@@ -54,7 +54,9 @@
 mod builtin;
 mod connect;
 mod embedding;
+mod embedding_ip;
 mod ip;
+mod ip_path;
 mod ip_proxy;
 mod packets;
 mod runtimes;

@@ -85,7 +85,8 @@ pub enum LinkError {
     },
     /// The kernel does not pass packets on between interfaces.
     #[error(
-        "{} is 0, so packets of clients go nowhere: set it to 1, or `forwarding = true` in [ip]",
+        "{} is 0, so packets of clients go nowhere: set it to 1, or have it set: `forwarding = true` in [ip], \
+         TunExit::forwarding in the library",
         path.display()
     )]
     NotForwarding {
