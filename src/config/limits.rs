@@ -414,7 +414,7 @@ pub const TCP_PENDING_RESETS: Limit = Limit {
 };
 
 /// Bounds on IP tunnels.
-pub const IP: &[&Limit] = &[&IP_ASSIGNMENTS];
+pub const IP: &[&Limit] = &[&IP_ASSIGNMENTS, &IP_ASSIGNMENTS_PER_USER];
 
 /// Prefixes assigned to one IP tunnel.
 pub const IP_ASSIGNMENTS: Limit = Limit {
@@ -424,6 +424,17 @@ pub const IP_ASSIGNMENTS: Limit = Limit {
     max: 256,
     metric: "ip_assignments_refused",
     reason: "a request for more is answered with the empty address; one for each IP version and some temporary ones",
+};
+
+/// Prefixes assigned to all IP tunnels of one user.
+pub const IP_ASSIGNMENTS_PER_USER: Limit = Limit {
+    key: "ip.assignments_per_user_max",
+    default: 64,
+    min: 1,
+    max: 1_000_000,
+    metric: "ip_shares_refused",
+    reason: "a request for more is answered with the empty address; a person with many devices needs two for each of \
+             them, a relay that brings the clients of its own more",
 };
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ impl Checker<'_> {
             prefix_len_min_v4,
             prefix_len_min_v6,
             assignments_max,
+            assignments_per_user_max,
             grace,
             tun,
             offload,
@@ -84,6 +85,9 @@ impl Checker<'_> {
                 DELEGATED_LEN_MIN_V6..=128,
             ),
             assignments_max: count(self.limit(&limits::IP_ASSIGNMENTS, assignments_max)),
+            assignments_per_user_max: count(
+                self.limit(&limits::IP_ASSIGNMENTS_PER_USER, assignments_per_user_max),
+            ),
             grace: self.duration("ip.grace", grace, Duration::ZERO..=DAY),
             tun: self.interface(tun),
             offload,

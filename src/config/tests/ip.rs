@@ -20,6 +20,7 @@ fn pools_are_enough() {
         (ip.assignments_max, ip.grace, &*ip.tun, ip.mtu),
         (8, Duration::from_secs(300), "bauta0", 1500)
     );
+    assert_eq!(ip.assignments_per_user_max, 64);
     assert_eq!((ip.offload, ip.nat), (Offload::Auto, Nat::Off));
     assert!(ip.unprompted && !ip.forwarding && !ip.client_to_client);
     // Of the IP versions that there are addresses of.
@@ -42,6 +43,7 @@ fn every_key_is_read() {
         prefix_len_min_v4 = 28
         prefix_len_min_v6 = 56
         assignments_max = 4
+        assignments_per_user_max = 1000
         grace = "90s"
         tun = "vpn%d"
         offload = "off"
@@ -69,6 +71,7 @@ fn every_key_is_read() {
         prefix_len_min_v4: 28,
         prefix_len_min_v6: 56,
         assignments_max: 4,
+        assignments_per_user_max: 1000,
         grace: Duration::from_secs(90),
         tun: "vpn%d".to_owned(),
         offload: Offload::Off,

@@ -27,6 +27,7 @@ pub use self::peer::{
     IpEvent, NAMES_MAX, PENDING_MAX, PacketFacts, Peer, REQUESTS_MAX, Violation, refusal,
 };
 pub use self::pool::{
-    AssignError, Owner, PoolConfig, PoolError, PoolUsage, Pools, SITE_PREFIXES_MAX,
+    AssignError, Holder, KEPT_MAX, Owner, PoolConfig, PoolError, PoolUsage, Pools, QUARANTINE,
+    SITE_PREFIXES_MAX,
 };
 pub use self::prefix_map::PrefixMap;

@@ -112,6 +112,7 @@ pub fn pools(ip: &Ip) -> Result<Pools, PoolError> {
         prefix_len_min_v4: ip.prefix_len_min_v4,
         prefix_len_min_v6: ip.prefix_len_min_v6,
         assignments_max: ip.assignments_max,
+        assignments_per_user_max: ip.assignments_per_user_max,
         grace: ip.grace,
         ..PoolConfig::default()
     })

@@ -16,7 +16,8 @@ use crate::policy::Policy;
 use crate::server::Protocol;
 use crate::tunnel::TunnelId;
 use crate::tunnel::ip::{
-    IpError, IpEvent, Owner, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, refusal,
+    AssignError, Holder, IpError, IpEvent, Owner, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX,
+    refusal,
 };
 use crate::wire::ip::{
     AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress, ScopeTarget,
@@ -228,6 +229,8 @@ impl Gateway {
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Stay {
     leases: Vec<AssignedAddress>,
+    /// Whose they are: the client may move to another address.
+    holder: Option<Holder>,
     /// Networks behind the client.
     sites: Vec<IpNet>,
     /// The last destination that policy allowed.
@@ -329,13 +332,17 @@ impl Machine {
 
     /// Gives a tunnel a prefix.
     fn lease(&mut self, now: Instant, id: TunnelId, request_id: u64, wish: IpNet) -> Option<IpNet> {
+        let Leg::Stream(stream) = self.leg(id, End::Downstream)? else {
+            return None;
+        };
+        let client = self.carriers.peer_address(stream.connection())?;
         let gateway = self.gateway.as_mut()?;
         let super::Flow::Ip(flow) = &mut self.tunnels.get_mut(id)?.flow else {
             return None;
         };
-        let owner = gateway.owner(id);
-        let given = gateway.pools.assign(now, owner, wish, flow.user.as_deref());
-        match given {
+        let new_holder = || Holder::new(flow.user.as_deref(), client.ip());
+        let holder = &*flow.stay.holder.get_or_insert_with(new_holder);
+        match gateway.pools.assign(now, gateway.owner(id), wish, holder) {
             Ok(prefix) => {
                 gateway.own.insert(prefix, id);
                 flow.stay
@@ -348,6 +355,8 @@ impl Machine {
             Err(error) => {
                 tracing::debug!(%error, "no address for a client");
                 self.stats.ip_assignments_refused += 1;
+                let is_share = matches!(error, AssignError::TooManyOfUser { .. });
+                self.stats.ip_shares_refused += u64::from(is_share);
                 None
             }
         }
