@@ -199,6 +199,13 @@ impl Ip {
     pub fn gateways(&self) -> Vec<IpNet> {
         self.pools.iter().copied().map(gateway).collect()
     }
+
+    /// What is behind the interface: the pools, and the networks of sites.
+    #[must_use]
+    pub fn inside(&self) -> Vec<IpNet> {
+        let behind = self.sites.iter().flat_map(|site| &site.prefixes);
+        self.pools.iter().chain(behind).copied().collect()
+    }
 }
 
 /// The first address behind that of the network.

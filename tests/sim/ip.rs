@@ -5,6 +5,7 @@
 //! ```
 
 mod hostile;
+mod shares;
 mod told;
 
 use std::net::IpAddr;

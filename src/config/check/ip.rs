@@ -136,6 +136,23 @@ impl Checker<'_> {
         }
     }
 
+    /// A packet has addresses: whoever forbids a name has not forbidden them.
+    pub(super) fn names_and_packets(
+        &mut self,
+        has_pools: bool,
+        services: &[Service],
+        names: &[String],
+    ) {
+        if has_pools && services.contains(&Service::ConnectIp) {
+            let warnings = names.iter().map(|rule| {
+                format!(
+                    "{rule}: holds for tunnels that ask for the name; the packets of other IP tunnels show addresses alone"
+                )
+            });
+            self.warnings.extend(warnings);
+        }
+    }
+
     fn pools(&mut self, texts: &[String]) -> Vec<IpNet> {
         let mut pools: Vec<IpNet> = Vec::with_capacity(texts.len());
         for (index, text) in self.at_most("ip.pools", texts).iter().enumerate() {
@@ -328,6 +345,18 @@ impl Checker<'_> {
             if len_min <= pool.prefix_len() {
                 self.warnings.push(format!(
                     "{key}: {len_min}: one client may take everything of {pool}"
+                ));
+                continue;
+            }
+            let (share, len) = (
+                ip.assignments_per_user_max,
+                pool.max_prefix_len() - pool.prefix_len(),
+            );
+            // Of single addresses; three are not for clients.
+            let addresses = 1_usize.checked_shl(len.into()).filter(|_| len < 32);
+            if addresses.is_some_and(|addresses| share >= addresses - 3) {
+                self.warnings.push(format!(
+                    "ip.assignments_per_user_max: {share}: one user may take everything of {pool}"
                 ));
             }
         }

@@ -230,10 +230,40 @@ fn warnings() {
             "[ip]\npools = [\"10.89.0.0/16\"]\n[policy]\nservices = [\"connect-udp\"]",
             "ip.pools: has no effect, \"connect-ip\" is not among policy.services",
         ),
+        (
+            "[ip]\npools = [\"10.89.0.0/26\"]",
+            "ip.assignments_per_user_max: 64: one user may take everything of 10.89.0.0/26",
+        ),
     ] {
         let config = parse(&format!("{MINIMAL}{text}"), &environment()).unwrap();
         assert_eq!(config.warnings, [expected]);
     }
+}
+
+#[test]
+fn rules_with_names_are_no_rules_for_packets() {
+    let environment = Environment {
+        rule: |rule| match rule.starts_with('.') {
+            true => Ok(RuleKind::Names),
+            false => Ok(RuleKind::Addresses),
+        },
+        ..environment()
+    };
+    let rules = "[policy]\nallow = [\"*\"]\ndeny = [\"*:25\", \".ads.example\"]\n";
+    let warnings = |text: &str| {
+        parse(&format!("{MINIMAL}{rules}{text}"), &environment)
+            .unwrap()
+            .warnings
+    };
+    assert_eq!(warnings(""), [""; 0]);
+    assert_eq!(warnings("services = [\"connect-udp\"]"), [""; 0]);
+    assert_eq!(
+        warnings(POOL),
+        [
+            "policy.deny[1]: \".ads.example\": holds for tunnels that ask for the name; the packets of other IP tunnels \
+             show addresses alone"
+        ]
+    );
 }
 
 #[test]

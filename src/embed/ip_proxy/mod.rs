@@ -180,8 +180,19 @@ impl IpProxyBuilder {
         self
     }
 
+    /// Prefixes of one client at most, in all of its tunnels together: of a client that [has a name](Self::user) or,
+    /// without one, of an address of IPv4 or a /64 of IPv6. Default: 64. Further requests are refused likewise. A relay
+    /// that brings the clients of its own is one client.
+    pub fn assignments_per_user_max(mut self, prefixes: usize) -> Self {
+        self.pools.assignments_per_user_max = prefixes;
+        self
+    }
+
     /// How long addresses are kept for a client that [has a name](Self::user), after its tunnel has ended. Default:
-    /// five minutes.
+    /// five minutes. When nothing else is left, they are given away before, those first whose tunnel ended longest ago.
+    ///
+    /// Addresses that nobody has a claim to rest for a minute, unless nothing else is left: packets for the client that
+    /// had one are still under way.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.pools.grace = grace;
         self
@@ -226,7 +237,8 @@ impl IpProxyBuilder {
         self
     }
 
-    /// Whether clients reach each other, and the networks behind each other. Default: no.
+    /// Whether clients reach each other, and the networks behind each other. Default: no. Of the rules those that
+    /// [deny](Self::deny_rule) hold between clients too.
     pub fn client_to_client(mut self, allowed: bool) -> Self {
         self.settings.client_to_client = allowed;
         self
@@ -250,7 +262,8 @@ impl IpProxyBuilder {
     }
 
     /// Adds a rule that allows destinations outside, as [`Proxies::allow_rule`](crate::Proxies::allow_rule) does.
-    /// Ports are those of TCP and UDP; names count for scopes alone.
+    /// Ports are those of TCP and UDP. Packets show no names: a rule with a name holds for tunnels with the name as their
+    /// scope, and says nothing about the packets of others.
     ///
     /// # Errors
     /// The rule, and what is wrong with it.
@@ -259,7 +272,7 @@ impl IpProxyBuilder {
         Ok(self)
     }
 
-    /// Adds a rule that denies, which wins over those that allow.
+    /// Adds a rule that denies, outside and between clients. It wins over those that allow.
     ///
     /// # Errors
     /// As [`allow_rule`](Self::allow_rule).
@@ -306,7 +319,7 @@ impl IpProxyBuilder {
             pools: config,
             routes,
             mut settings,
-            policy,
+            mut policy,
             identify,
             forward,
             events,
@@ -328,8 +341,12 @@ impl IpProxyBuilder {
             ]),
             false => ranges(&routes),
         };
-        settings.policy = Arc::new(policy);
         let pools = Pools::new(&config).map_err(wrong)?;
+        policy.gateways = pools.gateway_addresses().to_vec();
+        if settings.client_to_client {
+            policy.inside.clone_from(&settings.inside);
+        }
+        settings.policy = Arc::new(policy);
         Ok(IpProxy {
             exit: Arc::new(Exit::new(settings, pools, forward, events)),
             identify,

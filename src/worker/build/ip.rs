@@ -121,8 +121,7 @@ pub fn pools(ip: &Ip) -> Result<Pools, PoolError> {
 /// What clients are told, and what they may.
 #[must_use]
 pub fn settings(ip: &Ip, policy: Policy) -> GatewaySettings {
-    let behind = ip.sites.iter().flat_map(|site| site.prefixes.iter());
-    let inside: Vec<_> = ip.pools.iter().chain(behind).copied().collect();
+    let inside = ip.inside();
     GatewaySettings {
         routes: ranges(match ip.tun == NO_TUN {
             true => &inside,

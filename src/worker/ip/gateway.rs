@@ -10,9 +10,10 @@ use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 use super::super::leg::Leg;
 use super::super::machine::{End, HandlerEvent, Machine, Outside};
 use super::errors::IcmpBudget;
+use super::forward::Way;
 use crate::error::Refusal;
 use crate::net::SocketId;
-use crate::policy::Policy;
+use crate::policy::{Denied, Policy};
 use crate::server::Protocol;
 use crate::tunnel::TunnelId;
 use crate::tunnel::ip::{
@@ -160,6 +161,22 @@ impl Gateway {
         Some(Ipv4Addr::new(next()?, next()?, next()?, next()?))
     }
 
+    /// Whether a client may send to a destination; `is_own` if that is our own.
+    pub(super) fn judge_destination(
+        &self,
+        destination: IpAddr,
+        is_own: bool,
+        port: Option<u16>,
+        name: Option<&str>,
+    ) -> Result<(), Denied> {
+        let policy = &self.settings.policy;
+        match !is_own && self.is_inside(destination) {
+            false => policy.check_packet(destination, port, name),
+            true if self.settings.client_to_client => policy.check_inside(destination, port, name),
+            true => Err(Denied::ByRule),
+        }
+    }
+
     pub(super) fn is_inside(&self, address: IpAddr) -> bool {
         let mut inside = self.settings.inside.iter();
         inside.any(|prefix| prefix.contains(&address))
@@ -233,8 +250,8 @@ pub(in crate::worker) struct Stay {
     holder: Option<Holder>,
     /// Networks behind the client.
     sites: Vec<IpNet>,
-    /// The last destination that policy allowed.
-    pub(super) allowed: Option<(IpAddr, Option<u16>)>,
+    /// The last destination that policy allowed, and where that is.
+    pub(super) allowed: Option<(IpAddr, Option<u16>, Way)>,
 }
 
 /// Opening and closing.
