@@ -277,3 +277,34 @@ fn without_pools_nothing_is_assigned() {
         ["ip.pools: 33 prefixes, must be at most 32"]
     );
 }
+
+/// What IP tunnels hold is in the sum, where there are any.
+#[test]
+fn memory_of_ip_tunnels() {
+    let sum = |text: &str| -> u64 {
+        let config = parse(
+            &format!("{MINIMAL}[limits]\ntunnels = 1\n{text}"),
+            &environment(),
+        )
+        .unwrap();
+        let terms = worst_case_memory(&config);
+        let of_ip = terms.iter().filter(|term| term.user.starts_with("IP "));
+        of_ip.map(MemoryTerm::bytes).sum()
+    };
+    assert_eq!(sum(""), 0);
+    assert_eq!(
+        sum("[policy]\nservices = [\"connect-udp\"]\n[upstream]\nurls = [\"https://a\"]"),
+        0
+    );
+    // An ingress holds what both ends say, and what either has not taken.
+    let workers = u64::try_from(environment().cores.get()).unwrap();
+    let said = workers * (4 * 144 + 2 * 128) * 1024;
+    assert_eq!(sum("[upstream]\nurls = [\"https://a\"]"), said);
+    let pool = sum("[ip]\npools = [\"10.89.0.0/26\"]\nassignments_max = 1");
+    assert_eq!(pool, said + workers * 256 + 64 * 384);
+    let site = "[[ip.site]]\nprefixes = [\"10.1.0.0/16\"]";
+    let sites = sum(&format!(
+        "[ip]\npools = [\"10.89.0.0/26\"]\nassignments_max = 1\n{site}"
+    ));
+    assert_eq!(sites, pool + workers * 1024 * 160);
+}

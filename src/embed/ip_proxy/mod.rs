@@ -174,7 +174,7 @@ impl IpProxyBuilder {
         self
     }
 
-    /// Prefixes of one tunnel at most. Default: 8. Further requests are refused as RFC 9484 §4.7.2 says.
+    /// Prefixes of one tunnel at most, up to 512. Default: 8. Further requests are refused as RFC 9484 §4.7.2 says.
     pub fn assignments_max(mut self, prefixes: usize) -> Self {
         self.pools.assignments_max = prefixes;
         self
@@ -245,7 +245,8 @@ impl IpProxyBuilder {
     }
 
     /// Networks that may be behind a client, which it may advertise and send from: of the client that
-    /// [`user`](Self::user) calls so, or of any for `None`. Routes of a client that are in no site are not believed.
+    /// [`user`](Self::user) calls so, or of any for `None`. Routes of a client that are in no site are not believed. Sites
+    /// have nothing in common with the pools, nor with the sites of others.
     pub fn site(mut self, user: Option<&str>, prefixes: impl IntoIterator<Item = IpNet>) -> Self {
         self.settings.sites.push(Site {
             user: user.map(Into::into),
@@ -333,6 +334,12 @@ impl IpProxyBuilder {
                 "site {prefix} has bits behind its prefix length"
             )));
         }
+        // Whoever could send from there could pass for somebody else (BCP 38).
+        if let Some((site, other)) = shared(&config.prefixes, &settings.sites) {
+            return Err(wrong(format!(
+                "site {site} overlaps {other}, which belongs to somebody else"
+            )));
+        }
         settings.inside = config.prefixes.iter().chain(behind).copied().collect();
         settings.routes = match routes.is_empty() {
             true => ranges(&[
@@ -362,6 +369,23 @@ impl fmt::Debug for IpProxyBuilder {
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
+}
+
+/// A network of a site that is also, in part, a pool or a network of another user.
+fn shared<'a>(pools: &[IpNet], sites: &'a [Site]) -> Option<(IpNet, IpNet)> {
+    let overlap = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
+    let owned = |site: &'a Site| {
+        site.prefixes
+            .iter()
+            .map(move |it| (*it, site.user.as_deref()))
+    };
+    let owned: Vec<_> = sites.iter().flat_map(owned).collect();
+    owned.iter().find_map(|(prefix, user)| {
+        let others = owned.iter().filter(|(_, of)| of != user);
+        let mut others = pools.iter().chain(others.map(|(other, _)| other));
+        let other = others.find(|other| overlap(other, prefix))?;
+        Some((*prefix, *other))
+    })
 }
 
 fn wrong(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -59,7 +59,7 @@ pub struct PoolConfig {
     pub prefix_len_min_v4: u8,
     /// The same in IPv6.
     pub prefix_len_min_v6: u8,
-    /// Most prefixes of one tunnel.
+    /// Most prefixes of one tunnel; never more than [`ADDRESSES_MAX`](super::ADDRESSES_MAX).
     pub assignments_max: usize,
     /// Most prefixes of one [`Holder`], in all tunnels together.
     pub assignments_per_user_max: usize,

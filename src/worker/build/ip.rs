@@ -6,17 +6,24 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::config::{Checked, Ip, Offload};
+use crate::config::{Checked, Ip, Offload, limits};
 use crate::net::Driver;
 use crate::net::tun::{Tun, TunError, TunOptions, TunQueue};
 use crate::policy::Policy;
-use crate::tunnel::ip::{PoolConfig, PoolError, Pools};
+use crate::tunnel::ip::{
+    KEPT_MAX, PoolConfig, PoolError, Pools, SAID_BYTES_MAX, SITE_PREFIXES_MAX,
+};
 use crate::wire::ip::{AddressRange, DnsConfig, Nameserver};
 use crate::worker::machine::Tag;
 use crate::worker::{self, Gateway, GatewaySettings, Site};
 
 /// The name of the interface of a relay that has none: its clients reach each other.
 const NO_TUN: &str = "off";
+
+// What the memory sum of the configuration counts with is what the tunnels use.
+const _: () = assert!(SAID_BYTES_MAX <= limits::IP_SAID_BYTES);
+const _: () = assert!(SITE_PREFIXES_MAX == limits::IP_SITE_PREFIXES);
+const _: () = assert!(KEPT_MAX == limits::IP_KEPT);
 
 /// Why there is no exit for IP packets.
 #[derive(Debug, Error)]

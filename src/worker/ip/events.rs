@@ -48,6 +48,9 @@ impl Machine {
         let Some(flow) = self.ip_flow(id) else {
             return Ok(());
         };
+        of_end(&mut flow.sides, receiver.other())
+            .peer
+            .forget_names();
         let peer = &mut of_end(&mut flow.sides, receiver).peer;
         let capsule = match event {
             IpEvent::Requested(requests) => {

@@ -321,6 +321,10 @@ impl Machine {
         let Some(Leg::Stream(stream)) = self.leg(id, End::Downstream) else {
             return;
         };
+        // Nobody outside has the address of a client, so whoever shows one there has made it up (RFC 3704 §2).
+        if (self.gateway.as_ref()).is_some_and(|gateway| gateway.is_forged(parsed.source)) {
+            return self.drop_packet(id, DropReason::Source);
+        }
         let Some(flow) = self.ip_flow(id) else {
             return;
         };

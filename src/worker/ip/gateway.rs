@@ -182,6 +182,12 @@ impl Gateway {
         inside.any(|prefix| prefix.contains(&address))
     }
 
+    /// Whether no packet for a client comes from there: clients do not reach each other, and this is one.
+    pub(super) fn is_forged(&self, source: IpAddr) -> bool {
+        let is_client = self.is_inside(source) && !self.addresses.contains(&source);
+        is_client && !self.settings.client_to_client
+    }
+
     /// Our address of the same version.
     pub(super) fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
         let mut own = self.addresses.iter().copied();

@@ -29,6 +29,7 @@ pub use self::users::{IpInfo, IpRequestError};
 use super::leg::{Flow, Leg, Tunnel};
 use super::machine::{End, LocalEvent, Machine, Outside};
 use super::pipe::Direction;
+use crate::config::limits::IP_UNSENT_BYTES;
 use crate::error::Abort;
 use crate::http::h3::{RecvData, SendData};
 use crate::transport::carriers::RequestStream;
@@ -44,11 +45,9 @@ use crate::wire::ip::packet::Packet;
 /// What every IP tunnel carries, whatever the path (RFC 9484 §7.2).
 pub const MTU_MIN: usize = 1_280;
 
-/// Capsules of our own that wait for room on one stream. Whoever takes none of so many wants no tunnel.
+/// Capsules of our own that wait for room on one stream, of [`IP_UNSENT_BYTES`] together. Whoever takes none of so many
+/// wants no tunnel.
 const UNSENT_MAX: usize = 64;
-
-/// Their bytes, before another one is refused.
-const UNSENT_BYTES_MAX: usize = 128 * 1024;
 
 /// One IP tunnel.
 pub(super) struct IpFlow {
@@ -379,7 +378,7 @@ impl Machine {
         };
         let unsent = &mut flow.side(receiver).unsent;
         let waiting: usize = unsent.iter().map(Bytes::len).sum();
-        let is_full = unsent.len() >= UNSENT_MAX || waiting > UNSENT_BYTES_MAX;
+        let is_full = unsent.len() >= UNSENT_MAX || waiting + capsule.len() > IP_UNSENT_BYTES;
         if is_full {
             self.stats.ip_capsules_refused += 1;
             return self.abort(now, id, Abort::CapsuleError, out);

@@ -237,3 +237,22 @@ fn a_translator_is_no_way_to_clients() {
         assert_eq!(scene.left().len(), usize::from(passes));
     }
 }
+
+/// Nobody outside is a client: a packet from there with the source of one is a forgery.
+// spec: 9484-11-c
+#[test]
+fn the_world_does_not_pass_for_a_client() {
+    for (client_to_client, passes) in [(false, 2), (true, 4)] {
+        let mut scene = Scene::with(Carrier::H3, Scope::default(), |settings| {
+            settings.client_to_client = client_to_client;
+        });
+        let own = scene.address();
+        for source in [WORLD, "10.89.0.1", "10.89.0.200"].map(ip) {
+            scene.inject(&packet(source, own, UDP, 100));
+        }
+        scene.inject(&packet(own, own, UDP, 100));
+        assert_eq!(scene.received().len(), passes);
+        let dropped = scene.sim.stats(scene.egress).ip_dropped_source;
+        assert_eq!(dropped, 4 - passes as u64);
+    }
+}

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::kept::Kept;
 use super::space::Space;
 use super::{AssignError, Holder, Owner, PoolConfig, PoolUsage, SITE_PREFIXES_MAX, first_host};
-use crate::tunnel::ip::{PrefixMap, bits};
+use crate::tunnel::ip::{ADDRESSES_MAX, PrefixMap, bits};
 
 /// A prefix that a tunnel has.
 #[derive(Clone, Debug)]
@@ -162,7 +162,8 @@ impl State {
         Self {
             v4: Version::new(v4, config.prefix_len_min_v4),
             v6: Version::new(v6, config.prefix_len_min_v6),
-            assignments_max: config.assignments_max,
+            // A client has to be told of all.
+            assignments_max: config.assignments_max.min(ADDRESSES_MAX),
             assignments_per_user_max: config.assignments_per_user_max,
             grace: config.grace,
             leases: HashMap::new(),
