@@ -478,6 +478,7 @@ fn shares_are_of_users_and_not_of_tunnels() {
         let count = tunnel.assigned_blocking().unwrap().len();
         (tunnel, count)
     };
+    let mut open = Vec::new();
     for name in [Some("alice"), Some("bob"), None] {
         let (first, second) = (assigned(name), assigned(name));
         assert_eq!((first.1, second.1), (2, 1), "{name:?}");
@@ -486,6 +487,7 @@ fn shares_are_of_users_and_not_of_tunnels() {
             None => client.ip_blocking("*"),
         };
         assert!(third.is_err(), "{name:?}");
+        open.extend([first, second]);
     }
     assert_eq!(exit.handle.stats().prefixes_assigned, 9);
 }
