@@ -5,14 +5,24 @@ use bauta::policy::auth::{Auth, AuthLimits, AuthOptions, Secrets};
 
 use super::*;
 
-/// The addresses that a tunnel was told first; empty if it was refused.
-fn first_told(sim: &Sim, client: NodeId, tunnel: TunnelId) -> Vec<AssignedAddress> {
+/// The lists of addresses that a tunnel was told, in order.
+fn told(sim: &Sim, client: NodeId, tunnel: TunnelId) -> Vec<Vec<AssignedAddress>> {
     let heard = sim.tunnel(client, tunnel).ip.iter();
-    let mut lists = heard.filter_map(|event| match event {
-        IpEvent::Assigned(list) => Some(list.clone()),
-        _ => None,
+    let lists = heard.filter_map(|event| {
+        let IpEvent::Assigned(list) = event else {
+            return None;
+        };
+        Some(list.clone())
     });
-    lists.next().unwrap_or_default()
+    lists.collect()
+}
+
+/// What it was told first; empty if it was refused.
+fn first_told(sim: &Sim, client: NodeId, tunnel: TunnelId) -> Vec<AssignedAddress> {
+    told(sim, client, tunnel)
+        .into_iter()
+        .next()
+        .unwrap_or_default()
 }
 
 /// The tunnels of one user share what one user may have; others are not touched by that.
@@ -49,12 +59,7 @@ fn a_user_drains_no_pool_with_many_tunnels() {
     });
     let ids = ids.expect("an open tunnel");
     sim.run_for(secs(1));
-    let heard = sim.tunnel(client, tunnels[0]).ip.iter().rev();
-    let mut lists = heard.filter_map(|event| match event {
-        IpEvent::Assigned(list) => Some(list.clone()),
-        _ => None,
-    });
-    let answers = lists.next().expect("an answer");
+    let answers = told(&sim, client, tunnels[0]).pop().expect("an answer");
     let answer = |id| {
         let mut answers = answers.iter();
         answers.find(|it| it.request_id == id).map(|it| it.prefix)
