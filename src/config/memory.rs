@@ -36,7 +36,7 @@ const PASSWORD_CHECK_BYTES: u64 = 2 * 1024;
 const PASSWORD_HASH_BYTES: u64 = 64 * 1024 * 1024;
 /// One prefix assigned to an IP tunnel: in its own tables, those of its worker and the pools of the process (estimate).
 const ASSIGNMENT_BYTES: u64 = 256;
-/// One network behind a client: in the lists of its tunnel and, with its owners, in the table of the process (estimate).
+/// One network behind a client: in the lists of its tunnel and, with its owners, that of the process (estimate).
 const SITE_PREFIX_BYTES: u64 = 160;
 /// One prefix that is kept or at rest: in five tables (estimate).
 const KEPT_BYTES: u64 = 384;

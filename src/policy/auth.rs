@@ -44,8 +44,8 @@ const DIGEST_LEN: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CheckKey([u8; DIGEST_LEN]);
 
-/// Who was granted access: the name next to the secret in its file, or `token#N` for the token that is the N-th there and
-/// has none.
+/// Who was granted access: the name next to the secret in its file, or `token#N` for the token that is the N-th there
+/// and has none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct User(Arc<str>);
 

@@ -146,7 +146,7 @@ impl Checker<'_> {
         if has_pools && services.contains(&Service::ConnectIp) {
             let warnings = names.iter().map(|rule| {
                 format!(
-                    "{rule}: holds for tunnels that ask for the name; the packets of other IP tunnels show addresses alone"
+                    "{rule}: holds for tunnels that ask for the name; packets of other IP tunnels show addresses alone"
                 )
             });
             self.warnings.extend(warnings);

@@ -260,7 +260,7 @@ fn rules_with_names_are_no_rules_for_packets() {
     assert_eq!(
         warnings(POOL),
         [
-            "policy.deny[1]: \".ads.example\": holds for tunnels that ask for the name; the packets of other IP tunnels \
+            "policy.deny[1]: \".ads.example\": holds for tunnels that ask for the name; packets of other IP tunnels \
              show addresses alone"
         ]
     );

@@ -245,8 +245,8 @@ impl IpProxyBuilder {
     }
 
     /// Networks that may be behind a client, which it may advertise and send from: of the client that
-    /// [`user`](Self::user) calls so, or of any for `None`. Routes of a client that are in no site are not believed. Sites
-    /// have nothing in common with the pools, nor with the sites of others.
+    /// [`user`](Self::user) calls so, or of any for `None`. Routes of a client that are in no site are not believed.
+    /// Sites have nothing in common with the pools, nor with the sites of others.
     pub fn site(mut self, user: Option<&str>, prefixes: impl IntoIterator<Item = IpNet>) -> Self {
         self.settings.sites.push(Site {
             user: user.map(Into::into),
@@ -263,8 +263,8 @@ impl IpProxyBuilder {
     }
 
     /// Adds a rule that allows destinations outside, as [`Proxies::allow_rule`](crate::Proxies::allow_rule) does.
-    /// Ports are those of TCP and UDP. Packets show no names: a rule with a name holds for tunnels with the name as their
-    /// scope, and says nothing about the packets of others.
+    /// Ports are those of TCP and UDP. Packets show no names: a rule with a name holds for tunnels with the name as
+    /// their scope, and says nothing about the packets of others.
     ///
     /// # Errors
     /// The rule, and what is wrong with it.

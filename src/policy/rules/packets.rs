@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A packet shows no name. Rules with names hold for the packets of a tunnel that was asked for by name, and mean
-//! nothing for those of another. Rules with ports hold for TCP and UDP; other protocols have no ports, and pass where no
-//! port matters. What is behind the gateway of the relay, [`Policy::inside`], is opened by whoever has put it there:
+//! nothing for those of another. Rules with ports hold for TCP and UDP; other protocols have no ports, and pass where
+//! no port matters. What is behind the gateway of the relay, [`Policy::inside`], is opened by whoever has put it there:
 //! deny rules alone count.
 
 use std::net::IpAddr;

@@ -261,8 +261,8 @@ impl Peer {
     /// Says what the peer may reach through us from now on: the full list, in any order, which replaces the one before.
     ///
     /// # Errors
-    /// [`IpError::RangesOverlap`], [`IpError::TooManyRoutes`], [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a range
-    /// that is none.
+    /// [`IpError::RangesOverlap`], [`IpError::TooManyRoutes`], [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a
+    /// range that is none.
     pub fn advertise_routes(&mut self, list: Vec<AddressRange>) -> Result<IpCapsule, IpError> {
         let routes = Routes::new(list)?;
         let list = routes.ranges().to_vec();
