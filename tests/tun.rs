@@ -445,7 +445,7 @@ fn what_the_kernel_refuses() {
     assert_eq!(first.name, "bautabusy");
     // Of another kind.
     let error = Tun::open(&options("lo", 1)).unwrap_err();
-    assert!(matches!(error, TunError::Refused { .. }), "{error}");
+    assert!(matches!(error, TunError::Unfit { .. }), "{error}");
     let tiny = TunOptions {
         mtu: Some(20),
         ..TunOptions::default()
@@ -455,6 +455,8 @@ fn what_the_kernel_refuses() {
 
     // One that waits for a program, made for one queue.
     ip("tuntap add dev bautawaits mode tun");
+    let error = Tun::open(&options("bautawaits", 2)).unwrap_err();
+    assert!(error.to_string().contains("multi_queue"), "{error}");
     let tun = Tun::open(&options("bautawaits", 1)).unwrap();
     assert!(tun.offloads.tcp);
     let error = Tun::open(&options("bautawaits", 1)).unwrap_err();

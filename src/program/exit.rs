@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::threads::StartError;
 use crate::config::{Ip, Nat};
 use crate::net::link::{
-    Changes, Forwarding, LinkError, Links, NatTable, forwards, state_directory,
+    Changes, Forwarding, Lead, LinkError, Links, NatTable, forwards, state_directory,
 };
 use crate::worker::build::ip::TunInfo;
 
@@ -61,19 +61,23 @@ async fn change(
         } else if changes.set_forwarding(setting)? {
             tracing::info!(
                 setting = setting.key(),
-                "forwarding is on until the relay ends"
+                "forwarding is on until the last relay ends"
             );
         }
     }
-    let links = changes.links();
-    links.set_up(tun.index, &tun.name, Some(ip.mtu)).await?;
+    let mtu = Some(ip.mtu);
+    changes.links().set_up(tun.index, &tun.name, mtu).await?;
     for gateway in ip.gateways() {
-        links.add_address(tun.index, &tun.name, gateway).await?;
+        changes.add_address(tun.index, &tun.name, gateway).await?;
     }
+    let lead = Lead::Into {
+        interface: tun.index,
+        source: None,
+    };
     let behind = ip.sites.iter().flat_map(|site| site.prefixes.iter());
     let behind: Vec<IpNet> = behind.copied().collect();
     for prefix in IpNet::aggregate(&behind) {
-        match links.add_route(tun.index, prefix, None).await {
+        match changes.set_route(prefix, lead, None).await {
             // Somebody else leads there; clients reach each other all the same.
             Err(error) if error.errno() == Some(libc::EEXIST) => tracing::warn!("{error}"),
             outcome => outcome?,

@@ -89,16 +89,18 @@ fn refused(name: &str) -> impl FnOnce(io::Error) -> TunError + use<> {
     move |source| match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted { name, source },
         Some(libc::EBUSY) => TunError::Busy { name, source },
+        Some(libc::EINVAL) => TunError::Unfit { name, source },
         _ => TunError::Refused { name, source },
     }
 }
 
 fn set_mtu(name: &str, mtu: u16) -> Result<(), TunError> {
     let any_socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(refused(name))?;
-    sys::set_interface_mtu(any_socket.as_fd(), name, mtu).map_err(|source| TunError::Mtu {
-        name: name.to_owned(),
-        mtu,
-        source,
+    let set = sys::set_interface_mtu(any_socket.as_fd(), name, mtu);
+    let name = name.to_owned();
+    set.map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM) => TunError::MtuNotPermitted { name, mtu, source },
+        Some(_) | None => TunError::Mtu { name, mtu, source },
     })
 }
 
