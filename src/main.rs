@@ -16,7 +16,6 @@ use std::time::Duration;
 use bauta::client::TcpForm;
 use bauta::config::{self, Bytes, Checked, Environment, LogLevel, MemoryTerm, worst_case_memory};
 use bauta::net;
-use bauta::policy::Rule;
 use bauta::policy::auth::{SALT_LEN, hash_password};
 use bauta::program::demo::{self, Demo};
 use bauta::program::proxy::{self, Proxy};
@@ -24,7 +23,7 @@ use bauta::program::{StartError, relay, tcp, tun, udp};
 use bauta::transport::tls::{
     ClientTls, Identity, TlsError, Trust, client_config, quic_client, quic_server, server_config,
 };
-use bauta::worker::build::RouteOptions;
+use bauta::worker::build::{RouteOptions, rule_kind};
 use bauta::worker::secrets::{self, SecretsError};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -251,11 +250,7 @@ fn configuration(arguments: &RelayArgs) -> Result<Checked, String> {
     let directory = file.and_then(Path::parent).unwrap_or_else(|| Path::new(""));
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut environment = Environment::new(directory, cores, pseudonym());
-    environment.rule = |text| {
-        text.parse::<Rule>()
-            .map(drop)
-            .map_err(|error| error.problem.to_string())
-    };
+    environment.rule = |text| rule_kind(text).map_err(|error| error.problem.to_string());
     environment.dev_listen = arguments.dev.then_some(arguments.listen);
     let checked = match file {
         Some(path) => config::load(path, &environment),

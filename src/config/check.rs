@@ -18,7 +18,7 @@ use super::checked::{
 };
 use super::duration::Period;
 use super::limits::{self, Limit};
-use super::{Environment, Problems, Service, parse_header, relay};
+use super::{Environment, Problems, RuleKind, Service, parse_header, relay};
 use crate::wire::carrier::Carrier;
 use crate::wire::template::{PathTemplate, RelayTemplates, Template, TemplateError};
 
@@ -83,10 +83,11 @@ pub(super) fn check(
     let listen = checker.listeners(listen);
     let upstream = checker.upstream(upstream);
     let services = policy.services.clone();
-    let policy = checker.policy(policy);
+    let (policy, names) = checker.policy(policy);
     let auth = checker.auth(auth);
     let dns = checker.dns(dns);
     let ip = checker.ip(ip, services.as_deref(), &upstream, auth.as_ref());
+    checker.names_and_packets(ip.is_some(), &policy.services, &names);
     let quic = checker.quic(quic);
     let tcp = checker.tcp(tcp);
     let limits = checker.limits(limits);
@@ -433,18 +434,22 @@ impl Checker<'_> {
             .value(format!("{key}[{index}]"), quoted(url), error.to_string());
     }
 
-    fn policy(&mut self, policy: relay::Policy) -> PolicyText {
+    /// The rules, and those of them that are about names.
+    fn policy(&mut self, policy: relay::Policy) -> (PolicyText, Vec<String>) {
         let relay::Policy {
             services,
             public_only,
             allow,
             deny,
         } = policy;
+        let mut names = Vec::new();
         for (key, rules) in [("policy.allow", &allow), ("policy.deny", &deny)] {
             for (index, rule) in rules.iter().enumerate() {
-                if let Err(message) = (self.environment.rule)(rule) {
-                    self.problems
-                        .value(format!("{key}[{index}]"), quoted(rule), message);
+                let key = format!("{key}[{index}]");
+                match (self.environment.rule)(rule) {
+                    Ok(RuleKind::Addresses) => {}
+                    Ok(RuleKind::Names) => names.push(format!("{key}: {}", quoted(rule))),
+                    Err(message) => self.problems.value(key, quoted(rule), message),
                 }
             }
         }
@@ -459,12 +464,13 @@ impl Checker<'_> {
                     .to_owned(),
             );
         }
-        PolicyText {
+        let policy = PolicyText {
             services,
             public_only,
             allow,
             deny,
-        }
+        };
+        (policy, names)
     }
 
     fn dns(&mut self, dns: relay::Dns) -> Dns {

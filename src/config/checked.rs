@@ -159,6 +159,9 @@ pub struct Ip {
     pub prefix_len_min_v6: u8,
     /// Most prefixes that one tunnel holds.
     pub assignments_max: usize,
+    /// Most prefixes that all tunnels of one user hold: of a name that [`Checked::auth`] knows or, without one, of an
+    /// address of IPv4 or a /64 of IPv6.
+    pub assignments_per_user_max: usize,
     /// How long the addresses of an authenticated client are kept for it when its tunnel has ended.
     pub grace: Duration,
     /// Name of the interface, at most 15 characters; `%d` in it stands for a number that the kernel chooses. `off` is
@@ -195,6 +198,13 @@ impl Ip {
     #[must_use]
     pub fn gateways(&self) -> Vec<IpNet> {
         self.pools.iter().copied().map(gateway).collect()
+    }
+
+    /// What is behind the interface: the pools, and the networks of sites.
+    #[must_use]
+    pub fn inside(&self) -> Vec<IpNet> {
+        let behind = self.sites.iter().flat_map(|site| &site.prefixes);
+        self.pools.iter().chain(behind).copied().collect()
     }
 }
 

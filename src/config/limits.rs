@@ -413,8 +413,23 @@ pub const TCP_PENDING_RESETS: Limit = Limit {
     reason: "the connection is closed with ENHANCE_YOUR_CALM; honest clients reset requests that were answered",
 };
 
+/// Bytes of capsules about addresses and routes that wait for room on one stream; twice the longest, and its peer is
+/// not reading.
+pub const IP_UNSENT_BYTES: usize = 128 * 1024;
+
+/// Bytes that are held of what one end of an IP tunnel has told the other: no less than
+/// [`SAID_BYTES_MAX`](crate::tunnel::ip::SAID_BYTES_MAX).
+pub const IP_SAID_BYTES: usize = 144 * 1024;
+
+/// Networks behind one client: [`SITE_PREFIXES_MAX`](crate::tunnel::ip::SITE_PREFIXES_MAX).
+pub const IP_SITE_PREFIXES: usize = 1_024;
+
+/// Prefixes of each version of IP that are remembered when their tunnel has ended:
+/// [`KEPT_MAX`](crate::tunnel::ip::KEPT_MAX).
+pub const IP_KEPT: usize = 65_536;
+
 /// Bounds on IP tunnels.
-pub const IP: &[&Limit] = &[&IP_ASSIGNMENTS];
+pub const IP: &[&Limit] = &[&IP_ASSIGNMENTS, &IP_ASSIGNMENTS_PER_USER];
 
 /// Prefixes assigned to one IP tunnel.
 pub const IP_ASSIGNMENTS: Limit = Limit {
@@ -424,6 +439,17 @@ pub const IP_ASSIGNMENTS: Limit = Limit {
     max: 256,
     metric: "ip_assignments_refused",
     reason: "a request for more is answered with the empty address; one for each IP version and some temporary ones",
+};
+
+/// Prefixes assigned to all IP tunnels of one user.
+pub const IP_ASSIGNMENTS_PER_USER: Limit = Limit {
+    key: "ip.assignments_per_user_max",
+    default: 1_024,
+    min: 1,
+    max: 1_000_000,
+    metric: "ip_shares_refused",
+    reason: "a request for more is answered with the empty address; an ingress is one user with all of its clients, and \
+             needs two for each of them",
 };
 
 #[cfg(test)]

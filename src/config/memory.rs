@@ -4,9 +4,13 @@
 
 use std::fmt;
 
+use ipnet::IpNet;
+
 use super::Checked;
+use super::Service;
 use super::limits::{
-    CONNECTIONS_PER_HOP, EARLY_CONNECTION_BYTES, HANDSHAKE_BUFFER_BYTES, STREAM_WRITE_BYTES,
+    CONNECTIONS_PER_HOP, EARLY_CONNECTION_BYTES, HANDSHAKE_BUFFER_BYTES, IP_KEPT, IP_SAID_BYTES,
+    IP_SITE_PREFIXES, IP_UNSENT_BYTES, STREAM_WRITE_BYTES,
 };
 use crate::wire::capsule::DATAGRAM_VALUE_MAX;
 
@@ -32,6 +36,10 @@ const PASSWORD_CHECK_BYTES: u64 = 2 * 1024;
 const PASSWORD_HASH_BYTES: u64 = 64 * 1024 * 1024;
 /// One prefix assigned to an IP tunnel: in its own tables, those of its worker and the pools of the process (estimate).
 const ASSIGNMENT_BYTES: u64 = 256;
+/// One network behind a client: in the lists of its tunnel and, with its owners, that of the process (estimate).
+const SITE_PREFIX_BYTES: u64 = 160;
+/// One prefix that is kept or at rest: in five tables (estimate).
+const KEPT_BYTES: u64 = 384;
 /// One password remembered as right: its digest and the user.
 const VERIFIED_PASSWORD_BYTES: u64 = 256;
 
@@ -104,6 +112,11 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
     let tcp_connections = workers * size(tcp.connections) + upstream;
     let has_passwords = auth.as_ref().is_some_and(|auth| auth.passwords.is_some());
     let tunnels = workers * size(limits.tunnels);
+    let has_way = ip.is_some() || !config.upstream.hops.is_empty();
+    let serves_ip = has_way && config.policy.services.contains(&Service::ConnectIp);
+    let ip_tunnels = if serves_ip { tunnels } else { 0 };
+    let ip = ip.as_ref().filter(|_| serves_ip);
+    let has_sites = ip.is_some_and(|ip| !ip.sites.is_empty());
     let term = |user, count, bytes_each| MemoryTerm {
         user,
         count,
@@ -216,10 +229,44 @@ pub fn worst_case_memory(config: &Checked) -> Vec<MemoryTerm> {
         ),
         term(
             "IP tunnels: addresses",
-            tunnels * ip.as_ref().map_or(0, |ip| size(ip.assignments_max)),
+            tunnels * ip.map_or(0, |ip| size(ip.assignments_max)),
             ASSIGNMENT_BYTES,
         ),
+        // Each end has told and was told, and between two relays there are two streams.
+        term(
+            "IP tunnels: said by peers",
+            ip_tunnels * 4,
+            size(IP_SAID_BYTES),
+        ),
+        term(
+            "IP tunnels: capsules unsent",
+            ip_tunnels * 2,
+            size(IP_UNSENT_BYTES),
+        ),
+        term(
+            "IP tunnels: sites",
+            if has_sites { ip_tunnels } else { 0 },
+            size(IP_SITE_PREFIXES) * SITE_PREFIX_BYTES,
+        ),
+        term(
+            "IP pools: kept and at rest",
+            ip.map_or(0, |ip| kept(&ip.pools)),
+            KEPT_BYTES,
+        ),
     ]
+}
+
+/// How many prefixes of some pools can be remembered at once.
+fn kept(pools: &[IpNet]) -> u64 {
+    let of = |is_wanted: fn(&IpNet) -> bool| {
+        let wanted = pools.iter().filter(|pool| is_wanted(pool));
+        let addresses = wanted.map(|pool| {
+            let bits = pool.max_prefix_len() - pool.prefix_len();
+            1_u64.checked_shl(bits.into()).unwrap_or(u64::MAX)
+        });
+        addresses.fold(0, u64::saturating_add).min(size(IP_KEPT))
+    };
+    of(|pool| pool.addr().is_ipv4()) + of(|pool| pool.addr().is_ipv6())
 }
 
 /// What quinn-proto keeps for `streams` streams that are permitted: tables with a power of two of places, of which

@@ -44,8 +44,17 @@ pub use header::{HeaderError, parse_header};
 pub use memory::{Bytes, MemoryTerm, worst_case_memory};
 pub use relay::{Congestion, Io, LogLevel, Nat, Offload, Service, Steering};
 
-/// Says what is wrong with a piece of text whose meaning belongs to another layer.
-pub type Judge = fn(&str) -> Result<(), String>;
+/// What a rule of `policy.allow` or `policy.deny` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleKind {
+    /// Addresses, or everything.
+    Addresses,
+    /// Names, which packets do not show.
+    Names,
+}
+
+/// Says what a rule is about, or what is wrong with it: its meaning belongs to another layer.
+pub type Judge = fn(&str) -> Result<RuleKind, String>;
 
 /// What the configuration needs to know about the process that reads it.
 #[derive(Clone, Debug)]
@@ -69,11 +78,11 @@ impl Environment {
         cores: NonZeroUsize,
         name: impl Into<String>,
     ) -> Self {
-        fn not_blank(text: &str) -> Result<(), String> {
+        fn not_blank(text: &str) -> Result<RuleKind, String> {
             if text.trim().is_empty() {
                 Err("must not be blank".to_owned())
             } else {
-                Ok(())
+                Ok(RuleKind::Addresses)
             }
         }
         Self {

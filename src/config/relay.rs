@@ -327,6 +327,7 @@ pub(super) struct Ip {
     pub(super) prefix_len_min_v4: i64,
     pub(super) prefix_len_min_v6: i64,
     pub(super) assignments_max: i64,
+    pub(super) assignments_per_user_max: i64,
     pub(super) grace: Period,
     pub(super) tun: Option<String>,
     pub(super) offload: Offload,
@@ -351,6 +352,7 @@ impl Default for Ip {
             prefix_len_min_v4: 32,
             prefix_len_min_v6: 64,
             assignments_max: limits::IP_ASSIGNMENTS.default,
+            assignments_per_user_max: limits::IP_ASSIGNMENTS_PER_USER.default,
             // A client that changes networks or sleeps for a moment finds its connections alive.
             grace: Period::from_secs(300),
             tun: None,

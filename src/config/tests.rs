@@ -628,6 +628,7 @@ fn memory_is_a_sum_that_grows_with_each_limit() {
             "queue_datagrams",
             "retry_handshakes",
             "connections_per_address",
+            "assignments_per_user_max",
             "stream_window",
             "control_frames",
             "pending_resets",

@@ -40,8 +40,8 @@ use crate::net::clock;
 use crate::server::{Server, Services};
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::{CONNECT_IP, CONNECT_UDP, Revision};
-use crate::worker::Incoming;
 use crate::worker::build::Plan;
+use crate::worker::{Elsewhere, Incoming};
 
 /// Datagrams and packets of a tunnel that wait for the user's server to take them; the oldest give way.
 const QUEUE_DATAGRAMS: usize = 1_000;
@@ -207,7 +207,7 @@ impl Embedding {
             relays: Arc::from([]),
             capsules: true,
             receive_queue: QUEUE_DATAGRAMS,
-            carried: Some(carrier),
+            elsewhere: Some(Elsewhere { carrier, client }),
         };
         let workers = running.senders();
         let next = self.0.next.fetch_add(1, Ordering::Relaxed);

@@ -9,8 +9,8 @@ use toml::{Table, Value};
 use super::listener::pseudonym;
 use crate::config::{self, Environment};
 use crate::error::{Error, ErrorKind, Side};
-use crate::policy::Rule;
 use crate::wire::carrier::Carrier;
+use crate::worker::build::rule_kind;
 
 /// Options of a server of tunnels; all have defaults.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl Serving {
         let environment = Environment {
             // Certificates come from elsewhere.
             dev_listen: Some(address),
-            rule: |text| text.parse::<Rule>().map(drop).map_err(|it| it.to_string()),
+            rule: |text| rule_kind(text).map_err(|it| it.to_string()),
             ..Environment::new("", workers, pseudonym())
         };
         let text = toml::to_string(&file)

@@ -7,6 +7,7 @@ use crate::config::{self, Environment, LoadError, MemoryTerm, worst_case_memory}
 use crate::policy::{Policy, Rule};
 use crate::wire::target::{Host, Target};
 use crate::wire::template::{Match, PathTemplate, Template};
+use crate::worker::build::rule_kind;
 
 /// A configuration is refused with reasons, or it is one whose parts another layer accepts.
 ///
@@ -19,7 +20,7 @@ pub fn config(data: &[u8]) {
         return;
     };
     let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.example");
-    environment.rule = |rule| rule.parse::<Rule>().map(drop).map_err(|e| e.to_string());
+    environment.rule = |rule| rule_kind(rule).map_err(|e| e.to_string());
     let production = config::parse(text, &environment).is_ok();
     environment.dev_listen = Some(SocketAddr::from(([192, 0, 2, 1], 443)));
     match config::parse(text, &environment) {

@@ -99,6 +99,11 @@
 //! by ICMP, and the drop counted by [reason](crate::DropReason) and reported to
 //! [`events`](crate::IpProxyBuilder::events).
 //!
+//! Rules that deny hold between clients as well. A rule with a name holds for tunnels whose scope is that name, and for
+//! no packets of others: packets have addresses alone. One client gets up to 1,024 addresses in all of its tunnels, which
+//! [`assignments_per_user_max`](crate::IpProxyBuilder::assignments_per_user_max) changes; who is one client,
+//! [`user`](crate::IpProxyBuilder::user) says, or else the address that requests come from.
+//!
 //! # A relay with an interface
 //!
 //! Most relays let the kernel route, as `bauta relay` does: packets leave by a TUN interface, and come back by it. The

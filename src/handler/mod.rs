@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::error::Refusal;
 use crate::policy::Policy;
-use crate::wire::ip::Destination;
+use crate::wire::ip::{Destination, Scope};
 
 /// What to do with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,21 @@ impl Handler {
         match checked {
             Ok(()) => allowed,
             Err(denied) => Decision::Refuse(denied.into()),
+        }
+    }
+
+    /// Those of the resolved `addresses` of a scope that some packet may go to. See [`Policy::allowed_in_scope`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn allowed_in_scope(
+        &self,
+        scope: &Scope,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, Refusal> {
+        match self {
+            Self::Direct(policy) | Self::Chain(policy) => policy.allowed_in_scope(scope, addresses),
+            Self::Embedded => Err(Refusal::Misconfigured),
         }
     }
 

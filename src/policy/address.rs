@@ -17,7 +17,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// An address range that is not public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -147,6 +147,12 @@ fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
         (0, 0) if (c, d, e, f) == (0, 0, 0, 0) && (g, h) > (0, 1) => [at(g, h), None],
         _ => [None; 2],
     }
+}
+
+/// The ranges that are judged differently from those around them.
+pub(super) fn ranges() -> impl Iterator<Item = IpNet> {
+    let v4 = V4_RANGES.iter().map(|(net, ..)| IpNet::V4(*net));
+    v4.chain(V6_RANGES.iter().map(|(net, ..)| IpNet::V6(*net)))
 }
 
 /// Judges one address by the most specific range that holds it.

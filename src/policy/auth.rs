@@ -44,7 +44,8 @@ const DIGEST_LEN: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CheckKey([u8; DIGEST_LEN]);
 
-/// Who was granted access: the name next to the secret in its file.
+/// Who was granted access: the name next to the secret in its file, or `token#N` for the token that is the N-th there
+/// and has none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct User(Arc<str>);
 
@@ -98,7 +99,7 @@ impl Secrets {
 
     /// Adds the tokens of a file, one per line: `TOKEN`, `SCHEME TOKEN`, each with `NAME:` in front or without. The
     /// scheme is `Bearer` if it is not said. Blank lines and those that start with `#` do not count. Gives the number
-    /// of tokens.
+    /// of tokens. Tokens of one name are one user; each token without a name is a user of its own.
     ///
     /// # Errors
     /// The first line that is wrong.
@@ -107,7 +108,12 @@ impl Secrets {
         let count = entries.len();
         for (line, entry) in entries {
             let digest = self.token_digest(entry.scheme, entry.token.as_bytes());
-            let user = User(entry.name.unwrap_or("token").into());
+            // "#" is in no name of a file, so whoever has this token is nobody else.
+            let number = self.tokens.len() + 1;
+            let user = User(match entry.name {
+                Some(name) => name.into(),
+                None => format!("token#{number}").into(),
+            });
             let token = Token { digest, user };
             if self.tokens.insert(index(&digest), token).is_some() {
                 let problem = FileProblem::Repeated;

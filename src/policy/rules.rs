@@ -21,6 +21,8 @@
 //! An address that carries an IPv4 address (see [`super::address`]) is denied if a rule denies either, and each of
 //! them has to be public or opened. Allow rules match the address that is connected to.
 
+mod packets;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -33,7 +35,6 @@ use ipnet::IpNet;
 use super::address::{self, Special};
 use crate::{
     error::{Rcode, Refusal},
-    wire::ip::{Scope, ScopeTarget},
     wire::target::{Host, Target},
 };
 
@@ -53,6 +54,11 @@ pub struct Policy {
     pub public_only: bool,
     /// The relay's own listening addresses, see [`own_addresses`]. A wildcard stands for loopback.
     pub own: Vec<SocketAddr>,
+    /// What the clients of IP tunnels reach behind the relay's own gateway, public or not: each other, and the networks
+    /// behind each other. Empty if they do not.
+    pub inside: Vec<IpNet>,
+    /// The gateway's own addresses, which a scope may name.
+    pub gateways: Vec<IpAddr>,
 }
 
 impl Default for Policy {
@@ -62,6 +68,8 @@ impl Default for Policy {
             deny: Vec::new(),
             public_only: true,
             own: Vec::new(),
+            inside: Vec::new(),
+            gateways: Vec::new(),
         }
     }
 }
@@ -183,70 +191,6 @@ impl Policy {
         })
     }
 
-    /// Judges the scope of an IP tunnel before resolution: an address for good, a name as far as the name decides. Of
-    /// a prefix some address has to be acceptable at its ends; every packet is judged by itself later.
-    ///
-    /// # Errors
-    /// The reason, if nothing could make the scope acceptable.
-    pub fn check_scope(&self, scope: &Scope) -> Result<(), Denied> {
-        match &scope.target {
-            ScopeTarget::Any => Ok(()),
-            ScopeTarget::Prefix(prefix) => {
-                (self.check_packet(prefix.network(), None)).or_else(|denied| {
-                    self.check_packet(prefix.broadcast(), None)
-                        .map_err(|_| denied)
-                })
-            }
-            ScopeTarget::Name(name) => {
-                let name = normal(name);
-                if ends_in_number(name) {
-                    return Err(Denied::NumericName);
-                }
-                let denied = |rule: &Rule| rule.hosts.matches_name(name) && rule.has_all_ports();
-                if self.deny.iter().any(denied) {
-                    return Err(Denied::ByRule);
-                }
-                let possible = |rule: &Rule| {
-                    matches!(rule.hosts, Hosts::Net(_)) || rule.hosts.matches_name(name)
-                };
-                match self.allow.is_empty() || self.allow.iter().any(possible) {
-                    true => Ok(()),
-                    false => Err(Denied::ByRule),
-                }
-            }
-        }
-    }
-
-    /// Judges where an IP packet goes: `port` is the destination's of TCP and UDP. Without one only rules about all
-    /// ports count. Names mean nothing here.
-    ///
-    /// # Errors
-    /// As [`check_address`](Self::check_address).
-    pub fn check_packet(&self, destination: IpAddr, port: Option<u16>) -> Result<(), Denied> {
-        let any = |rules: &[Rule], ip| {
-            (rules.iter()).any(|rule| rule.matches_host(ip, None) && rule.matches_any_port(port))
-        };
-        let mut ends = address::unmap(destination);
-        if let Some(port) = port
-            && ends.clone().any(|ip| self.is_own(ip, port))
-        {
-            return Err(Denied::OwnAddress);
-        }
-        if ends.clone().any(|ip| any(&self.deny, ip)) {
-            return Err(Denied::ByRule);
-        }
-        if !self.allow.is_empty() && !any(&self.allow, destination) {
-            return Err(Denied::ByRule);
-        }
-        let opens =
-            |ip| (self.allow.iter()).any(|rule| rule.opens(ip) && rule.matches_any_port(port));
-        ends.try_for_each(|ip| match address::judge(ip) {
-            Err(special) if !special.can_open => Err(special.into()),
-            Err(special) if self.public_only && !opens(ip) => Err(special.into()),
-            Ok(()) | Err(_) => Ok(()),
-        })
-    }
-
     /// The address to connect to: the first of `addresses` that passes, in the resolver's order, an IPv4-mapped one in
     /// its IPv4 form. For a literal target `addresses` is that literal.
     ///
@@ -348,6 +292,23 @@ impl Hosts {
 }
 
 impl Rule {
+    /// Whether the rule is about addresses, and not about names.
+    #[must_use]
+    pub const fn is_about_addresses(&self) -> bool {
+        match self.hosts {
+            Hosts::Any | Hosts::Net(_) => true,
+            Hosts::Name(_) | Hosts::Below(_) => false,
+        }
+    }
+
+    /// The network that the rule names.
+    const fn net(&self) -> Option<IpNet> {
+        match self.hosts {
+            Hosts::Net(net) => Some(net),
+            Hosts::Any | Hosts::Name(_) | Hosts::Below(_) => None,
+        }
+    }
+
     fn matches_port(&self, port: u16) -> bool {
         self.ports.contains(&port)
     }

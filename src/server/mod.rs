@@ -22,7 +22,7 @@ use crate::tunnel::Framing;
 use crate::wire::carrier::Carrier;
 use crate::wire::codepoints::{CONNECT_IP, CONNECT_UDP, Revision};
 use crate::wire::field::{CAPSULE_PROTOCOL, CAPSULE_PROTOCOL_TRUE, capsule_protocol};
-use crate::wire::ip::Destination;
+use crate::wire::ip::{Destination, Scope};
 use crate::wire::proxy_status::ProxyError;
 use crate::wire::template::{Match, PathTemplate, ScopeMatch};
 use crate::wire::via;
@@ -183,6 +183,18 @@ impl Server {
         name: Option<&str>,
     ) -> Result<Vec<std::net::SocketAddr>, Refusal> {
         self.handler.allowed(addresses, port, name)
+    }
+
+    /// The handler's judgement of the addresses of a scope. See [`Handler::allowed_in_scope`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn allowed_in_scope(
+        &self,
+        scope: &Scope,
+        addresses: &[std::net::IpAddr],
+    ) -> Result<Vec<std::net::IpAddr>, Refusal> {
+        self.handler.allowed_in_scope(scope, addresses)
     }
 
     /// The answer to a request that is refused; `received` are the fields of the next hop's answer, if it gave one.

@@ -29,7 +29,7 @@ use crate::net::listen::{Sharing, bind_both, bind_group, bind_tcp_group};
 use crate::net::steer::{self, Steer};
 use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
 use crate::policy::auth::Secrets;
-use crate::policy::{Policy, own_addresses};
+use crate::policy::{Policy, Rule, RuleError, own_addresses};
 use crate::server::{Server, Services};
 use crate::transport::carriers::Carriers;
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
@@ -71,7 +71,7 @@ pub enum BuildError {
     Exit(#[from] ip::ExitError),
     /// A rule of the policy cannot be used.
     #[error(transparent)]
-    Rule(#[from] crate::policy::RuleError),
+    Rule(#[from] RuleError),
     /// The kernel refuses to steer packets and the configuration insists.
     #[error("steering = \"kernel\": the kernel refuses the program: {0}")]
     Steering(#[source] io::Error),
@@ -497,6 +497,18 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
 
 pub use super::route::{RelayOptions, RouteOptions, hops};
 
+/// What a rule is about, as the configuration wants to know it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn rule_kind(text: &str) -> Result<config::RuleKind, RuleError> {
+    text.parse()
+        .map(|rule: Rule| match rule.is_about_addresses() {
+            true => config::RuleKind::Addresses,
+            false => config::RuleKind::Names,
+        })
+}
+
 fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {
     let rules = |texts: &[String]| {
         texts
@@ -505,12 +517,23 @@ fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildEr
             .collect::<Result<_, _>>()
     };
     let chained = !checked.upstream.hops.is_empty();
+    let ip = checked.ip.as_ref();
     Ok(Policy {
         allow: rules(&checked.policy.allow)?,
         deny: rules(&checked.policy.deny)?,
         // What is public for the relay that connects is not ours to know.
         public_only: checked.policy.public_only && !chained,
         own: own_addresses(listeners, &own_interfaces()?),
+        inside: ip
+            .filter(|ip| ip.client_to_client)
+            .map(config::Ip::inside)
+            .unwrap_or_default(),
+        gateways: ip
+            .map(config::Ip::gateways)
+            .unwrap_or_default()
+            .iter()
+            .map(ipnet::IpNet::addr)
+            .collect(),
     })
 }
 
@@ -625,6 +648,7 @@ mod tests {
     use super::*;
     use crate::config::{Environment, limits, parse};
     use crate::transport::tls::{ClientAuth, DevCa};
+    use crate::wire::ip::Scope;
 
     #[test]
     fn the_largest_head_is_never_taken_for_abuse() {
@@ -639,6 +663,26 @@ mod tests {
             assert!(config.headers_len_max > config.field_section_size_max);
             assert!(u64::from(config.undelivered_stream_bytes_max) > config.headers_len_max);
             assert!(config.undelivered_connection_bytes_max > config.undelivered_stream_bytes_max);
+        }
+    }
+
+    /// Scopes may name what clients reach of each other, though it is not public.
+    #[test]
+    fn a_policy_knows_what_is_behind_the_gateway() {
+        let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.test");
+        environment.dev_listen = Some(([192, 0, 2, 1], 443).into());
+        let behind = "pools = [\"10.89.0.0/24\"]\n[[ip.site]]\nprefixes = [\"10.1.0.0/16\"]";
+        for together in [true, false] {
+            let text = format!("[ip]\nclient_to_client = {together}\n{behind}");
+            let policy = policy(&parse(&text, &environment).unwrap(), &[]).unwrap();
+            let opens = |target: &str| {
+                let target = target.parse().unwrap();
+                let protocol = None;
+                policy.check_scope(&Scope { target, protocol }).is_ok()
+            };
+            assert_eq!(opens("10.89.0.0/24"), together);
+            assert_eq!(opens("10.1.7.0/24"), together);
+            assert!(opens("10.89.0.1") && !opens("10.2.0.0/16"));
         }
     }
 

@@ -28,7 +28,7 @@ use crate::server::Protocol;
 use crate::transport::carriers::RequestStream;
 use crate::tunnel::{Framing, TunnelId};
 use crate::wire::carrier::Carrier;
-use crate::wire::ip::Destination;
+use crate::wire::ip::{Destination, Scope};
 use crate::wire::proxy_status::ProxyError;
 use crate::wire::target::Target;
 
@@ -306,36 +306,46 @@ impl Machine {
         port: u16,
         name: Option<&str>,
     ) -> Result<Vec<SocketAddr>, Refusal> {
-        let state = self.tunnels.get(id).map(|tunnel| &tunnel.state);
-        let Some(State::Resolving {
-            direct: Some(direct),
-            ..
-        }) = state
-        else {
+        let Some(direct) = self.own_way(id) else {
             return self.server.allowed(addresses, port, name);
         };
-        let of_family: Vec<_> = addresses
-            .iter()
-            .copied()
-            .filter(|address| direct.family.has(*address))
-            .collect();
-        if of_family.is_empty() {
-            return Err(Refusal::Unroutable);
-        }
+        let of_family = of_family(direct, addresses)?;
         direct.policy.allowed(&of_family, port, name)
+    }
+
+    /// The same about the addresses of the name of a scope.
+    pub(super) fn allowed_in_scope(
+        &self,
+        id: TunnelId,
+        scope: &Scope,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, Refusal> {
+        let Some(direct) = self.own_way(id) else {
+            return self.server.allowed_in_scope(scope, addresses);
+        };
+        let of_family = of_family(direct, addresses)?;
+        direct.policy.allowed_in_scope(scope, &of_family)
+    }
+
+    fn own_way(&self, id: TunnelId) -> Option<&Direct> {
+        match self.tunnels.get(id).map(|tunnel| &tunnel.state) {
+            Some(State::Resolving { direct, .. }) => direct.as_deref(),
+            Some(
+                State::Verifying { .. }
+                | State::Deciding(_)
+                | State::Connecting(_)
+                | State::Racing(_)
+                | State::Open,
+            )
+            | None => None,
+        }
     }
 
     /// What the socket of a tunnel that is about to connect has.
     pub(super) fn socket_options(&self, id: TunnelId) -> SocketOptions {
-        let state = self.tunnels.get(id).map(|tunnel| &tunnel.state);
-        let Some(State::Resolving {
-            direct: Some(direct),
-            ..
-        }) = state
-        else {
-            return SocketOptions::default();
-        };
-        direct.socket
+        self.own_way(id)
+            .map(|direct| direct.socket)
+            .unwrap_or_default()
     }
 
     /// Opens a tunnel from a user of this process to a target, without a relay.
@@ -384,5 +394,14 @@ impl Machine {
             tunnel.local = true;
         }
         id
+    }
+}
+
+fn of_family(direct: &Direct, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, Refusal> {
+    let addresses = addresses.iter().copied();
+    let of_family: Vec<_> = addresses.filter(|it| direct.family.has(*it)).collect();
+    match of_family.is_empty() {
+        true => Err(Refusal::Unroutable),
+        false => Ok(of_family),
     }
 }

@@ -39,7 +39,8 @@ pub use self::decide::{Direct, Family, Incoming, Rejection};
 pub use self::ends::{CapsuleSent, Description, LocalRead};
 pub use self::fallback::PlainRequest;
 pub use self::ip::{
-    DropReason, Exit, Gateway, GatewayEvent, GatewaySettings, IpInfo, IpRequestError, MTU_MIN, Site,
+    DropReason, Elsewhere, Exit, Gateway, GatewayEvent, GatewaySettings, IpInfo, IpRequestError,
+    MTU_MIN, Site,
 };
 pub use self::machine::{
     Closed, End, HandlerEvent, LocalEvent, Machine, MachineLimits, Outside, Refused, Resolve,

@@ -412,12 +412,8 @@ impl Machine {
                 self.connect(now, id, addresses, target.port, name, out);
             }
             Destination::Scope(_) if name.is_none() => self.open_gateway(now, id, &[], out),
-            // Every packet is judged by its own port; here any will do.
-            Destination::Scope(_) => match self.allowed_addresses(id, addresses, 443, name) {
-                Ok(allowed) => {
-                    let allowed: Vec<_> = allowed.iter().map(SocketAddr::ip).collect();
-                    self.open_gateway(now, id, &allowed, out);
-                }
+            Destination::Scope(scope) => match self.allowed_in_scope(id, scope, addresses) {
+                Ok(allowed) => self.open_gateway(now, id, &allowed, out),
                 Err(refusal) => self.refuse(now, id, refusal, None, out),
             },
         }

@@ -89,6 +89,8 @@ counters! {
         ip_addresses_assigned,
         /// Requests for one that were refused.
         ip_assignments_refused,
+        /// Those of them by users who have as many as one user may have.
+        ip_shares_refused,
         /// Routes of clients that were not theirs to advertise.
         ip_routes_refused,
         /// IP tunnels ended because their peer took no capsules.

@@ -6,6 +6,7 @@
 
 mod hostile;
 mod path;
+mod shares;
 mod told;
 
 use std::net::IpAddr;

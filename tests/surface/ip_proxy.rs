@@ -301,12 +301,13 @@ fn pools_delegate_and_run_out() {
         .build()
         .unwrap();
     let server = Server::new(proxy);
-    for carrier in Carrier::ALL {
+    for (carrier, host) in Carrier::ALL.into_iter().zip(7..) {
         let client = server.client(carrier);
         let tunnel = client.ip_blocking("*").unwrap();
         let wishes = [
             net("::/64"),
-            net("fd89:0:0:5::7/128"),
+            // What another tunnel had rests.
+            net(&format!("fd89:0:0:5::{host}/128")),
             net("::/64"),
             net("0.0.0.0/32"),
         ];
@@ -385,6 +386,16 @@ fn pools_that_cannot_be_are_named() {
         pool("10.0.0.0/8").site(None, [net("10.9.0.1/16")]),
         "10.9.0.1/16",
     );
+    // Whoever has such a site could send from the addresses of others.
+    let site = |text| [net(text)];
+    wrong(
+        pool("10.89.0.0/24").site(Some("a"), site("10.0.0.0/8")),
+        "site 10.0.0.0/8 overlaps 10.89.0.0/24",
+    );
+    let one = pool("10.89.0.0/24").site(Some("a"), site("10.1.0.0/16"));
+    wrong(one.site(Some("b"), site("10.1.2.0/24")), "10.1.2.0/24");
+    let one = pool("10.89.0.0/24").site(Some("a"), site("10.1.0.0/16"));
+    assert!(one.site(Some("a"), site("10.1.2.0/24")).build().is_ok());
     let error = IpProxy::builder().allow_rule("a b").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
 }
@@ -434,6 +445,51 @@ fn clients_and_sites_reach_each_other() {
         }
         assert_eq!(exit.handle.stats().site_prefixes, 0);
     }
+}
+
+#[test]
+fn scopes_may_name_the_pool_where_clients_reach_each_other() {
+    for together in [true, false] {
+        let builder = IpProxy::builder().pool(net("10.89.0.0/24"));
+        let server = Server::new(builder.client_to_client(together).build().unwrap());
+        for carrier in Carrier::ALL {
+            let client = server.client(carrier);
+            let tunnel = client.ip_blocking("10.89.0.0/24");
+            assert_eq!(tunnel.is_ok(), together, "{carrier}");
+            assert!(client.ip_blocking("10.89.0.1").is_ok(), "the proxy itself");
+            assert!(client.ip_blocking("10.88.0.0/24").is_err());
+        }
+    }
+}
+
+#[test]
+fn shares_are_of_users_and_not_of_tunnels() {
+    let name =
+        |request: &bauta::Request| Some(request.headers().get("x-name")?.to_str().ok()?.to_owned());
+    let exit = Exit::new(|it| it.user(name).assignments_per_user_max(3));
+    let client = exit.server.client(Carrier::H3);
+    let assigned = |name: Option<&str>| {
+        let connect = client.connect_ip("*");
+        let connect = match name {
+            Some(name) => connect.header("x-name", name),
+            None => connect,
+        };
+        let tunnel = connect.ip_blocking().unwrap();
+        let count = tunnel.assigned_blocking().unwrap().len();
+        (tunnel, count)
+    };
+    let mut open = Vec::new();
+    for name in [Some("alice"), Some("bob"), None] {
+        let (first, second) = (assigned(name), assigned(name));
+        assert_eq!((first.1, second.1), (2, 1), "{name:?}");
+        let third = match name {
+            Some(name) => client.connect_ip("*").header("x-name", name).ip_blocking(),
+            None => client.ip_blocking("*"),
+        };
+        assert!(third.is_err(), "{name:?}");
+        open.extend([first, second]);
+    }
+    assert_eq!(exit.handle.stats().prefixes_assigned, 9);
 }
 
 #[test]

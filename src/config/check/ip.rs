@@ -47,6 +47,7 @@ impl Checker<'_> {
             prefix_len_min_v4,
             prefix_len_min_v6,
             assignments_max,
+            assignments_per_user_max,
             grace,
             tun,
             offload,
@@ -84,6 +85,9 @@ impl Checker<'_> {
                 DELEGATED_LEN_MIN_V6..=128,
             ),
             assignments_max: count(self.limit(&limits::IP_ASSIGNMENTS, assignments_max)),
+            assignments_per_user_max: count(
+                self.limit(&limits::IP_ASSIGNMENTS_PER_USER, assignments_per_user_max),
+            ),
             grace: self.duration("ip.grace", grace, Duration::ZERO..=DAY),
             tun: self.interface(tun),
             offload,
@@ -129,6 +133,23 @@ impl Checker<'_> {
                 "ip.pools: has no effect, \"connect-ip\" is not among policy.services".to_owned(),
             ),
             Some(true | false) | None => {}
+        }
+    }
+
+    /// A packet has addresses: whoever forbids a name has not forbidden them.
+    pub(super) fn names_and_packets(
+        &mut self,
+        has_pools: bool,
+        services: &[Service],
+        names: &[String],
+    ) {
+        if has_pools && services.contains(&Service::ConnectIp) {
+            let warnings = names.iter().map(|rule| {
+                format!(
+                    "{rule}: holds for tunnels that ask for the name; packets of other IP tunnels show addresses alone"
+                )
+            });
+            self.warnings.extend(warnings);
         }
     }
 

@@ -20,6 +20,7 @@ fn pools_are_enough() {
         (ip.assignments_max, ip.grace, &*ip.tun, ip.mtu),
         (8, Duration::from_secs(300), "bauta0", 1500)
     );
+    assert_eq!(ip.assignments_per_user_max, 1024);
     assert_eq!((ip.offload, ip.nat), (Offload::Auto, Nat::Off));
     assert!(ip.unprompted && !ip.forwarding && !ip.client_to_client);
     // Of the IP versions that there are addresses of.
@@ -42,6 +43,7 @@ fn every_key_is_read() {
         prefix_len_min_v4 = 28
         prefix_len_min_v6 = 56
         assignments_max = 4
+        assignments_per_user_max = 1000
         grace = "90s"
         tun = "vpn%d"
         offload = "off"
@@ -69,6 +71,7 @@ fn every_key_is_read() {
         prefix_len_min_v4: 28,
         prefix_len_min_v6: 56,
         assignments_max: 4,
+        assignments_per_user_max: 1000,
         grace: Duration::from_secs(90),
         tun: "vpn%d".to_owned(),
         offload: Offload::Off,
@@ -234,6 +237,32 @@ fn warnings() {
 }
 
 #[test]
+fn rules_with_names_are_no_rules_for_packets() {
+    let environment = Environment {
+        rule: |rule| match rule.starts_with('.') {
+            true => Ok(RuleKind::Names),
+            false => Ok(RuleKind::Addresses),
+        },
+        ..environment()
+    };
+    let rules = "[policy]\nallow = [\"*\"]\ndeny = [\"*:25\", \".ads.example\"]\n";
+    let warnings = |text: &str| {
+        parse(&format!("{MINIMAL}{rules}{text}"), &environment)
+            .unwrap()
+            .warnings
+    };
+    assert_eq!(warnings(""), [""; 0]);
+    assert_eq!(warnings("services = [\"connect-udp\"]"), [""; 0]);
+    assert_eq!(
+        warnings(POOL),
+        [
+            "policy.deny[1]: \".ads.example\": holds for tunnels that ask for the name; packets of other IP tunnels \
+             show addresses alone"
+        ]
+    );
+}
+
+#[test]
 fn without_pools_nothing_is_assigned() {
     let config = parse(&format!("{MINIMAL}[ip]\nmtu = 1400"), &environment()).unwrap();
     assert_eq!(config.ip, None);
@@ -243,4 +272,35 @@ fn without_pools_nothing_is_assigned() {
         problems_of(&text),
         ["ip.pools: 33 prefixes, must be at most 32"]
     );
+}
+
+/// What IP tunnels hold is in the sum, where there are any.
+#[test]
+fn memory_of_ip_tunnels() {
+    let sum = |text: &str| -> u64 {
+        let config = parse(
+            &format!("{MINIMAL}[limits]\ntunnels = 1\n{text}"),
+            &environment(),
+        )
+        .unwrap();
+        let terms = worst_case_memory(&config);
+        let of_ip = terms.iter().filter(|term| term.user.starts_with("IP "));
+        of_ip.map(MemoryTerm::bytes).sum()
+    };
+    assert_eq!(sum(""), 0);
+    assert_eq!(
+        sum("[policy]\nservices = [\"connect-udp\"]\n[upstream]\nurls = [\"https://a\"]"),
+        0
+    );
+    // An ingress holds what both ends say, and what either has not taken.
+    let workers = u64::try_from(environment().cores.get()).unwrap();
+    let said = workers * (4 * 144 + 2 * 128) * 1024;
+    assert_eq!(sum("[upstream]\nurls = [\"https://a\"]"), said);
+    let pool = sum("[ip]\npools = [\"10.89.0.0/26\"]\nassignments_max = 1");
+    assert_eq!(pool, said + workers * 256 + 64 * 384);
+    let site = "[[ip.site]]\nprefixes = [\"10.1.0.0/16\"]";
+    let sites = sum(&format!(
+        "[ip]\npools = [\"10.89.0.0/26\"]\nassignments_max = 1\n{site}"
+    ));
+    assert_eq!(sites, pool + workers * 1024 * 160);
 }

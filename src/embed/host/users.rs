@@ -139,8 +139,9 @@ impl Users {
         }
         let shared = Arc::clone(&held.0);
         let terms = shared.terms();
-        if let (Some(carrier), Destination::Scope(scope)) = (terms.carried, &terms.destination) {
-            let id = machine.carry_ip(now, scope.clone(), carrier);
+        if let (Some(elsewhere), Destination::Scope(scope)) = (terms.elsewhere, &terms.destination)
+        {
+            let id = machine.carry_ip(now, scope.clone(), elsewhere);
             self.insert(id, held, until);
             return self.carry(now, id, way, sessions, machine, out);
         }
@@ -377,7 +378,7 @@ impl Users {
             .map(|it| Arc::clone(&it.held.0))
             .collect();
         for shared in all {
-            match (shared.terms().protocol, shared.terms().carried) {
+            match (shared.terms().protocol, shared.terms().elsewhere) {
                 (Protocol::Tcp, Some(_)) => shared.begin_reset(),
                 (Protocol::Tcp, None) | (Protocol::Udp | Protocol::Ip, _) => shared.begin_close(),
             }

@@ -183,14 +183,25 @@ impl IpProxyBuilder {
         self
     }
 
-    /// Prefixes of one tunnel at most. Default: 8. Further requests are refused as RFC 9484 §4.7.2 says.
+    /// Prefixes of one tunnel at most, up to 512. Default: 8. Further requests are refused as RFC 9484 §4.7.2 says.
     pub fn assignments_max(mut self, prefixes: usize) -> Self {
         self.pools.assignments_max = prefixes;
         self
     }
 
+    /// Prefixes of one client at most, in all of its tunnels together: of a client that [has a name](Self::user) or,
+    /// without one, of an address of IPv4 or a /64 of IPv6. Default: 1,024. Further requests are refused likewise. A relay
+    /// that brings the clients of its own is one client.
+    pub fn assignments_per_user_max(mut self, prefixes: usize) -> Self {
+        self.pools.assignments_per_user_max = prefixes;
+        self
+    }
+
     /// How long addresses are kept for a client that [has a name](Self::user), after its tunnel has ended. Default:
-    /// five minutes.
+    /// five minutes. When nothing else is left, they are given away before, those first whose tunnel ended longest ago.
+    ///
+    /// Addresses that nobody has a claim to rest for a minute, unless nothing else is left: packets for the client that
+    /// had one are still under way.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.pools.grace = grace;
         self
@@ -235,7 +246,8 @@ impl IpProxyBuilder {
         self
     }
 
-    /// Whether clients reach each other, and the networks behind each other. Default: no.
+    /// Whether clients reach each other, and the networks behind each other. Default: no. Of the rules those that
+    /// [deny](Self::deny_rule) hold between clients too.
     pub fn client_to_client(mut self, allowed: bool) -> Self {
         self.settings.client_to_client = allowed;
         self
@@ -243,6 +255,7 @@ impl IpProxyBuilder {
 
     /// Networks that may be behind a client, which it may advertise and send from: of the client that
     /// [`user`](Self::user) calls so, or of any for `None`. Routes of a client that are in no site are not believed.
+    /// Sites have nothing in common with the pools, nor with the sites of others.
     pub fn site(mut self, user: Option<&str>, prefixes: impl IntoIterator<Item = IpNet>) -> Self {
         self.settings.sites.push(Site {
             user: user.map(Into::into),
@@ -259,7 +272,8 @@ impl IpProxyBuilder {
     }
 
     /// Adds a rule that allows destinations outside, as [`Proxies::allow_rule`](crate::Proxies::allow_rule) does.
-    /// Ports are those of TCP and UDP; names count for scopes alone.
+    /// Ports are those of TCP and UDP. Packets show no names: a rule with a name holds for tunnels with the name as
+    /// their scope, and says nothing about the packets of others.
     ///
     /// # Errors
     /// The rule, and what is wrong with it.
@@ -268,7 +282,7 @@ impl IpProxyBuilder {
         Ok(self)
     }
 
-    /// Adds a rule that denies, which wins over those that allow.
+    /// Adds a rule that denies, outside and between clients. It wins over those that allow.
     ///
     /// # Errors
     /// As [`allow_rule`](Self::allow_rule).
@@ -335,7 +349,7 @@ impl IpProxyBuilder {
             pools: config,
             routes,
             mut settings,
-            policy,
+            mut policy,
             identify,
             mtu,
             hooks,
@@ -356,6 +370,12 @@ impl IpProxyBuilder {
                 "site {prefix} has bits behind its prefix length"
             )));
         }
+        // Whoever could send from there could pass for somebody else (BCP 38).
+        if let Some((site, other)) = shared(&config.prefixes, &settings.sites) {
+            return Err(wrong(format!(
+                "site {site} overlaps {other}, which belongs to somebody else"
+            )));
+        }
         settings.inside = config.prefixes.iter().chain(&behind).copied().collect();
         settings.routes = match routes.is_empty() {
             true => ranges(&[
@@ -369,8 +389,12 @@ impl IpProxyBuilder {
             None => u16::MAX,
         });
         settings.mtu = usize::from(mtu);
-        settings.policy = Arc::new(policy);
         let pools = Pools::new(&config).map_err(wrong)?;
+        policy.gateways = pools.gateway_addresses().to_vec();
+        if settings.client_to_client {
+            policy.inside.clone_from(&settings.inside);
+        }
+        settings.policy = Arc::new(policy);
         // Last, when nothing else can fail.
         let open = |tun: TunExit| {
             let own = pools.gateway_addresses().iter().zip(&config.prefixes);
@@ -405,6 +429,23 @@ impl fmt::Debug for IpProxyBuilder {
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
+}
+
+/// A network of a site that is also, in part, a pool or a network of another user.
+fn shared<'a>(pools: &[IpNet], sites: &'a [Site]) -> Option<(IpNet, IpNet)> {
+    let overlap = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
+    let owned = |site: &'a Site| {
+        site.prefixes
+            .iter()
+            .map(move |it| (*it, site.user.as_deref()))
+    };
+    let owned: Vec<_> = sites.iter().flat_map(owned).collect();
+    owned.iter().find_map(|(prefix, user)| {
+        let others = owned.iter().filter(|(_, of)| of != user);
+        let mut others = pools.iter().chain(others.map(|(other, _)| other));
+        let other = others.find(|other| overlap(other, prefix))?;
+        Some((*prefix, *other))
+    })
 }
 
 fn wrong(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -33,7 +33,7 @@ use crate::wire::codepoints::Revision;
 use crate::wire::datagram::UDP_PAYLOAD_MAX;
 use crate::wire::ip::{Destination, IpCapsule};
 use crate::wire::varint;
-use crate::worker::MTU_MIN;
+use crate::worker::{Elsewhere, MTU_MIN};
 
 /// What is decided about a tunnel before it opens.
 #[derive(Clone, Debug)]
@@ -48,9 +48,8 @@ pub(in crate::embed) struct Terms {
     pub(in crate::embed) capsules: bool,
     /// Datagrams that wait for the user, at most.
     pub(in crate::embed) receive_queue: usize,
-    /// Its bytes are those of a stream that somebody else carries, on this HTTP version: nothing but that stream's end
-    /// ends it in order.
-    pub(in crate::embed) carried: Option<Carrier>,
+    /// Its bytes are those of a stream that somebody else carries: nothing but that stream's end ends it in order.
+    pub(in crate::embed) elsewhere: Option<Elsewhere>,
 }
 
 /// What is known about a tunnel once it is open.

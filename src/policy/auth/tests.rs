@@ -80,13 +80,13 @@ fn job(auth: &mut Auth, now: Instant, headers: &HeaderMap) -> Job {
 fn tokens_of_any_scheme_in_either_field() {
     let mut auth = auth();
     for (value, user) in [
-        ("Bearer 9f2c51d0", Some("token")),
-        ("bearer   9f2c51d0 ", Some("token")),
+        ("Bearer 9f2c51d0", Some("token#1")),
+        ("bearer   9f2c51d0 ", Some("token#1")),
         ("Bearer 77e1a3b2", Some("alice")),
         ("PrivateToken token=\"AAEC:x\"", Some("bob")),
         ("privatetoken token=\"AAEC:x\"", Some("bob")),
-        ("Preshared s3cret", Some("token")),
-        ("9f2c51d0", Some("token")),
+        ("Preshared s3cret", Some("token#4")),
+        ("9f2c51d0", Some("token#1")),
         ("Bearer s3cret", None),
         ("Preshared 9f2c51d0", None),
         ("Bearer 9F2C51D0", None),

@@ -487,7 +487,8 @@ proptest! {
         port in 1..7u16,
     ) {
         let parse = |rules: &[ModelRule]| rules.iter().map(|model| rule(&model.text())).collect();
-        let policy = Policy { allow: parse(&allow), deny: parse(&deny), public_only, own: vec![] };
+        let rules = (parse(&allow), parse(&deny));
+        let policy = Policy { allow: rules.0, deny: rules.1, public_only, ..Policy::default() };
         let ip = IpAddr::V4(Ipv4Addr::from_bits(bits));
 
         let permitted = allow.is_empty() || allow.iter().any(|rule| rule.matches(bits, &name, port));

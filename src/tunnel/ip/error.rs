@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::inbound::IP_VALUE_MAX;
-use super::peer::{NAMES_MAX, PENDING_MAX, REQUESTS_MAX};
+use super::peer::{ADDRESSES_MAX, NAMES_MAX, PENDING_MAX, REQUESTS_MAX, ROUTES_MAX};
 use crate::wire::capsule::{CapsuleError, CapsuleType};
 use crate::wire::ip::{AddressRange, IpCapsuleError};
 
@@ -46,6 +46,18 @@ pub enum IpError {
     /// DNS_ASSIGN with more name servers and domains than are kept.
     #[error("{count} name servers and domains; the most is {NAMES_MAX}")]
     TooManyNames {
+        /// How many.
+        count: usize,
+    },
+    /// ADDRESS_ASSIGN with more addresses and prefixes than are held.
+    #[error("{count} addresses; the most is {ADDRESSES_MAX}")]
+    TooManyAddresses {
+        /// How many, without refusals.
+        count: usize,
+    },
+    /// ROUTE_ADVERTISEMENT with more ranges than are held.
+    #[error("{count} ranges of addresses; the most is {ROUTES_MAX}")]
+    TooManyRoutes {
         /// How many.
         count: usize,
     },

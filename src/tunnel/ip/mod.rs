@@ -24,9 +24,11 @@ pub use self::error::IpError;
 pub use self::ids::IdMap;
 pub use self::inbound::{Arrival, Delivery, IP_PACKET_MAX, IP_VALUE_MAX, Inbound, arrival};
 pub use self::peer::{
-    IpEvent, NAMES_MAX, PENDING_MAX, PacketFacts, Peer, REQUESTS_MAX, Violation, refusal,
+    ADDRESSES_MAX, IpEvent, NAMES_MAX, PENDING_MAX, PacketFacts, Peer, REQUESTS_MAX, ROUTES_MAX,
+    SAID_BYTES_MAX, Violation, refusal,
 };
 pub use self::pool::{
-    AssignError, Owner, PoolConfig, PoolError, PoolUsage, Pools, SITE_PREFIXES_MAX,
+    AssignError, Holder, KEPT_MAX, Owner, PoolConfig, PoolError, PoolUsage, Pools, QUARANTINE,
+    SITE_PREFIXES_MAX,
 };
 pub use self::prefix_map::PrefixMap;

@@ -10,8 +10,8 @@
 //!
 //! Both ends may say everything, so there is one [`Said`] per direction and no client or proxy in here. Operations give
 //! the capsule to send. Invariants: a list is replaced as a whole or, on an error, not at all; a refusal is an event,
-//! never an address; what a peer makes us hold is bounded by the longest capsule, [`PENDING_MAX`], [`REQUESTS_MAX`] and
-//! [`NAMES_MAX`].
+//! never an address; what a peer makes us hold is bounded by the longest capsule, [`ADDRESSES_MAX`], [`ROUTES_MAX`],
+//! [`PENDING_MAX`], [`REQUESTS_MAX`] and [`NAMES_MAX`].
 //!
 //! Not decided here: which addresses to give ([`Pools`](super::Pools)), whether a route is believed, what becomes of
 //! link-local traffic (RFC 9484 §7.1), and what an ICMP error says about a packet that may not pass.
@@ -39,6 +39,20 @@ pub const REQUESTS_MAX: usize = 1024;
 
 /// Most name servers and domains of a DNS_ASSIGN, counted together with the configurations.
 pub const NAMES_MAX: usize = 1024;
+
+/// Most addresses and prefixes that one end has of the other, refusals not counted.
+pub const ADDRESSES_MAX: usize = 512;
+
+/// Most ranges of a ROUTE_ADVERTISEMENT. It holds all that a capsule of IPv6 does.
+pub const ROUTES_MAX: usize = 2_048;
+
+/// Most bytes that are held of what one end has told the other, name servers left out: who passes them on
+/// [forgets](Peer::forget_names) them. Requests are counted twice, for their [names](super::IdMap) at the next hop.
+pub const SAID_BYTES_MAX: usize = ADDRESSES_MAX
+    * (size_of::<AssignedAddress>() + size_of::<(IpAddr, IpAddr)>())
+    + ROUTES_MAX * size_of::<AddressRange>()
+    + REQUESTS_MAX * 2 * size_of::<(u64, u64)>()
+    + PENDING_MAX * size_of::<RequestedAddress>();
 
 /// What has changed on an IP tunnel: by a capsule of the peer, or with the path to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +144,7 @@ impl Said {
     fn assign(&mut self, list: &[AssignedAddress]) {
         let kept = list.iter().filter(|entry| !is_no_address(entry.prefix));
         self.assigned = kept.copied().collect();
+        self.assigned.shrink_to_fit();
         self.prefixes = self.assigned.iter().map(|entry| entry.prefix).collect();
         self.has_assigned |= !self.assigned.is_empty();
     }
@@ -155,12 +170,16 @@ impl Peer {
     /// The peer's mistake, which ends the stream.
     pub fn handle_capsule(&mut self, capsule: IpCapsule) -> Result<IpEvent, IpError> {
         Ok(match capsule {
-            IpCapsule::AddressAssign(list) => IpEvent::Assigned(self.handle_assign(list)),
+            IpCapsule::AddressAssign(list) => {
+                check_addresses(&list)?;
+                IpEvent::Assigned(self.handle_assign(list))
+            }
             IpCapsule::AddressRequest(list) => {
                 self.theirs.requests.add(&list)?;
                 IpEvent::Requested(list)
             }
             IpCapsule::RouteAdvertisement(list) => {
+                check_routes(&list)?;
                 self.theirs.routes = Routes::in_order(list.clone());
                 IpEvent::Routes(list)
             }
@@ -218,9 +237,10 @@ impl Peer {
     /// once and not kept.
     ///
     /// # Errors
-    /// [`IpError::UnknownRequest`], [`IpError::AnsweredTwice`], [`IpError::NoAddress`], [`IpError::CapsuleTooLong`],
-    /// [`IpError::Capsule`]: a prefix with bits behind its length.
+    /// [`IpError::UnknownRequest`], [`IpError::AnsweredTwice`], [`IpError::NoAddress`], [`IpError::TooManyAddresses`],
+    /// [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a prefix with bits behind its length.
     pub fn assign_addresses(&mut self, list: Vec<AssignedAddress>) -> Result<IpCapsule, IpError> {
+        check_addresses(&list)?;
         let mut ids = Vec::new();
         for entry in &list {
             match entry.request_id {
@@ -246,10 +266,12 @@ impl Peer {
     /// Says what the peer may reach through us from now on: the full list, in any order, which replaces the one before.
     ///
     /// # Errors
-    /// [`IpError::RangesOverlap`], [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a range that is none.
+    /// [`IpError::RangesOverlap`], [`IpError::TooManyRoutes`], [`IpError::CapsuleTooLong`], [`IpError::Capsule`]: a
+    /// range that is none.
     pub fn advertise_routes(&mut self, list: Vec<AddressRange>) -> Result<IpCapsule, IpError> {
         let routes = Routes::new(list)?;
         let list = routes.ranges().to_vec();
+        check_routes(&list)?;
         let capsule = checked(IpCapsule::RouteAdvertisement(list))?;
         self.ours.routes = routes;
         Ok(capsule)
@@ -286,6 +308,11 @@ impl Peer {
     /// What was assigned to us would be a destination that the peer may send to whatever its routes are.
     pub fn decline(&mut self) {
         self.theirs.assign(&[]);
+        self.forget_names();
+    }
+
+    /// Does not hold what the peer has told of name servers: whoever passes it on does not ask them.
+    pub fn forget_names(&mut self) {
         self.dns = Vec::new();
         self.pref64 = Vec::new();
     }
@@ -417,6 +444,21 @@ fn checked(capsule: IpCapsule) -> Result<IpCapsule, IpError> {
     match varint::decode(&encoded) {
         Some((len, _)) if len > IP_VALUE_MAX as u64 => Err(IpError::CapsuleTooLong { kind, len }),
         _ => Ok(capsule),
+    }
+}
+
+fn check_addresses(list: &[AssignedAddress]) -> Result<(), IpError> {
+    let addresses = list.iter().filter(|entry| !is_no_address(entry.prefix));
+    match addresses.count() {
+        count if count > ADDRESSES_MAX => Err(IpError::TooManyAddresses { count }),
+        _ => Ok(()),
+    }
+}
+
+const fn check_routes(list: &[AddressRange]) -> Result<(), IpError> {
+    match list.len() {
+        count if count > ROUTES_MAX => Err(IpError::TooManyRoutes { count }),
+        _ => Ok(()),
     }
 }
 

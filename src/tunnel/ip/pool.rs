@@ -1,12 +1,16 @@
 //! The addresses that a process gives to IP tunnels, and who has them.
 //!
 //! ```text
-//!              assign                          release, no identity
-//!   free ─────────────────► assigned to a tunnel ──────────────────► free
-//!     ▲                          ▲      │ release, with an identity
+//!              assign                          release, holder has no name
+//!   free ─────────────────► assigned to a tunnel ───────────────────────► at rest ── QUARANTINE is over ──► free
+//!     ▲                          ▲      │ release, holder has a name
 //!     │ grace is over    assign, │      ▼
-//!     └───────────────── the same identity: kept
+//!     └───────────────────── same name: kept
 //! ```
+//!
+//! When nothing is free, what is kept or at rest is given away, the one whose tunnel ended longest ago first: nobody
+//! goes without an address for the sake of somebody who is not there. Until then nobody else can have it, not even by a
+//! wish.
 //!
 //! Shared by all workers, behind one lock that is held for a few look-ups and never while anything else is called; a
 //! worker asks when tunnels open and close, and for a packet to an address that is not one of its own tunnels'.
@@ -18,6 +22,7 @@
 //!
 //! Not decided here: what to answer to a request ([`Peer`](super::Peer)), and whether a site's prefix is believed.
 
+mod kept;
 mod space;
 mod state;
 
@@ -34,6 +39,13 @@ use super::bits;
 /// Most prefixes of the network behind one tunnel.
 pub const SITE_PREFIXES_MAX: usize = 1024;
 
+/// How long a prefix is given to nobody else after its tunnel has ended, if there are others: packets for its last user
+/// are still under way, of connections that nobody has closed. As long as Linux stays in TIME-WAIT.
+pub const QUARANTINE: Duration = Duration::from_secs(60);
+
+/// Most prefixes of each version of IP that are kept or at rest in a process; the oldest is free then.
+pub const KEPT_MAX: usize = 65_536;
+
 /// What a process has to give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -47,14 +59,16 @@ pub struct PoolConfig {
     pub prefix_len_min_v4: u8,
     /// The same in IPv6.
     pub prefix_len_min_v6: u8,
-    /// Most prefixes of one tunnel.
+    /// Most prefixes of one tunnel; never more than [`ADDRESSES_MAX`](super::ADDRESSES_MAX).
     pub assignments_max: usize,
-    /// How long a prefix is kept for an identity that has released it.
+    /// Most prefixes of one [`Holder`], in all tunnels together.
+    pub assignments_per_user_max: usize,
+    /// How long a prefix is kept for a name whose tunnel has ended.
     pub grace: Duration,
 }
 
 impl Default for PoolConfig {
-    /// No address; single addresses only, eight of them per tunnel, kept for five minutes.
+    /// No address; single addresses only, eight of them per tunnel and 1,024 per user, kept for five minutes.
     fn default() -> Self {
         Self {
             prefixes: Vec::new(),
@@ -63,6 +77,7 @@ impl Default for PoolConfig {
             prefix_len_min_v4: 32,
             prefix_len_min_v6: 128,
             assignments_max: 8,
+            assignments_per_user_max: 1_024,
             grace: Duration::from_secs(300),
         }
     }
@@ -112,6 +127,38 @@ pub struct Owner {
     pub tunnel: u64,
 }
 
+/// Who a tunnel is of, as far as addresses go: all tunnels of one holder have one share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Somebody whom the relay knows by this name. Prefixes are kept for them.
+    Named(Arc<str>),
+    /// Nobody in particular who comes from this network: one address of IPv4, or a /64 of IPv6, which is what a host
+    /// has to choose from (RFC 7934). Nothing is kept: the next one from there may be somebody else.
+    Unnamed(IpNet),
+}
+
+impl Holder {
+    /// The holder of a tunnel of a client at this address.
+    #[must_use]
+    pub fn new(name: Option<&str>, address: IpAddr) -> Self {
+        match name {
+            Some(name) => Self::Named(name.into()),
+            None => {
+                let address = IpNet::from(address.to_canonical());
+                let len = address.max_prefix_len().min(64);
+                Self::Unnamed(bits::prefix(bits::of(address.addr()), len, address))
+            }
+        }
+    }
+
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name),
+            Self::Unnamed(_) => None,
+        }
+    }
+}
+
 /// Why a tunnel gets no address.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum AssignError {
@@ -124,8 +171,14 @@ pub enum AssignError {
         /// The most.
         max: usize,
     },
-    /// Nothing of this length is free.
-    #[error("no prefix of length {len} is free")]
+    /// The tunnels of its holder have their share.
+    #[error("the tunnels of this user have {max} prefixes already")]
+    TooManyOfUser {
+        /// The most.
+        max: usize,
+    },
+    /// Tunnels have everything of this length.
+    #[error("no prefix of length {len} is left")]
     Exhausted {
         /// The length after it was brought within what may be given.
         len: u8,
@@ -137,8 +190,10 @@ pub enum AssignError {
 pub struct PoolUsage {
     /// Prefixes that tunnels have.
     pub assigned: usize,
-    /// Prefixes that are kept for identities.
+    /// Prefixes that are kept for names.
     pub kept: usize,
+    /// Prefixes at rest, which nobody has a claim to.
+    pub resting: usize,
     /// Prefixes of sites.
     pub site_prefixes: usize,
 }
@@ -202,8 +257,8 @@ impl Pools {
 
     /// Gives a tunnel a prefix of the version and, within what may be delegated, of the length of `wish`.
     ///
-    /// It is the address of `wish`, if that is not all zero and free; else one that `identity` had before and that is
-    /// kept for it; else any. `identity` is whoever authenticated; without one nothing is kept.
+    /// It is the address of `wish`, if that is not all zero and free; else one that is kept for the name of `holder`;
+    /// else any that is free; else one that is kept or at rest.
     ///
     /// # Errors
     /// [`AssignError`].
@@ -212,9 +267,9 @@ impl Pools {
         now: Instant,
         owner: Owner,
         wish: IpNet,
-        identity: Option<&str>,
+        holder: &Holder,
     ) -> Result<IpNet, AssignError> {
-        self.write().assign(now, owner, wish, identity)
+        self.write().assign(now, owner, wish, holder)
     }
 
     /// Takes back everything of a tunnel, the prefixes of its site included. Gives what had been assigned.

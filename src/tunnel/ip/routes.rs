@@ -1,5 +1,6 @@
 //! Sets of addresses that are asked once per packet: prefixes, and ranges with a protocol.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -61,8 +62,8 @@ pub(super) enum Reach {
 pub(super) struct Routes {
     /// By version, protocol and address.
     ranges: Vec<AddressRange>,
-    /// The same without the protocol.
-    addresses: AddressSet,
+    /// Those of them that have one, in order.
+    protocols: Vec<u8>,
 }
 
 /// The order of the RFC.
@@ -104,9 +105,11 @@ impl Routes {
     }
 
     /// A list that is in the order of the RFC, as all are that were read from the wire.
-    pub(super) fn in_order(ranges: Vec<AddressRange>) -> Self {
-        let addresses = AddressSet::of(ranges.iter().map(|r| (r.start, r.end)).collect());
-        Self { ranges, addresses }
+    pub(super) fn in_order(mut ranges: Vec<AddressRange>) -> Self {
+        ranges.shrink_to_fit();
+        let protocols: BTreeSet<u8> = ranges.iter().map(|range| range.protocol).collect();
+        let protocols = protocols.into_iter().filter(|p| *p != 0).collect();
+        Self { ranges, protocols }
     }
 
     pub(super) fn ranges(&self) -> &[AddressRange] {
@@ -118,7 +121,7 @@ impl Routes {
         if self.has(address, 0) || (packet.protocol != 0 && self.has(address, packet.protocol)) {
             return Reach::Open;
         }
-        match self.addresses.contains(address) {
+        match (self.protocols.iter()).any(|protocol| self.has(address, *protocol)) {
             true if packet.is_icmp() => Reach::Open,
             true => Reach::OtherProtocol,
             false => Reach::Absent,

@@ -75,6 +75,14 @@ pub enum ScopeError {
 }
 
 impl Scope {
+    /// The name of the target, if it is one.
+    pub(crate) fn target_name(&self) -> Option<&str> {
+        match &self.target {
+            ScopeTarget::Name(name) => Some(name),
+            ScopeTarget::Any | ScopeTarget::Prefix(_) => None,
+        }
+    }
+
     /// The name of the variable for [`target`](Self::target).
     pub const TARGET: &'static str = "target";
     /// The name of the variable for [`protocol`](Self::protocol).

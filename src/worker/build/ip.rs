@@ -6,17 +6,24 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::config::{Checked, Ip, Offload};
+use crate::config::{Checked, Ip, Offload, limits};
 use crate::net::Driver;
 use crate::net::tun::{Tun, TunError, TunOptions, TunQueue};
 use crate::policy::Policy;
-use crate::tunnel::ip::{PoolConfig, PoolError, Pools};
+use crate::tunnel::ip::{
+    KEPT_MAX, PoolConfig, PoolError, Pools, SAID_BYTES_MAX, SITE_PREFIXES_MAX,
+};
 use crate::wire::ip::{AddressRange, DnsConfig, Nameserver};
 use crate::worker::machine::Tag;
 use crate::worker::{self, Gateway, GatewaySettings, Site};
 
 /// The name of the interface of a relay that has none: its clients reach each other.
 const NO_TUN: &str = "off";
+
+// What the memory sum of the configuration counts with is what the tunnels use.
+const _: () = assert!(SAID_BYTES_MAX <= limits::IP_SAID_BYTES);
+const _: () = assert!(SITE_PREFIXES_MAX == limits::IP_SITE_PREFIXES);
+const _: () = assert!(KEPT_MAX == limits::IP_KEPT);
 
 /// Why there is no exit for IP packets.
 #[derive(Debug, Error)]
@@ -112,6 +119,7 @@ pub fn pools(ip: &Ip) -> Result<Pools, PoolError> {
         prefix_len_min_v4: ip.prefix_len_min_v4,
         prefix_len_min_v6: ip.prefix_len_min_v6,
         assignments_max: ip.assignments_max,
+        assignments_per_user_max: ip.assignments_per_user_max,
         grace: ip.grace,
         ..PoolConfig::default()
     })
@@ -120,8 +128,7 @@ pub fn pools(ip: &Ip) -> Result<Pools, PoolError> {
 /// What clients are told, and what they may.
 #[must_use]
 pub fn settings(ip: &Ip, policy: Policy) -> GatewaySettings {
-    let behind = ip.sites.iter().flat_map(|site| site.prefixes.iter());
-    let inside: Vec<_> = ip.pools.iter().chain(behind).copied().collect();
+    let inside = ip.inside();
     GatewaySettings {
         routes: ranges(match ip.tun == NO_TUN {
             true => &inside,

@@ -9,6 +9,7 @@
 //! client as the peer of a stream of its own: what was assigned, which routes there are, what may pass. Such a stream
 //! carries packets of any size, in capsules.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::super::ends::CapsuleSent;
@@ -23,6 +24,15 @@ use crate::wire::carrier::Carrier;
 use crate::wire::datagram::UDP_PAYLOAD_MAX;
 use crate::wire::ip::{IpCapsule, Scope};
 
+/// A client whose stream is somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The HTTP version of the stream.
+    pub carrier: Carrier,
+    /// Where the client is.
+    pub client: SocketAddr,
+}
+
 /// How the peer at an end of an IP tunnel is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
@@ -33,17 +43,17 @@ pub(super) enum Reach {
 }
 
 impl Machine {
-    /// Takes over a request for an IP tunnel whose stream is somebody else's, on `carrier`. It is then in the hands of
+    /// Takes over a request for an IP tunnel whose stream is somebody else's. It is then in the hands of
     /// the handler of this process, as after [`HandlerEvent::Request`](super::super::HandlerEvent::Request). Whoever
     /// carries the bytes is the user downstream: [`LocalEvent::Payload`](super::super::LocalEvent::Payload) is a packet
     /// for the client, and [`LocalEvent::Capsule`](super::super::LocalEvent::Capsule) a capsule, of any type.
-    pub fn carry_ip(&mut self, now: Instant, scope: Scope, carrier: Carrier) -> TunnelId {
+    pub fn carry_ip(&mut self, now: Instant, scope: Scope, elsewhere: Elsewhere) -> TunnelId {
         let state = State::Deciding(Box::new(Deciding {
             destination: scope.clone().into(),
             via: None,
         }));
         let mut flow = IpFlow::new(scope);
-        flow.carried = Some(carrier);
+        flow.elsewhere = Some(elsewhere);
         let id = self.insert(now, Leg::Local, state, Flow::Ip(Box::new(flow)));
         if let Some(tunnel) = self.tunnels.get_mut(id) {
             tunnel.local = true;
@@ -85,7 +95,7 @@ impl Machine {
     /// The version of the stream by which somebody else carries what is at an end.
     pub(super) fn carrier_elsewhere(&mut self, id: TunnelId, end: End) -> Option<Carrier> {
         match end {
-            End::Downstream => self.ip_flow(id)?.carried,
+            End::Downstream => Some(self.ip_flow(id)?.elsewhere?.carrier),
             End::Upstream => None,
         }
     }
@@ -95,6 +105,15 @@ impl Machine {
         match self.leg(id, end)? {
             Leg::Stream(stream) => Some(Reach::Stream(stream)),
             Leg::Local => self.carrier_elsewhere(id, end).map(Reach::Carried),
+            Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) | Leg::Gateway => None,
+        }
+    }
+
+    /// Where the client is.
+    pub(super) fn client_address(&mut self, id: TunnelId) -> Option<SocketAddr> {
+        match self.leg(id, End::Downstream)? {
+            Leg::Stream(stream) => self.carriers.peer_address(stream.connection()),
+            Leg::Local => Some(self.ip_flow(id)?.elsewhere?.client),
             Leg::None | Leg::Socket(_) | Leg::Tcp(_) | Leg::Nested(_) | Leg::Gateway => None,
         }
     }

@@ -41,7 +41,7 @@ impl Machine {
         let Some(Leg::Local) = self.leg(id, end) else {
             return None;
         };
-        if self.ip_flow(id)?.carried.is_some() {
+        if self.ip_flow(id)?.elsewhere.is_some() {
             return None;
         }
         let stream = self.far_stream(id, end)?;
@@ -83,6 +83,9 @@ impl Machine {
         let Some(flow) = self.ip_flow(id) else {
             return Ok(());
         };
+        of_end(&mut flow.sides, receiver.other())
+            .peer
+            .forget_names();
         let peer = &mut of_end(&mut flow.sides, receiver).peer;
         let capsule = match event {
             IpEvent::Requested(requests) => {

@@ -28,7 +28,7 @@ use crate::wire::ip::packet::{self, Packet, protocol};
 
 /// Where a packet that may pass goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Into the world.
     Out,
     /// To a client, or to a network behind one.
@@ -160,31 +160,32 @@ impl Machine {
             }
             Ok(()) => {}
         }
-        if flow.stay.allowed == Some((parsed.destination, port)) {
-            return Ok(Way::Out);
+        match &flow.stay.allowed {
+            Some((address, of_port, way)) if (*address, *of_port) == (parsed.destination, port) => {
+                return Ok(*way);
+            }
+            Some(_) | None => {}
         }
+        let name = flow.scope.target_name();
+        let prohibited = (DropReason::Prohibited, IcmpError::Prohibited);
         // What belongs to a link stays there (RFC 9484 §7.2).
         if is_link_local(parsed.destination) {
-            return Err((DropReason::Prohibited, IcmpError::Prohibited));
+            return Err(prohibited);
         }
-        if !is_gateway && gateway.is_inside(parsed.destination) {
-            return match gateway.settings.client_to_client {
-                true => Ok(Way::In),
-                false => Err((DropReason::Prohibited, IcmpError::Prohibited)),
-            };
+        let way = match !is_gateway && gateway.is_inside(parsed.destination) {
+            true => Way::In,
+            false => Way::Out,
+        };
+        // A translator is a way to clients too.
+        let translated = gateway.translated(parsed.destination).map(IpAddr::V4);
+        let ends = [Some(parsed.destination), translated];
+        for end in ends.into_iter().flatten() {
+            gateway
+                .judge_destination(end, is_gateway, port, name)
+                .map_err(|_| prohibited)?;
         }
-        let policy = &gateway.settings.policy;
-        let translated = gateway.translated(parsed.destination);
-        let judged = policy.check_packet(parsed.destination, port);
-        match judged.and_then(|()| {
-            translated.map_or(Ok(()), |behind| policy.check_packet(behind.into(), port))
-        }) {
-            Ok(()) => {
-                flow.stay.allowed = Some((parsed.destination, port));
-                Ok(Way::Out)
-            }
-            Err(_) => Err((DropReason::Prohibited, IcmpError::Prohibited)),
-        }
+        flow.stay.allowed = Some((parsed.destination, port, way));
+        Ok(way)
     }
 
     /// Which client has an address, on any worker.
@@ -322,6 +323,10 @@ impl Machine {
         let Some(client) = self.reach_of(id, End::Downstream) else {
             return;
         };
+        // Nobody outside has the address of a client, so whoever shows one there has made it up (RFC 3704 §2).
+        if (self.gateway.as_ref()).is_some_and(|gateway| gateway.is_forged(parsed.source)) {
+            return self.drop_packet(id, DropReason::Source);
+        }
         let Some(flow) = self.ip_flow(id) else {
             return;
         };

@@ -11,13 +11,15 @@ use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 use super::super::leg::Leg;
 use super::super::machine::{End, HandlerEvent, Machine, Outside};
 use super::errors::IcmpBudget;
+use super::forward::Way;
 use crate::error::Refusal;
 use crate::net::SocketId;
-use crate::policy::Policy;
+use crate::policy::{Denied, Policy};
 use crate::server::Protocol;
 use crate::tunnel::TunnelId;
 use crate::tunnel::ip::{
-    IpError, IpEvent, Owner, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX, refusal,
+    AssignError, Holder, IpError, IpEvent, Owner, Peer, Pools, PrefixMap, SITE_PREFIXES_MAX,
+    refusal,
 };
 use crate::wire::ip::{
     AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress, ScopeTarget,
@@ -177,9 +179,31 @@ impl Gateway {
         Some(Ipv4Addr::new(next()?, next()?, next()?, next()?))
     }
 
+    /// Whether a client may send to a destination; `is_own` if that is our own.
+    pub(super) fn judge_destination(
+        &self,
+        destination: IpAddr,
+        is_own: bool,
+        port: Option<u16>,
+        name: Option<&str>,
+    ) -> Result<(), Denied> {
+        let policy = &self.settings.policy;
+        match !is_own && self.is_inside(destination) {
+            false => policy.check_packet(destination, port, name),
+            true if self.settings.client_to_client => policy.check_inside(destination, port, name),
+            true => Err(Denied::ByRule),
+        }
+    }
+
     pub(super) fn is_inside(&self, address: IpAddr) -> bool {
         let mut inside = self.settings.inside.iter();
         inside.any(|prefix| prefix.contains(&address))
+    }
+
+    /// Whether no packet for a client comes from there: clients do not reach each other, and this is one.
+    pub(super) fn is_forged(&self, source: IpAddr) -> bool {
+        let is_client = self.is_inside(source) && !self.addresses.contains(&source);
+        is_client && !self.settings.client_to_client
     }
 
     /// Our address of the same version.
@@ -246,10 +270,12 @@ impl Gateway {
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Stay {
     leases: Vec<AssignedAddress>,
+    /// Whose they are: the client may move to another address.
+    holder: Option<Holder>,
     /// Networks behind the client.
     sites: Vec<IpNet>,
-    /// The last destination that policy allowed.
-    pub(super) allowed: Option<(IpAddr, Option<u16>)>,
+    /// The last destination that policy allowed, and where that is.
+    pub(super) allowed: Option<(IpAddr, Option<u16>, Way)>,
 }
 
 /// Opening and closing.
@@ -347,13 +373,14 @@ impl Machine {
 
     /// Gives a tunnel a prefix.
     fn lease(&mut self, now: Instant, id: TunnelId, request_id: u64, wish: IpNet) -> Option<IpNet> {
+        let client = self.client_address(id)?;
         let gateway = self.gateway.as_mut()?;
         let super::Flow::Ip(flow) = &mut self.tunnels.get_mut(id)?.flow else {
             return None;
         };
-        let owner = gateway.owner(id);
-        let given = gateway.pools.assign(now, owner, wish, flow.user.as_deref());
-        match given {
+        let new_holder = || Holder::new(flow.user.as_deref(), client.ip());
+        let holder = &*flow.stay.holder.get_or_insert_with(new_holder);
+        match gateway.pools.assign(now, gateway.owner(id), wish, holder) {
             Ok(prefix) => {
                 gateway.own.insert(prefix, id);
                 flow.stay
@@ -366,6 +393,8 @@ impl Machine {
             Err(error) => {
                 tracing::debug!(%error, "no address for a client");
                 self.stats.ip_assignments_refused += 1;
+                let is_share = matches!(error, AssignError::TooManyOfUser { .. });
+                self.stats.ip_shares_refused += u64::from(is_share);
                 None
             }
         }

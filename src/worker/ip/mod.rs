@@ -25,6 +25,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+pub use self::carried::Elsewhere;
 use self::carried::Reach;
 pub(super) use self::errors::IcmpBudget;
 pub use self::gateway::{DropReason, Exit, Gateway, GatewayEvent, GatewaySettings, Site};
@@ -32,6 +33,7 @@ pub use self::users::{IpInfo, IpRequestError};
 use super::leg::{Flow, Leg, Tunnel};
 use super::machine::{End, LocalEvent, Machine, Outside};
 use super::pipe::Direction;
+use crate::config::limits::IP_UNSENT_BYTES;
 use crate::error::Abort;
 use crate::http::h3::{RecvData, SendData};
 use crate::transport::carriers::RequestStream;
@@ -39,7 +41,6 @@ use crate::transport::quic::SendOutcome;
 use crate::tunnel::ip::{Delivery, IdMap, Inbound, IpError, PacketFacts, Peer};
 use crate::tunnel::{Early, TunnelId};
 use crate::wire::capsule::{DATAGRAM_HEAD_MAX, encode_datagram_head};
-use crate::wire::carrier::Carrier;
 use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX};
 use crate::wire::ip::icmp::IcmpError;
 use crate::wire::ip::packet::Packet;
@@ -48,11 +49,9 @@ use crate::wire::ip::{IpCapsule, Scope};
 /// What every IP tunnel carries, whatever the path (RFC 9484 §7.2).
 pub const MTU_MIN: usize = 1_280;
 
-/// Capsules of our own that wait for room on one stream. Whoever takes none of so many wants no tunnel.
+/// Capsules of our own that wait for room on one stream, of [`IP_UNSENT_BYTES`] together. Whoever takes none of so many
+/// wants no tunnel.
 const UNSENT_MAX: usize = 64;
-
-/// Their bytes, before another one is refused.
-const UNSENT_BYTES_MAX: usize = 128 * 1024;
 
 /// One IP tunnel.
 pub(super) struct IpFlow {
@@ -60,8 +59,8 @@ pub(super) struct IpFlow {
     pub(super) early: Early,
     /// What the client asked for.
     pub(super) scope: Scope,
-    /// The HTTP version of the client's stream, if somebody else carries it.
-    carried: Option<Carrier>,
+    /// The client, if its stream is somebody else's.
+    elsewhere: Option<Elsewhere>,
     /// Who the client is, if it said.
     pub(super) user: Option<Box<str>>,
     /// What the gateway has given away here, if this tunnel leads there.
@@ -89,7 +88,7 @@ impl IpFlow {
         Self {
             early: Early::default(),
             scope,
-            carried: None,
+            elsewhere: None,
             user: None,
             stay: gateway::Stay::default(),
             sides: Default::default(),
@@ -397,7 +396,7 @@ impl Machine {
         };
         let unsent = &mut flow.side(receiver).unsent;
         let waiting: usize = unsent.iter().map(Bytes::len).sum();
-        let is_full = unsent.len() >= UNSENT_MAX || waiting > UNSENT_BYTES_MAX;
+        let is_full = unsent.len() >= UNSENT_MAX || waiting + encoded.len() > IP_UNSENT_BYTES;
         if is_full {
             self.stats.ip_capsules_refused += 1;
             return self.abort(now, id, Abort::CapsuleError, out);

@@ -190,6 +190,8 @@ impl IpArgs {
             ("ip.pools", format!("[{pool:?}]")),
             ("ip.tun", "\"off\"".to_owned()),
             ("ip.client_to_client", "true".to_owned()),
+            // All clients come from one address, or through one ingress.
+            ("ip.assignments_per_user_max", "1000000".to_owned()),
         ];
         let is_given = |key: &str| {
             let mut given = self.set.iter().filter_map(|line| line.split_once('='));

@@ -172,7 +172,7 @@ impl Shared {
 /// A tunnel whose client comes by somebody else's stream.
 impl Shared {
     pub(in crate::embed) fn is_carried_ip(&self) -> bool {
-        self.terms.protocol == Protocol::Ip && self.terms.carried.is_some()
+        self.terms.protocol == Protocol::Ip && self.terms.elsewhere.is_some()
     }
 
     /// Queues what came from the client: a packet, or a payload on another context. The worker judges what fits.

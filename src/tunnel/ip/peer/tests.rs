@@ -271,6 +271,53 @@ fn operations_that_fail_change_nothing() {
     assert_eq!(other.routes(), peer.our_routes());
 }
 
+/// Lists that fit into a capsule and are longer than anybody needs end the tunnel that brings them.
+#[test]
+fn lists_are_bounded() {
+    let address = |n: usize| IpAddr::from((0x0a00_0000 + 2 * n as u32).to_be_bytes());
+    let routes = |count| -> Vec<_> {
+        let range = |n| AddressRange {
+            start: address(n),
+            end: address(n),
+            protocol: 0,
+        };
+        (0..count).map(range).collect()
+    };
+    let addresses = |count| -> Vec<_> {
+        let entry = |n| AssignedAddress {
+            request_id: 0,
+            prefix: address(n).into(),
+        };
+        (0..count).map(entry).collect()
+    };
+    let (mut us, mut peer) = (Peer::default(), Peer::default());
+    let most = us.advertise_routes(routes(ROUTES_MAX)).unwrap();
+    assert!(send(&most, &mut peer).is_ok());
+    let most = us.assign_addresses(addresses(ADDRESSES_MAX)).unwrap();
+    assert!(send(&most, &mut peer).is_ok());
+
+    let count = ROUTES_MAX + 1;
+    let error = IpError::TooManyRoutes { count };
+    let list = routes(count);
+    assert_eq!(us.advertise_routes(list.clone()), Err(error.clone()));
+    assert_eq!(
+        peer.handle_capsule(IpCapsule::RouteAdvertisement(list)),
+        Err(error)
+    );
+    let count = ADDRESSES_MAX + 1;
+    let error = IpError::TooManyAddresses { count };
+    let list = addresses(count);
+    assert_eq!(us.assign_addresses(list.clone()), Err(error.clone()));
+    assert_eq!(
+        peer.handle_capsule(IpCapsule::AddressAssign(list)),
+        Err(error)
+    );
+    assert_eq!(
+        (peer.routes().len(), peer.assigned().len()),
+        (ROUTES_MAX, ADDRESSES_MAX)
+    );
+}
+
 // spec: cidns-3.4-a, cidns-4.1-a
 #[test]
 fn name_servers() {

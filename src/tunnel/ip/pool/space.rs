@@ -8,8 +8,7 @@
 //! exactly if there is a block of that length or a shorter one. Every operation costs a logarithm of the number of
 //! blocks, whatever the size of the space.
 //!
-//! Prefixes of one length are taken round and round, so that one which is given back rests as long as it can: packets
-//! to its last user may still be under way.
+//! Prefixes of one length are taken round and round, so that one which is given back is given again as late as can be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,21 +40,26 @@ impl Space {
 
     /// Takes any free prefix of this length.
     pub(super) fn take(&mut self, len: u8) -> Option<u128> {
-        let cursor = self.cursors.get(&len).copied().unwrap_or(0);
-        let behind = self.blocks.range(cursor..);
-        let round = behind.chain(self.blocks.range(..cursor));
-        let near = round.take(SCAN_MAX).find(|(_, free)| **free <= len);
-        let (address, free) = match near {
-            Some((&address, &free)) => (address, free),
-            None => {
-                let (free, address) = *self.by_len.range(..=(len, u128::MAX)).next_back()?;
-                (address, free)
-            }
-        };
+        let (address, free) = self.find(len)?;
         self.remove(address, free);
         self.split(address, free, address, len);
         self.cursors.insert(len, address | !bits::mask(len));
         Some(address)
+    }
+
+    /// A free prefix of this length or a shorter one, and its length.
+    pub(super) fn find(&self, len: u8) -> Option<(u128, u8)> {
+        let cursor = self.cursors.get(&len).copied().unwrap_or(0);
+        let behind = self.blocks.range(cursor..);
+        let round = behind.chain(self.blocks.range(..cursor));
+        let near = round.take(SCAN_MAX).find(|(_, free)| **free <= len);
+        match near {
+            Some((&address, &free)) => Some((address, free)),
+            None => {
+                let (free, address) = *self.by_len.range(..=(len, u128::MAX)).next_back()?;
+                Some((address, free))
+            }
+        }
     }
 
     /// Takes this prefix, if all of it is free.

@@ -1,32 +1,22 @@
 //! What the lock of the pools protects.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::kept::Kept;
 use super::space::Space;
-use super::{AssignError, Owner, PoolConfig, PoolUsage, SITE_PREFIXES_MAX, first_host};
-use crate::tunnel::ip::{PrefixMap, bits};
-
-/// Most prefixes that are kept for one identity; the oldest go first.
-pub(super) const KEPT_MAX: usize = 64;
+use super::{AssignError, Holder, Owner, PoolConfig, PoolUsage, SITE_PREFIXES_MAX, first_host};
+use crate::tunnel::ip::{ADDRESSES_MAX, PrefixMap, bits};
 
 /// A prefix that a tunnel has.
 #[derive(Clone, Debug)]
 struct Lease {
     prefix: IpNet,
-    identity: Option<Arc<str>>,
-}
-
-/// A prefix that is kept for who had it.
-#[derive(Debug)]
-struct Kept {
-    prefix: IpNet,
-    identity: Arc<str>,
-    since: Instant,
+    holder: Holder,
 }
 
 /// All states of all addresses.
@@ -35,15 +25,13 @@ pub(super) struct State {
     v4: Version,
     v6: Version,
     assignments_max: usize,
+    assignments_per_user_max: usize,
     grace: Duration,
     leases: HashMap<Owner, Vec<Lease>>,
-    /// The same by prefix. They do not overlap.
+    /// How many of them a holder has, never zero.
+    shares: HashMap<Holder, usize>,
+    /// The leases by prefix. They do not overlap.
     assigned: PrefixMap<Owner>,
-    /// By serial number, so the oldest first.
-    kept: BTreeMap<u64, Kept>,
-    /// The serial numbers of an identity, in order, not empty.
-    kept_for: HashMap<Arc<str>, Vec<u64>>,
-    serial: u64,
     sites: HashMap<Owner, Vec<IpNet>>,
     /// The same by prefix; the latest owner last, never none.
     site_prefixes: PrefixMap<Vec<Owner>>,
@@ -52,22 +40,109 @@ pub(super) struct State {
 /// What there is of one version of IP.
 #[derive(Debug, Default)]
 struct Version {
-    space: Space,
+    free: Space,
+    /// What is not free and no tunnel has.
+    kept: Kept,
+    /// Both of them: all that no tunnel has.
+    idle: Space,
     /// The shortest prefix that may be given and, with everything free, could be; None without a pool.
     len_min: Option<u8>,
 }
 
 impl Version {
-    fn new<'a>(pools: impl Iterator<Item = &'a IpNet>, len_min: u8) -> Self {
-        let mut space = Space::default();
-        for pool in pools {
-            space.give(bits::of(pool.network()), pool.prefix_len());
-            for reserved in reserved(pool) {
-                space.take_exact(bits::of(reserved), pool.max_prefix_len());
+    fn new<'a>(pools: impl Iterator<Item = &'a IpNet> + Clone, len_min: u8) -> Self {
+        let space = || {
+            let mut space = Space::default();
+            for pool in pools.clone() {
+                space.give(bits::of(pool.network()), pool.prefix_len());
+                for reserved in reserved(pool) {
+                    space.take_exact(bits::of(reserved), pool.max_prefix_len());
+                }
+            }
+            space
+        };
+        let (free, idle) = (space(), space());
+        let len_min = free.shortest().map(|shortest| shortest.max(len_min));
+        let kept = Kept::default();
+        Self {
+            free,
+            kept,
+            idle,
+            len_min,
+        }
+    }
+
+    /// Takes a prefix of the version and length of `wished`; that one itself if it `matters` and can be had.
+    fn take(
+        &mut self,
+        now: Instant,
+        wished: IpNet,
+        matters: bool,
+        name: Option<&str>,
+    ) -> Option<IpNet> {
+        self.forget(now);
+        let prefix = self.choose(now, wished, matters, name)?;
+        let was_idle = (self.idle).take_exact(bits::of(prefix.addr()), prefix.prefix_len());
+        debug_assert!(was_idle, "{prefix} is assigned");
+        Some(prefix)
+    }
+
+    fn choose(
+        &mut self,
+        now: Instant,
+        wished: IpNet,
+        matters: bool,
+        name: Option<&str>,
+    ) -> Option<IpNet> {
+        let len = wished.prefix_len();
+        if matters && self.free.take_exact(bits::of(wished.addr()), len) {
+            return Some(wished);
+        }
+        if let Some(name) = name {
+            let mut claimed = |is_it: &dyn Fn(IpNet) -> bool| {
+                self.kept
+                    .take_claimed(now, name, |p| p.prefix_len() == len && is_it(p))
+            };
+            let same = claimed(&|prefix| matters && prefix == wished);
+            if let Some(prefix) = same.or_else(|| claimed(&|_| true)) {
+                return Some(prefix);
             }
         }
-        let len_min = space.shortest().map(|shortest| shortest.max(len_min));
-        Self { space, len_min }
+        let address = self.free.take(len).or_else(|| self.reclaim(len))?;
+        Some(bits::prefix(address, len, wished))
+    }
+
+    /// Takes what is kept or at rest, since nothing of this length is free.
+    fn reclaim(&mut self, len: u8) -> Option<u128> {
+        if let Some(prefix) = self.kept.take_oldest(len) {
+            self.free(prefix);
+            // Whatever is free of this length now is in that prefix.
+            return self.free.take(len);
+        }
+        // None is large enough alone; neighbours may be together.
+        let (address, _) = self.idle.find(len)?;
+        while let Some(prefix) = self.kept.take_within(address, len) {
+            self.free(prefix);
+        }
+        (self.free.take_exact(address, len)).then_some(address)
+    }
+
+    /// A tunnel does not have a prefix any longer.
+    fn give(&mut self, now: Instant, prefix: IpNet, claim: Option<(Arc<str>, Duration)>) {
+        self.idle.give(bits::of(prefix.addr()), prefix.prefix_len());
+        self.kept.add(now, prefix, claim);
+        self.forget(now);
+    }
+
+    /// Frees what has been kept for long enough.
+    fn forget(&mut self, now: Instant) {
+        while let Some(prefix) = self.kept.take_ended(now) {
+            self.free(prefix);
+        }
+    }
+
+    fn free(&mut self, prefix: IpNet) {
+        self.free.give(bits::of(prefix.addr()), prefix.prefix_len());
     }
 }
 
@@ -87,13 +162,13 @@ impl State {
         Self {
             v4: Version::new(v4, config.prefix_len_min_v4),
             v6: Version::new(v6, config.prefix_len_min_v6),
-            assignments_max: config.assignments_max,
+            // A client has to be told of all.
+            assignments_max: config.assignments_max.min(ADDRESSES_MAX),
+            assignments_per_user_max: config.assignments_per_user_max,
             grace: config.grace,
             leases: HashMap::new(),
+            shares: HashMap::new(),
             assigned: PrefixMap::default(),
-            kept: BTreeMap::new(),
-            kept_for: HashMap::new(),
-            serial: 0,
             sites: HashMap::new(),
             site_prefixes: PrefixMap::default(),
         }
@@ -104,84 +179,31 @@ impl State {
         now: Instant,
         owner: Owner,
         wish: IpNet,
-        identity: Option<&str>,
+        holder: &Holder,
     ) -> Result<IpNet, AssignError> {
-        self.forget(now);
         let has = self.leases.get(&owner).map_or(0, Vec::len);
         if has >= self.assignments_max {
             let max = self.assignments_max;
             return Err(AssignError::TooMany { max });
         }
-        let len_min = self.version(wish).len_min;
-        let len = (wish.prefix_len()).max(len_min.ok_or(AssignError::NotDelegable)?);
+        let share = self.shares.get(holder).copied().unwrap_or(0);
+        if share >= self.assignments_per_user_max {
+            let max = self.assignments_per_user_max;
+            return Err(AssignError::TooManyOfUser { max });
+        }
+        let version = self.version(wish);
+        let len_min = version.len_min.ok_or(AssignError::NotDelegable)?;
+        let len = wish.prefix_len().max(len_min);
         let wished = bits::prefix(bits::of(wish.addr()), len, wish);
-        let prefix = (self.take(wished, !wish.addr().is_unspecified(), identity))
+        let matters = !wish.addr().is_unspecified();
+        let prefix = (version.take(now, wished, matters, holder.name()))
             .ok_or(AssignError::Exhausted { len })?;
-        let identity = identity.map(Arc::from);
         let leases = self.leases.entry(owner).or_default();
-        leases.push(Lease { prefix, identity });
+        let holder = holder.clone();
+        *self.shares.entry(holder.clone()).or_default() += 1;
+        leases.push(Lease { prefix, holder });
         self.assigned.insert(prefix, owner);
         Ok(prefix)
-    }
-
-    /// Takes a prefix of the version and length of `wished`; that one itself if it `matters` and can be had.
-    fn take(&mut self, wished: IpNet, matters: bool, identity: Option<&str>) -> Option<IpNet> {
-        let len = wished.prefix_len();
-        if matters {
-            let space = &mut self.version(wished).space;
-            if space.take_exact(bits::of(wished.addr()), len) {
-                return Some(wished);
-            }
-            if let Some(identity) = identity
-                && let Some(prefix) = self.take_kept(identity, |prefix| prefix == wished)
-            {
-                return Some(prefix);
-            }
-        }
-        if let Some(identity) = identity {
-            let bits = wished.max_prefix_len();
-            let is_alike = |p: IpNet| p.max_prefix_len() == bits && p.prefix_len() == len;
-            if let Some(prefix) = self.take_kept(identity, is_alike) {
-                return Some(prefix);
-            }
-        }
-        let address = self.version(wished).space.take(len)?;
-        Some(bits::prefix(address, len, wished))
-    }
-
-    /// Takes the oldest prefix that is kept for an identity and that will do.
-    fn take_kept(&mut self, identity: &str, will_do: impl Fn(IpNet) -> bool) -> Option<IpNet> {
-        let serials = self.kept_for.get(identity)?;
-        let kept = &self.kept;
-        let serial = serials
-            .iter()
-            .find(|serial| kept.get(serial).is_some_and(|kept| will_do(kept.prefix)));
-        let serial = *serial?;
-        self.unkeep(serial)
-    }
-
-    /// Takes a prefix out of those that are kept.
-    fn unkeep(&mut self, serial: u64) -> Option<IpNet> {
-        let Kept {
-            prefix, identity, ..
-        } = self.kept.remove(&serial)?;
-        if let Some(serials) = self.kept_for.get_mut(&identity) {
-            serials.retain(|other| *other != serial);
-            if serials.is_empty() {
-                self.kept_for.remove(&identity);
-            }
-        }
-        Some(prefix)
-    }
-
-    /// Frees what has been kept for long enough.
-    fn forget(&mut self, now: Instant) {
-        while let Some((&serial, kept)) = self.kept.first_key_value()
-            && now.saturating_duration_since(kept.since) >= self.grace
-            && let Some(prefix) = self.unkeep(serial)
-        {
-            self.free(prefix);
-        }
     }
 
     pub(super) fn release(&mut self, now: Instant, owner: Owner) -> Vec<IpNet> {
@@ -191,38 +213,24 @@ impl State {
         for lease in leases {
             self.end(now, lease);
         }
-        self.forget(now);
         prefixes
     }
 
-    /// A prefix that a tunnel had is kept or free from now on.
+    /// A prefix that a tunnel had is kept or at rest from now on.
     fn end(&mut self, now: Instant, lease: Lease) {
-        let Lease { prefix, identity } = lease;
+        let Lease { prefix, holder } = lease;
         self.assigned.remove(prefix);
-        let Some(identity) = identity else {
-            return self.free(prefix);
-        };
-        self.serial += 1;
-        let serials = self.kept_for.entry(Arc::clone(&identity)).or_default();
-        serials.push(self.serial);
-        let oldest = (serials.len() > KEPT_MAX).then(|| serials[0]);
-        let since = now;
-        let kept = Kept {
-            prefix,
-            identity,
-            since,
-        };
-        self.kept.insert(self.serial, kept);
-        if let Some(prefix) = oldest.and_then(|oldest| self.unkeep(oldest)) {
-            self.free(prefix);
+        if let Some(share) = self.shares.get_mut(&holder) {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(&holder);
+            }
         }
-    }
-
-    fn free(&mut self, prefix: IpNet) {
-        let address = bits::of(prefix.addr());
-        self.version(prefix)
-            .space
-            .give(address, prefix.prefix_len());
+        let claim = match holder {
+            Holder::Named(name) => Some((name, self.grace)),
+            Holder::Unnamed(_) => None,
+        };
+        self.version(prefix).give(now, prefix, claim);
     }
 
     pub(super) fn advertise(&mut self, owner: Owner, prefixes: &[IpNet]) -> bool {
@@ -262,7 +270,11 @@ impl State {
     pub(super) fn usage(&self) -> PoolUsage {
         PoolUsage {
             assigned: self.assigned.len(),
-            kept: self.kept.len(),
+            kept: self.v4.kept.claimed() + self.v6.kept.claimed(),
+            resting: [&self.v4.kept, &self.v6.kept]
+                .map(|kept| kept.len() - kept.claimed())
+                .iter()
+                .sum(),
             site_prefixes: self.site_prefixes.len(),
         }
     }
