@@ -42,6 +42,9 @@ use crate::wire::template::TemplateError;
 
 /// The first pause after a dial that failed, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Where the kernel tells the name of the machine. Machines that share a certificate differ in it, see
+/// [`Identity::reset_key`].
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// Why a process cannot start.
 #[derive(Debug, Error)]
@@ -83,8 +86,12 @@ pub enum BuildError {
 /// Everything that the workers of a process have in common.
 pub struct Plan {
     checked: Arc<Checked>,
-    endpoint: EndpointConfig,
-    servers: Vec<Option<Arc<ServerConfig>>>,
+    /// What dials.
+    dialler: EndpointConfig,
+    /// What listens on QUIC, for each listener.
+    servers: Vec<Option<Serving>>,
+    /// The name of this machine, if it can be had.
+    host: Option<Vec<u8>>,
     steer: Steer,
     options: Options,
     hops: Vec<Hop>,
@@ -108,6 +115,13 @@ pub struct Plan {
     pub addresses: Vec<SocketAddr>,
     mailboxes: Vec<Option<Mailbox>>,
     peers: Vec<Address>,
+}
+
+/// QUIC's side of a listener, the same for all workers.
+#[derive(Clone)]
+struct Serving {
+    shared: EndpointConfig,
+    server: Arc<ServerConfig>,
 }
 
 impl Plan {
@@ -144,8 +158,9 @@ impl Plan {
         let workers = checked.workers.get();
         let options = Options::new(checked.quic.clone(), checked.limits.tunnels_per_connection);
         let mut plan = Self {
-            endpoint: shared_endpoint_config(),
+            dialler: shared_endpoint_config(),
             servers: Vec::new(),
+            host: std::fs::read(HOST_NAME).ok(),
             steer: Steer::new(random::words()?, workers as u32),
             hops: upstream_hops(&checked)?,
             policy: Policy::default(),
@@ -269,7 +284,12 @@ impl Plan {
             }
             self.h3_port = self.h3_port.or_else(|| Some(address.port()));
         }
-        self.servers.push(on_quic.then_some(server));
+        // Where others have the address too, connections that we do not know may be theirs.
+        let host = self.host.as_deref().filter(|_| !listener.reuseport);
+        self.servers.push(on_quic.then(|| Serving {
+            shared: listener_endpoint(tls, host, address),
+            server,
+        }));
         self.sockets.push(datagrams.into_iter().map(Some).collect());
         self.tcp_servers.push(match tcp_carriers.is_empty() {
             true => None,
@@ -316,7 +336,7 @@ impl Plan {
         Seed {
             worker,
             checked: Arc::clone(&self.checked),
-            endpoint: endpoint_config(&self.endpoint, self.steer, worker),
+            dialler: self.dialler.clone(),
             servers: self.servers.clone(),
             steer: self.steer,
             options: self.options.clone(),
@@ -349,8 +369,8 @@ impl Plan {
 pub struct Seed {
     worker: u32,
     checked: Arc<Checked>,
-    endpoint: Arc<EndpointConfig>,
-    servers: Vec<Option<Arc<ServerConfig>>>,
+    dialler: EndpointConfig,
+    servers: Vec<Option<Serving>>,
     steer: Steer,
     options: Options,
     hops: Vec<Hop>,
@@ -386,9 +406,9 @@ impl Seed {
 
         let mut listeners = Vec::new();
         let mut sockets = Vec::new();
-        for (number, (socket, server)) in self.listeners.into_iter().zip(&self.servers).enumerate()
-        {
-            let Some(socket) = socket else {
+        let endpoint = |shared: &_| endpoint_config(shared, self.steer, self.worker);
+        for (number, pair) in self.listeners.into_iter().zip(self.servers).enumerate() {
+            let (Some(socket), Some(serving)) = pair else {
                 sockets.push(None);
                 listeners.push(None);
                 continue;
@@ -399,16 +419,16 @@ impl Seed {
                 SocketKind::Shared,
                 tag.to_bits(),
             )?));
-            let endpoint =
-                quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server.clone(), true, None);
-            listeners.push(Some(hub.add_endpoint(endpoint)));
+            let Serving { shared, server } = serving;
+            let listening = quinn_proto::Endpoint::new(endpoint(&shared), Some(server), true, None);
+            listeners.push(Some(hub.add_endpoint(listening)));
         }
         for (number, listener) in self.tcp_listeners.into_iter().enumerate() {
             if let Some(listener) = listener {
                 driver.add_tcp_listener(listener, TcpTag::Listener(number as u32).to_bits())?;
             }
         }
-        let dialler = quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), None, true, None);
+        let dialler = quinn_proto::Endpoint::new(endpoint(&self.dialler), None, true, None);
         let dialler = hub.add_endpoint(dialler);
         let dialler_socket = dialler_socket(&mut driver)?;
 
@@ -462,6 +482,21 @@ impl Seed {
             spin: checked.spin,
         })
     }
+}
+
+/// The settings of what listens at `address`. With a host name, the stateless resets of its clients are those of the
+/// processes before and after this one.
+fn listener_endpoint(
+    tls: &ListenerTls,
+    host: Option<&[u8]>,
+    address: SocketAddr,
+) -> EndpointConfig {
+    let mut shared = shared_endpoint_config();
+    // One key, whichever of its certificates a client was shown.
+    if let (Some(first), Some(host)) = (tls.identities.first(), host) {
+        shared.reset_key(first.reset_key(host, address));
+    }
+    shared
 }
 
 /// A socket that dials IPv6 and IPv4, or IPv4 alone where there is no IPv6.
@@ -622,8 +657,12 @@ fn driver_config(checked: &Checked) -> DriverConfig {
 mod tests {
     use std::num::NonZeroUsize;
 
+    use bytes::BytesMut;
+    use quinn_proto::DatagramEvent;
+
     use super::*;
     use crate::config::{Environment, limits, parse};
+    use crate::net::clock;
     use crate::transport::tls::{ClientAuth, DevCa};
 
     #[test]
@@ -639,6 +678,53 @@ mod tests {
             assert!(config.headers_len_max > config.field_section_size_max);
             assert!(u64::from(config.undelivered_stream_bytes_max) > config.headers_len_max);
             assert!(config.undelivered_connection_bytes_max > config.undelivered_stream_bytes_max);
+        }
+    }
+
+    /// How worker `worker` of a process resets the connection of this packet.
+    fn reset(shared: &EndpointConfig, steer: Steer, worker: u32, packet: &[u8]) -> Option<Vec<u8>> {
+        let config = endpoint_config(shared, steer, worker);
+        let mut endpoint = quinn_proto::Endpoint::new(config, None, true, None);
+        let (peer, mut reset) = (([192, 0, 2, 1], 443).into(), Vec::new());
+        let packet = BytesMut::from(packet);
+        let event = endpoint.handle(clock::now(), peer, None, None, packet, &mut reset);
+        matches!(event, Some(DatagramEvent::Response(_))).then_some(reset)
+    }
+
+    // spec: 9000-10.3-a, 9000-10.3-b, 9000-10.3-d, 9000-21.11-a
+    #[test]
+    fn the_next_process_resets_as_this_one_announced() {
+        let tls: ListenerTls = DevCa::new(&[], std::time::SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .identity
+            .into();
+        let (host, address) = (Some(&b"alpha"[..]), ([192, 0, 2, 1], 443).into());
+        let packet = [0x40; 100];
+        let token = |reset: Vec<u8>| {
+            assert!((21..packet.len()).contains(&reset.len()), "{}", reset.len());
+            assert_eq!(reset[0] & 0xc0, 0x40);
+            reset[reset.len() - 16..].to_vec()
+        };
+        let alone = Steer::new([0; 4], 1);
+        let one = |shared: &EndpointConfig| token(reset(shared, alone, 0, &packet).unwrap());
+        let announced = one(&listener_endpoint(&tls, host, address));
+
+        // Other keys for steering, another number of workers: one of them answers.
+        let again = listener_endpoint(&tls, host, address);
+        let steer = Steer::new([1, 2, 3, 4], 5);
+        let resets: Vec<_> = (0..5)
+            .filter_map(|worker| reset(&again, steer, worker, &packet))
+            .collect();
+        assert_eq!(
+            resets.into_iter().map(token).collect::<Vec<_>>(),
+            [announced.clone()]
+        );
+
+        // Nobody else can: another listener, one that shares its address, what dials.
+        let other = listener_endpoint(&tls, host, ([192, 0, 2, 1], 444).into());
+        let sharing = listener_endpoint(&tls, None, address);
+        for stranger in [other, sharing, shared_endpoint_config()] {
+            assert_ne!(one(&stranger), announced);
         }
     }
 

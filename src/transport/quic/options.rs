@@ -22,6 +22,10 @@ const MTU_MIN: u16 = 1_200;
 /// What our first datagram to a next hop is padded to. Servers on quiche, Envoy among them, send no packet larger
 /// than it, and a UDP payload of 1,200 bytes needs 1,241. Browsers show that nearly all paths carry 1,250.
 const FIRST_DATAGRAM: u16 = 1_250;
+/// Shortest time between two stateless resets of a worker on one listener. After a restart each client wants one, and
+/// has a connection again the sooner. A reset is smaller than what it answers and costs no more to make, so a flood
+/// gains nothing by it, and two ends that reset each other stop after some.
+const RESET_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Settings of connections, as checked configuration.
 #[derive(Clone, Debug)]
@@ -115,9 +119,12 @@ fn idle_timeout(timeout: Duration) -> IdleTimeout {
     IdleTimeout::try_from(timeout).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX))
 }
 
-/// The endpoint settings that all workers share: the keys of stateless resets.
+/// The endpoint settings that all workers share. The key of stateless resets is a random one, which ends with the
+/// process: what dials needs no other, as whoever listens asks nobody to come back.
 pub fn shared_endpoint_config() -> EndpointConfig {
-    EndpointConfig::default()
+    let mut config = EndpointConfig::default();
+    config.min_reset_interval(RESET_INTERVAL);
+    config
 }
 
 /// The endpoint settings of one worker.
