@@ -486,7 +486,7 @@ impl Seed {
 
 /// The settings of what listens at `address`. With a host name, the stateless resets of its clients are those of the
 /// processes before and after this one.
-fn listener_endpoint(
+pub fn listener_endpoint(
     tls: &ListenerTls,
     host: Option<&[u8]>,
     address: SocketAddr,

@@ -35,6 +35,7 @@ mod race;
 mod raw;
 mod reach;
 mod relay;
+mod restart;
 mod sim;
 mod tcp;
 mod tcp_limits;
