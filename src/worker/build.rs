@@ -6,8 +6,10 @@
 
 pub mod ip;
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +29,9 @@ use crate::http::h3;
 use crate::http::request::ResponseHead;
 use crate::net::listen::{Sharing, bind_both, bind_group, bind_tcp_group};
 use crate::net::steer::{self, Steer};
-use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
+use crate::net::{
+    Driver, DriverConfig, Offload, SocketId, SocketKind, host_name, own_interfaces, random,
+};
 use crate::policy::auth::Secrets;
 use crate::policy::{Policy, own_addresses};
 use crate::server::{Server, Services};
@@ -42,10 +46,6 @@ use crate::wire::template::TemplateError;
 
 /// The first pause after a dial that failed, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-/// Where the kernel tells the name of the machine. Machines that share a certificate differ in it, see
-/// [`Identity::reset_key`].
-const HOST_NAME: &str = "/proc/sys/kernel/hostname";
-
 /// Why a process cannot start.
 #[derive(Debug, Error)]
 pub enum BuildError {
@@ -91,7 +91,7 @@ pub struct Plan {
     /// What listens on QUIC, for each listener.
     servers: Vec<Option<Serving>>,
     /// The name of this machine, if it can be had.
-    host: Option<Vec<u8>>,
+    host: Option<OsString>,
     steer: Steer,
     options: Options,
     hops: Vec<Hop>,
@@ -160,7 +160,7 @@ impl Plan {
         let mut plan = Self {
             dialler: shared_endpoint_config(),
             servers: Vec::new(),
-            host: std::fs::read(HOST_NAME).ok(),
+            host: host_name().ok(),
             steer: Steer::new(random::words()?, workers as u32),
             hops: upstream_hops(&checked)?,
             policy: Policy::default(),
@@ -484,17 +484,17 @@ impl Seed {
     }
 }
 
-/// The settings of what listens at `address`. With a host name, the stateless resets of its clients are those of the
+/// The settings of what listens at `address`. With the name of the host, the stateless resets of its clients are those of the
 /// processes before and after this one.
 pub fn listener_endpoint(
     tls: &ListenerTls,
-    host: Option<&[u8]>,
+    host: Option<&OsStr>,
     address: SocketAddr,
 ) -> EndpointConfig {
     let mut shared = shared_endpoint_config();
     // One key, whichever of its certificates a client was shown.
     if let (Some(first), Some(host)) = (tls.identities.first(), host) {
-        shared.reset_key(first.reset_key(host, address));
+        shared.reset_key(first.reset_key(host.as_bytes(), address));
     }
     shared
 }
@@ -698,7 +698,7 @@ mod tests {
             .unwrap()
             .identity
             .into();
-        let (host, address) = (Some(&b"alpha"[..]), ([192, 0, 2, 1], 443).into());
+        let (host, address) = (Some(OsStr::new("alpha")), ([192, 0, 2, 1], 443).into());
         let packet = [0x40; 100];
         let token = |reset: Vec<u8>| {
             assert!((21..packet.len()).contains(&reset.len()), "{}", reset.len());

@@ -329,7 +329,8 @@ impl MachineNode {
         let mut listeners = Vec::new();
         let listener = role.listens.then(|| {
             let (tls, address) = (settings.identity.identity.clone().into(), net.ip(node));
-            let shared = listener_endpoint(&tls, Some(b"sim"), (address, RELAY_PORT).into());
+            let shared =
+                listener_endpoint(&tls, Some("sim".as_ref()), (address, RELAY_PORT).into());
             let listening = endpoint(net, shared, Some(settings.server_config()));
             listeners.push(Some(hub.add_endpoint(listening)));
             // One that does not serve HTTP/3 has its socket where nobody looks.
