@@ -4,6 +4,7 @@
 //!   client's user ─► ingress ─► egress ─► gateway, whose exit is the test
 //! ```
 
+mod duties;
 mod hostile;
 mod told;
 
@@ -140,40 +141,82 @@ fn open(sim: &mut Sim, client: NodeId, scope: Scope) -> TunnelId {
     })
 }
 
+/// A client and its way to an egress, whose first relay may be the egress itself.
+struct Parties {
+    sim: Sim,
+    client: NodeId,
+    first: NodeId,
+    egress: NodeId,
+}
+
+fn parties(
+    carrier: Carrier,
+    topology: Topology,
+    change: impl FnOnce(&mut GatewaySettings),
+) -> Parties {
+    let mut sim = Sim::new(9);
+    let egress = sim.relay_with("egress.test", &[], with_gateway(change));
+    let (first, hops) = match topology {
+        Topology::Direct => (egress, vec![hop_on("egress.test", &[carrier])]),
+        Topology::Chained(second) => {
+            let next = vec![hop_on("egress.test", &[second])];
+            let ingress = sim.relay_with_hops("ingress.test", next, |_| {});
+            (ingress, vec![hop_on("ingress.test", &[carrier])])
+        }
+        Topology::Nested(second) => {
+            let hops = vec![
+                hop_on("ingress.test", &[carrier]),
+                hop_on("egress.test", &[second]),
+            ];
+            (sim.relay("ingress.test", &[]), hops)
+        }
+    };
+    let client = sim.client_with_hops(hops, |settings| settings.checked.quic.initial_mtu = 1_400);
+    Parties {
+        sim,
+        client,
+        first,
+        egress,
+    }
+}
+
+/// Every carrier, and every way to the egress.
+fn every_way() -> impl Iterator<Item = (Carrier, Topology)> {
+    let ways = |carrier| {
+        let chained = Carrier::ALL.map(Topology::Chained);
+        let nested = Carrier::ALL.map(Topology::Nested);
+        let all = [Topology::Direct].into_iter().chain(chained).chain(nested);
+        all.map(move |topology| (carrier, topology))
+    };
+    Carrier::ALL.into_iter().flat_map(ways)
+}
+
 fn scene(
     carrier: Carrier,
     topology: Topology,
     scope: Scope,
     change: impl FnOnce(&mut GatewaySettings),
 ) -> Scene {
-    let mut sim = Sim::new(9);
-    let egress = sim.relay_with("egress.test", &[], with_gateway(change));
-    let hops = match topology {
-        Topology::Direct => vec![hop_on("egress.test", &[carrier])],
-        Topology::Chained(second) => {
-            let next = vec![hop_on("egress.test", &[second])];
-            sim.relay_with_hops("ingress.test", next, |_| {});
-            vec![hop_on("ingress.test", &[carrier])]
-        }
-        Topology::Nested(second) => {
-            sim.relay("ingress.test", &[]);
-            vec![
-                hop_on("ingress.test", &[carrier]),
-                hop_on("egress.test", &[second]),
-            ]
-        }
-    };
-    let client = sim.client_with_hops(hops, |settings| settings.checked.quic.initial_mtu = 1_400);
-    let tunnel = open(&mut sim, client, scope);
-    Scene {
-        sim,
-        client,
-        egress,
-        tunnel,
-    }
+    Scene::open(parties(carrier, topology, change), scope)
 }
 
 impl Scene {
+    fn open(parties: Parties, scope: Scope) -> Self {
+        let Parties {
+            mut sim,
+            client,
+            egress,
+            ..
+        } = parties;
+        let tunnel = open(&mut sim, client, scope);
+        Self {
+            sim,
+            client,
+            egress,
+            tunnel,
+        }
+    }
+
     fn direct(carrier: Carrier) -> Self {
         Self::with(carrier, Scope::default(), |_| {})
     }
@@ -297,13 +340,7 @@ impl Scene {
 // spec: 9484-4.4-a, 9484-4.2-a, 9484-4.5-a, 9484-4.3-a, 9484-4.7.1-h, 9484-6-b, 9484-3-d
 #[test]
 fn packets_pass_on_every_carrier_and_every_way() {
-    let ways = |carrier| {
-        let chained = Carrier::ALL.map(Topology::Chained);
-        let nested = Carrier::ALL.map(Topology::Nested);
-        let all = [Topology::Direct].into_iter().chain(chained).chain(nested);
-        all.map(move |topology| (carrier, topology))
-    };
-    for (carrier, topology) in Carrier::ALL.into_iter().flat_map(ways) {
+    for (carrier, topology) in every_way() {
         let what = format!("{carrier} {topology:?}");
         let mut scene = scene(carrier, topology, Scope::default(), |_| {});
         scene.opened(&what);
@@ -516,6 +553,8 @@ fn the_mtu_is_what_passes() {
     for carrier in Carrier::ALL {
         let mut scene = Scene::direct(carrier);
         let (client, tunnel, own) = (scene.client, scene.tunnel, scene.address());
+        // Until QUIC knows the path.
+        scene.sim.run_for(secs(2));
         let info = scene.sim.act(client, |node, _| {
             node.machine.ip_info(tunnel, End::Downstream)
         });
