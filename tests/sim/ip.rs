@@ -26,6 +26,7 @@ use ipnet::IpNet;
 
 use crate::net::NodeId;
 use crate::node::{Settings, hop_on};
+use crate::packets::{UDP, packet};
 use crate::sim::{Sim, secs};
 
 /// What the relay gives away.
@@ -83,36 +84,6 @@ fn with_gateway(change: impl FnOnce(&mut GatewaySettings)) -> impl FnOnce(&mut S
     change(&mut gateway);
     move |settings: &mut Settings| settings.gateway = Some((Arc::new(gateway), pools()))
 }
-
-/// An IP packet that carries UDP, or something that looks like it.
-pub(crate) fn packet(source: IpAddr, destination: IpAddr, protocol: u8, len: usize) -> Bytes {
-    let mut bytes = vec![0; len];
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            bytes[..12].copy_from_slice(&[0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
-            bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-            bytes[12..16].copy_from_slice(&source.octets());
-            bytes[16..20].copy_from_slice(&destination.octets());
-            let sum: u32 = bytes[..20]
-                .chunks(2)
-                .map(|it| u32::from(it[0]) << 8 | u32::from(it[1]))
-                .sum();
-            let sum = (sum & 0xffff) + (sum >> 16);
-            bytes[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            bytes[0] = 0x60;
-            bytes[4..6].copy_from_slice(&(len as u16 - 40).to_be_bytes());
-            bytes[6..8].copy_from_slice(&[protocol, 64]);
-            bytes[8..24].copy_from_slice(&source.octets());
-            bytes[24..40].copy_from_slice(&destination.octets());
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => panic!("one version"),
-    }
-    bytes.into()
-}
-
-const UDP: u8 = 17;
 
 #[derive(Clone, Copy, Debug)]
 enum Topology {

@@ -28,6 +28,8 @@ mod matrix;
 mod migrate;
 mod net;
 mod node;
+#[path = "../support/packets.rs"]
+mod packets;
 mod pages;
 mod pause;
 mod pool;

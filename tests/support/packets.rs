@@ -1,5 +1,10 @@
 //! IP packets made by hand.
 
+#![allow(
+    dead_code,
+    reason = "each test crate uses its own part of what is here"
+)]
+
 use std::net::IpAddr;
 
 use bytes::Bytes;
