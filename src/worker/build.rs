@@ -715,10 +715,8 @@ mod tests {
         let resets: Vec<_> = (0..5)
             .filter_map(|worker| reset(&again, steer, worker, &packet))
             .collect();
-        assert_eq!(
-            resets.into_iter().map(token).collect::<Vec<_>>(),
-            [announced.clone()]
-        );
+        let tokens: Vec<_> = resets.into_iter().map(token).collect();
+        assert_eq!(tokens, std::slice::from_ref(&announced));
 
         // Nobody else can: another listener, one that shares its address, what dials.
         let other = listener_endpoint(&tls, host, ([192, 0, 2, 1], 444).into());
