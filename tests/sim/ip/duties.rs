@@ -23,8 +23,8 @@ fn full_packets_pass(scene: &mut Scene) -> bool {
     })
 }
 
-/// A link that is too narrow for a QUIC datagram of 1,280 bytes, next to the client or behind the first relay: they pass
-/// all the same, so that nobody has to ask with an echo whether they do. QUIC's smallest packets still pass in a tunnel.
+/// A link that is too narrow for a QUIC datagram of 1,280 bytes, next to the client or behind the first relay: they
+/// pass all the same, so nobody has to ask with an echo whether they do. QUIC's smallest packets pass in a tunnel.
 // spec: 9484-7.2-f, 9484-7.2-g
 #[test]
 fn the_smallest_mtu_of_ipv6_passes_on_narrow_paths() {
