@@ -70,7 +70,7 @@
 //! | servers | [`Listener`], [`ListenerBuilder`], [`ListenerStats`], [`Identity`], [`ClientAuth`] |
 //! | servers of others | [`Embedding`], [`EmbeddingBuilder`], [`EmbeddedTunnel`] |
 //! | what becomes of requests | [`Handler`], [`Request`], [`Protocol`], [`Accept`], [`Reject`], [`Proxies`], [`UdpProxy`], [`TcpProxy`], [`Chain`], [`Family`], [`SocketOptions`] |
-//! | relays of IP | [`IpProxy`], [`IpProxyBuilder`], [`IpProxyHandle`], [`IpProxyEvent`], [`IpProxyStats`], [`IpSession`], [`DropReason`] |
+//! | relays of IP | [`IpProxy`], [`IpProxyBuilder`], [`TunExit`], [`IpProxyHandle`], [`IpProxyEvent`], [`IpProxyStats`], [`IpSession`], [`DropReason`] |
 //! | tunnels that end in code | [`Session`], [`Actions`], [`TunnelHandle`], [`SendError`], [`SESSION_WAITING_BYTES_MAX`] |
 //! | all | [`Target`], [`Host`], [`Carrier`], [`Error`], [`ErrorKind`], [`Side`], [`Attempt`], [`TargetError`], [`CredentialsError`], [`UnknownCarrier`], [`VERSION`], [`version`] |
 //!
@@ -150,6 +150,6 @@ pub use self::embed::{
     ListenerBuilder, ListenerStats, Mode, Nameserver, PacketError, Protocol, Proxies, Reject,
     Request, RequestedAddress, SESSION_WAITING_BYTES_MAX, Scope, ScopeError, ScopeTarget,
     SendError, ServiceKey, Session, ShutdownError, Side, SocketOptions, State, Target, TargetError,
-    TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust, TunnelHandle, TunnelId,
-    UdpProxy, UdpTunnel, UnknownCarrier, VERSION, Worker, version,
+    TcpForm, TcpProxy, TcpReadHalf, TcpTunnel, TcpWriteHalf, Trust, TunExit, TunnelHandle,
+    TunnelId, UdpProxy, UdpTunnel, UnknownCarrier, VERSION, Worker, version,
 };

@@ -6,12 +6,18 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
 
 use bauta::net::link::{
-    Changes, DnsOutcome, Forwarding, Journal, LinkDns, LinkError, Links, NatTable, WayTo, forwards,
+    Changes, DnsOutcome, Forwarding, Journal, Lead, LinkDns, LinkError, Links, NatTable, WayTo,
+    forwards,
 };
 use ipnet::IpNet;
 
@@ -87,10 +93,88 @@ fn net(text: &str) -> IpNet {
 }
 
 async fn begin() -> Changes {
+    begin_for("tun0").await
+}
+
+async fn begin_for(interface: &str) -> Changes {
     let links = Links::open().unwrap();
-    Changes::begin(Path::new(STATE), "tun0", links)
-        .await
-        .unwrap()
+    let begun = Changes::begin(Path::new(STATE), interface, links);
+    begun.await.unwrap()
+}
+
+fn into(interface: u32) -> Lead {
+    Lead::Into {
+        interface,
+        source: None,
+    }
+}
+
+fn from(interface: u32, source: &str) -> Lead {
+    Lead::Into {
+        interface,
+        source: Some(ip(source)),
+    }
+}
+
+fn dns(server: &str) -> LinkDns {
+    LinkDns {
+        servers: vec![ip(server)],
+        ..LinkDns::default()
+    }
+}
+
+/// How often it is looked whether the monitor listens.
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What the kernel tells of changes of routes.
+struct Monitor {
+    program: Child,
+    lines: Receiver<String>,
+}
+
+impl Monitor {
+    /// Returns when it hears what happens.
+    fn start() -> Self {
+        let mut program = Command::new("ip")
+            .args(["monitor", "route"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(program.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                sender.send(line.unwrap()).unwrap_or_default();
+            }
+        });
+        let monitor = Self { program, lines };
+        while monitor.lines.recv_timeout(PROBE_INTERVAL).is_err() {
+            mark("203.0.113.250");
+        }
+        monitor
+    }
+
+    /// What it has heard until now.
+    fn heard(self) -> Vec<String> {
+        mark("203.0.113.251");
+        let is_news = |line: &String| !line.contains("203.0.113.251");
+        let heard = self.lines.iter().take_while(is_news);
+        heard
+            .filter(|line| !line.contains("203.0.113.250"))
+            .collect()
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.program.kill().unwrap_or_default();
+        drop(self.program.wait());
+    }
+}
+
+fn mark(address: &str) {
+    output(&format!("ip route add {address} via 192.0.2.1"));
+    output(&format!("ip route delete {address}"));
 }
 
 #[test]
@@ -108,15 +192,9 @@ fn addresses_and_routes() {
         assert!(output("ip link show tun0").contains("mtu 1280"));
 
         for address in ["10.89.0.7/32", "fd00:ba::7/128"] {
-            links
-                .add_address(index, "tun0", net(address))
-                .await
-                .unwrap();
-            // One that is there is fine.
-            links
-                .add_address(index, "tun0", net(address))
-                .await
-                .unwrap();
+            let add = || links.add_address(index, "tun0", net(address));
+            assert!(add().await.unwrap());
+            assert!(!add().await.unwrap());
             assert!(output("ip address show tun0").contains(address));
         }
         let routes = [
@@ -125,7 +203,7 @@ fn addresses_and_routes() {
             ("::/1", "fd00:ba::7"),
         ];
         for (prefix, source) in routes {
-            let add = || links.add_route(index, net(prefix), Some(ip(source)));
+            let add = || links.add_route(net(prefix), from(index, source));
             add().await.unwrap();
             assert_eq!(add().await.unwrap_err().errno(), Some(libc::EEXIST));
         }
@@ -137,14 +215,142 @@ fn addresses_and_routes() {
         let listed = output("ip -6 route show dev tun0");
         assert!(listed.contains("::/1 proto 98 src fd00:ba::7"), "{listed}");
         for (prefix, _) in routes {
-            links.remove_route(index, net(prefix)).await.unwrap();
-            links.remove_route(index, net(prefix)).await.unwrap();
+            let remove = || links.remove_route(net(prefix), into(index));
+            remove().await.unwrap();
+            remove().await.unwrap();
         }
         assert_eq!(output("ip route show dev tun0"), "");
         for address in ["10.89.0.7/32", "fd00:ba::7/128"] {
             links.remove_address(index, net(address)).await.unwrap();
             links.remove_address(index, net(address)).await.unwrap();
             assert!(!output("ip address show tun0").contains(address));
+        }
+    });
+}
+
+#[test]
+fn a_route_gives_way_in_one_step() {
+    in_namespace("a_route_gives_way_in_one_step", || async {
+        let mut changes = begin().await;
+        let index = changes.links().index("tun0").await.unwrap();
+        let addresses = ["10.89.0.7", "10.89.0.8", "fd00:ba::7", "fd00:ba::8"];
+        for address in addresses {
+            let address = net(&format!(
+                "{address}/{}",
+                if address.contains(':') { 128 } else { 32 }
+            ));
+            changes.add_address(index, "tun0", address).await.unwrap();
+        }
+        for (prefix, [first, second]) in [
+            ("0.0.0.0/1", ["10.89.0.7", "10.89.0.8"]),
+            ("10.0.0.0/8", ["10.89.0.7", "10.89.0.8"]),
+            ("::/1", ["fd00:ba::7", "fd00:ba::8"]),
+            ("2001:db8:f::/48", ["fd00:ba::7", "fd00:ba::8"]),
+        ] {
+            let family = if prefix.contains(':') { "-6" } else { "-4" };
+            let shown = || output(&format!("ip {family} route show table main {prefix}"));
+            let leads = [
+                from(index, first),
+                from(index, second),
+                Lead::Nowhere,
+                from(index, first),
+                Lead::Nowhere,
+                Lead::Nowhere,
+                from(index, second),
+            ];
+            let mut former = None;
+            let monitor = Monitor::start();
+            for lead in leads {
+                changes.set_route(net(prefix), lead, former).await.unwrap();
+                let shown = shown();
+                let expected = match lead {
+                    Lead::Into { source, .. } => format!("src {}", source.unwrap()),
+                    Lead::Nowhere => "unreachable".to_owned(),
+                };
+                assert!(shown.contains(&expected), "{shown}");
+                assert_eq!(shown.lines().count(), 1, "{shown}");
+                former = Some(lead);
+            }
+            let heard = monitor.heard();
+            let news = heard.iter().filter(|line| line.contains(prefix));
+            assert!(news.count() >= 5, "{heard:?}");
+            let is_gap = |line: &&String| line.contains("Deleted") && line.contains(prefix);
+            assert_eq!(heard.iter().find(is_gap), None);
+        }
+        assert!(changes.undo().await.is_empty());
+        assert_eq!(output("ip route show proto 98"), "");
+        assert_eq!(output("ip -6 route show proto 98"), "");
+    });
+}
+
+#[test]
+fn a_route_of_somebody_else_is_no_place_for_ours() {
+    in_namespace("a_route_of_somebody_else_is_no_place_for_ours", || async {
+        output("ip route add 10.0.0.0/8 via 192.0.2.9");
+        output("ip -6 route add unreachable 2001:db8:f::/48");
+        let mut changes = begin().await;
+        let index = changes.links().index("tun0").await.unwrap();
+        for prefix in ["10.0.0.0/8", "2001:db8:f::/48"] {
+            for lead in [into(index), Lead::Nowhere] {
+                let set = changes.set_route(net(prefix), lead, None).await;
+                assert_eq!(set.unwrap_err().errno(), Some(libc::EEXIST));
+            }
+        }
+        assert!(changes.undo().await.is_empty());
+        assert!(output("ip route show 10.0.0.0/8").contains("192.0.2.9"));
+        assert!(output("ip -6 route show 2001:db8:f::/48").contains("unreachable"));
+    });
+}
+
+/// `tun0` stands for one that was made by `ip tuntap add`: it does not go with us.
+#[test]
+fn an_interface_that_stays_keeps_nothing_of_ours() {
+    in_namespace("an_interface_that_stays_keeps_nothing_of_ours", || async {
+        output("ip address add 10.89.0.1/32 dev tun0");
+        output("ip -6 address add fd00:ba::1/128 dev tun0 nodad");
+        output("ip route add 198.51.100.0/24 dev tun0");
+        let before = || {
+            let shown = ["address show tun0", "route show", "-6 route show"];
+            shown.map(|what| output(&format!("ip {what}")))
+        };
+        let unchanged = before();
+        for is_killed in [false, true] {
+            let mut changes = begin().await;
+            let index = changes.links().index("tun0").await.unwrap();
+            for address in [
+                "10.89.0.1/32",
+                "10.89.0.7/32",
+                "fd00:ba::1/128",
+                "fd00:ba::7/128",
+            ] {
+                changes
+                    .add_address(index, "tun0", net(address))
+                    .await
+                    .unwrap();
+            }
+            for (prefix, source) in [("0.0.0.0/1", "10.89.0.7"), ("::/1", "fd00:ba::7")] {
+                let lead = from(index, source);
+                changes.set_route(net(prefix), lead, None).await.unwrap();
+            }
+            for prefix in ["128.0.0.0/1", "8000::/1"] {
+                changes
+                    .set_route(net(prefix), Lead::Nowhere, None)
+                    .await
+                    .unwrap();
+            }
+            // What we did not put there is not ours to take away.
+            changes
+                .remove_address(index, net("10.89.0.1/32"))
+                .await
+                .unwrap();
+            assert_ne!(before(), unchanged);
+            if is_killed {
+                drop(changes);
+                changes = begin().await;
+                assert_eq!(before(), unchanged);
+            }
+            assert!(changes.undo().await.is_empty());
+            assert_eq!(before(), unchanged);
         }
     });
 }
@@ -187,7 +393,7 @@ fn relays_stay_outside() {
             assert_eq!((found, interface), (ip(gateway), out));
         }
         for prefix in ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"] {
-            links.add_route(tunnel, net(prefix), None).await.unwrap();
+            links.add_route(net(prefix), into(tunnel)).await.unwrap();
         }
         for (relay, gateway) in relays {
             assert!(output(&format!("ip route get {relay}")).contains(gateway));
@@ -215,6 +421,78 @@ fn relays_stay_outside() {
         assert_eq!(output("ip route show proto 98 dev out"), "");
         assert_eq!(output("ip -6 route show proto 98 dev out"), "");
         assert_eq!(fs::read_dir(STATE).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_relay_outside_follows_the_router() {
+    in_namespace("a_relay_outside_follows_the_router", || async {
+        let mut changes = begin().await;
+        let tunnel = changes.links().index("tun0").await.unwrap();
+        for (family, relay, prefix, routers) in [
+            (
+                "-4",
+                "198.51.100.1",
+                "0.0.0.0/1",
+                ["192.0.2.1", "192.0.2.9"],
+            ),
+            (
+                "-6",
+                "2001:db8:f::1",
+                "::/1",
+                ["2001:db8::1", "2001:db8::9"],
+            ),
+        ] {
+            let shown = || output(&format!("ip {family} route show {relay}"));
+            changes.keep_outside(ip(relay), tunnel).await.unwrap();
+            assert!(shown().contains(routers[0]), "{}", shown());
+            for lead in [into(tunnel), Lead::Nowhere] {
+                let former = (lead == Lead::Nowhere).then(|| into(tunnel));
+                changes.set_route(net(prefix), lead, former).await.unwrap();
+                for [now, then] in [routers, [routers[1], routers[0]]] {
+                    let monitor = Monitor::start();
+                    output(&format!("ip {family} route replace default via {then}"));
+                    assert!(shown().contains(now), "{}", shown());
+                    changes.keep_outside(ip(relay), tunnel).await.unwrap();
+                    assert!(shown().contains(then), "{}", shown());
+                    assert_eq!(shown().lines().count(), 1, "{}", shown());
+                    let heard = monitor.heard();
+                    let is_gap = |line: &&String| line.contains("Deleted") && line.contains(relay);
+                    assert_eq!(heard.iter().find(is_gap), None);
+                }
+            }
+            // The way that it has is better than none.
+            output(&format!("ip {family} route delete default"));
+            changes.keep_outside(ip(relay), tunnel).await.unwrap();
+            assert!(shown().contains(routers[0]), "{}", shown());
+            // One that the kernel has taken away is found again, though the tunnel leads there, or nothing.
+            output(&format!("ip {family} route delete {relay}"));
+            output(&format!("ip {family} route add default via {}", routers[1]));
+            changes.keep_outside(ip(relay), tunnel).await.unwrap();
+            assert!(shown().contains(routers[1]), "{}", shown());
+        }
+        assert!(changes.undo().await.is_empty());
+        assert_eq!(output("ip route show proto 98"), "");
+        assert_eq!(output("ip -6 route show proto 98"), "");
+    });
+}
+
+#[test]
+fn a_relay_by_a_rule_stays_there() {
+    in_namespace("a_relay_by_a_rule_stays_there", || async {
+        // As `wg-quick` does: the main table has a default route, and another one comes first.
+        output("ip route add default via 192.0.2.7 table 51820");
+        output("ip rule add table 51820 priority 20");
+        output("ip rule add table main suppress_prefixlength 0 priority 10");
+        let mut changes = begin().await;
+        let tunnel = changes.links().index("tun0").await.unwrap();
+        for _ in 0..2 {
+            changes
+                .keep_outside(ip("198.51.100.1"), tunnel)
+                .await
+                .unwrap();
+            assert!(output("ip route show 198.51.100.1").contains("192.0.2.7"));
+        }
     });
 }
 
@@ -290,6 +568,120 @@ fn what_others_changed_since_is_theirs() {
 }
 
 #[test]
+fn the_last_one_switches_forwarding_off() {
+    in_namespace("the_last_one_switches_forwarding_off", || async {
+        let is_on = || forwards(Forwarding::V4).is_ok();
+        // How the first one ends does not matter, nor which of them it is.
+        for (is_first, is_killed) in [(true, false), (true, true), (false, false), (false, true)] {
+            let (mut one, mut two) = (begin_for("tun0").await, begin_for("tun1").await);
+            assert!(one.set_forwarding(Forwarding::V4).unwrap());
+            assert!(!two.set_forwarding(Forwarding::V4).unwrap());
+            let (leaves, stays) = if is_first { (one, two) } else { (two, one) };
+            match is_killed {
+                true => drop(leaves),
+                false => assert!(leaves.undo().await.is_empty()),
+            }
+            assert!(is_on());
+            // The next start finds what was left.
+            let other = begin_for("tun2").await;
+            assert!(is_on());
+            assert!(stays.undo().await.is_empty());
+            assert!(!is_on());
+            assert!(other.undo().await.is_empty());
+        }
+        // Both killed.
+        let (mut one, mut two) = (begin_for("tun0").await, begin_for("tun1").await);
+        one.set_forwarding(Forwarding::V4).unwrap();
+        two.set_forwarding(Forwarding::V4).unwrap();
+        drop((one, two));
+        let other = begin_for("tun2").await;
+        assert!(!is_on());
+        // Switched on by somebody else it stays.
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        let (mut one, mut two) = (begin_for("tun0").await, begin_for("tun1").await);
+        assert!(!one.set_forwarding(Forwarding::V4).unwrap());
+        assert!(!two.set_forwarding(Forwarding::V4).unwrap());
+        for changes in [one, two, other] {
+            assert!(changes.undo().await.is_empty());
+        }
+        assert!(is_on());
+        assert_eq!(fs::read_dir(STATE).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn only_one_has_the_file_with_the_name_servers() {
+    in_namespace("only_one_has_the_file_with_the_name_servers", || async {
+        output("mount -t tmpfs tmpfs /etc");
+        let read = || fs::read_to_string("/etc/resolv.conf").unwrap();
+        fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").unwrap();
+        let (mut one, mut two) = (begin_for("tun0").await, begin_for("tun1").await);
+        one.set_dns(&dns("10.89.0.1")).await.unwrap();
+        let refused = two.set_dns(&dns("10.90.0.1")).await.unwrap_err();
+        assert!(
+            matches!(&refused, LinkError::DnsTaken { interface } if interface == "tun0"),
+            "{refused}"
+        );
+        // The other one may change its mind, and ends without a trace.
+        one.set_dns(&dns("10.89.0.2")).await.unwrap();
+        assert!(two.set_dns(&dns("10.90.0.1")).await.is_err());
+        assert!(read().contains("10.89.0.2"));
+        two.clear_dns().await.unwrap();
+        assert!(one.undo().await.is_empty());
+        assert_eq!(read(), "nameserver 192.0.2.53\n");
+
+        // One that was killed is in nobody's way, and what it found comes back.
+        let mut one = begin_for("tun0").await;
+        one.set_dns(&dns("10.89.0.1")).await.unwrap();
+        drop(one);
+        two.set_dns(&dns("10.90.0.1")).await.unwrap();
+        assert!(read().contains("10.90.0.1"));
+        let one = begin_for("tun0").await;
+        assert!(read().contains("10.90.0.1"));
+        assert!(two.undo().await.is_empty());
+        assert_eq!(read(), "nameserver 192.0.2.53\n");
+
+        // Nor is one whose text somebody has replaced.
+        let mut two = begin_for("tun1").await;
+        two.set_dns(&dns("10.90.0.1")).await.unwrap();
+        fs::write("/etc/resolv.conf", "nameserver 192.0.2.54\n").unwrap();
+        let mut one = one;
+        one.set_dns(&dns("10.89.0.1")).await.unwrap();
+        assert!(two.undo().await.is_empty());
+        assert!(read().contains("10.89.0.1"));
+        assert!(one.undo().await.is_empty());
+        assert_eq!(read(), "nameserver 192.0.2.54\n");
+        assert_eq!(fs::read_dir(STATE).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_file_keeps_its_mode_and_owner() {
+    in_namespace("a_file_keeps_its_mode_and_owner", || async {
+        output("mount -t tmpfs tmpfs /etc");
+        let path = Path::new("/etc/resolv.conf");
+        let mode_and_owner = || {
+            let metadata = fs::symlink_metadata(path).unwrap();
+            (metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
+        };
+        let mut changes = begin().await;
+        changes.set_dns(&dns("10.89.0.1")).await.unwrap();
+        assert_eq!(mode_and_owner(), (0o644, 0, 0));
+        changes.clear_dns().await.unwrap();
+
+        fs::write(path, "nameserver 192.0.2.53\n").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o664)).unwrap();
+        chown(path, Some(7), Some(9)).unwrap();
+        changes.set_dns(&dns("10.89.0.1")).await.unwrap();
+        assert_eq!(mode_and_owner(), (0o664, 7, 9));
+        changes.set_dns(&dns("10.89.0.2")).await.unwrap();
+        assert!(changes.undo().await.is_empty());
+        assert_eq!(mode_and_owner(), (0o664, 7, 9));
+        assert_eq!(fs::read_to_string(path).unwrap(), "nameserver 192.0.2.53\n");
+    });
+}
+
+#[test]
 fn links_and_files_come_back_as_they_were() {
     in_namespace("links_and_files_come_back_as_they_were", || async {
         // A directory of our own in place of /etc, so that the file can be replaced.
@@ -337,7 +729,74 @@ fn a_lack_of_privilege_is_named() {
     });
 }
 
-/// The part of the test above that runs without privilege; alone it has nothing to do.
+/// Runs the program as root that lacks the capability; what it says is in the output.
+fn bauta_without_privilege(words: &[&str]) -> Output {
+    let output = Command::new("setpriv")
+        .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"])
+        .arg(env!("CARGO_BIN_EXE_bauta"))
+        .args(words)
+        .env("BAUTA_STATE_DIR", STATE)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    output
+}
+
+#[test]
+fn programs_name_the_privilege_that_they_lack() {
+    in_namespace("programs_name_the_privilege_that_they_lack", || async {
+        let config = "workers = 1\n[ip]\ntun = \"vpn7\"\npools = [\"10.89.0.0/16\"]\n";
+        fs::write("/mnt/relay.toml", config).unwrap();
+        let relay = [
+            "relay",
+            "--dev",
+            "--listen",
+            "127.0.0.1:0",
+            "--config",
+            "/mnt/relay.toml",
+        ];
+        let tun = ["tun", "--via", "https://192.0.2.1", "--name", "vpn7"];
+        let before = output("ip address");
+        for words in [&relay[..], &tun] {
+            let said = bauta_without_privilege(words);
+            let said = String::from_utf8(said.stderr).unwrap();
+            assert!(
+                said.contains("interface vpn7 needs the capability CAP_NET_ADMIN (run as root")
+                    && said.contains("Operation not permitted"),
+                "{said}"
+            );
+        }
+        assert_eq!(output("ip address"), before);
+        // Whoever owns the interface may open it, and not change it.
+        output("ip tuntap add vpn7 mode tun user root");
+        let before = output("ip address");
+        for words in [&relay[..], &[&tun[..], &["--mtu", "1400"]].concat()] {
+            let said = bauta_without_privilege(words);
+            let said = String::from_utf8(said.stderr).unwrap();
+            assert!(
+                said.contains("the MTU of interface vpn7") && said.contains("CAP_NET_ADMIN"),
+                "{said}"
+            );
+        }
+        assert_eq!(output("ip address"), before);
+        // Nor is one of the wrong kind taken for a lack of privilege.
+        let config = fs::read_to_string("/mnt/relay.toml").unwrap();
+        fs::write(
+            "/mnt/relay.toml",
+            config.replace("workers = 1", "workers = 2"),
+        )
+        .unwrap();
+        let said = bauta_without_privilege(&relay);
+        let said = String::from_utf8(said.stderr).unwrap();
+        assert!(
+            said.contains("interface vpn7 is there and does not fit"),
+            "{said}"
+        );
+        assert!(said.contains("multi_queue"), "{said}");
+    });
+}
+
+/// The part of the test further above that runs without privilege; alone it has nothing to do.
 #[test]
 fn without_privilege() {
     let is_nobody = fs::metadata("/proc/self").is_ok_and(|metadata| {

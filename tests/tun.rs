@@ -4,12 +4,17 @@
 //!   client ─► 10.9.0.2 ─► TUN ─► driver: swap the addresses ─► TUN ─► 10.9.0.1: server
 //! ```
 //!
-//! Needs root, `ip` and `unshare`, and says so with `BAUTA_PRIVILEGED=1`; then a lack of any of them is a failure.
-//! Without, nothing is run, and nothing is reported as passed. Under `CI` the variable has to say which of the two is
-//! meant, 1 or 0. Everything happens in a network namespace of its own.
+//! And the library's IP proxy with an interface, in `proxy`.
+//!
+//! Needs root, `ip`, `unshare`, `setpriv` and `nft`, and says so with `BAUTA_PRIVILEGED=1`; then a lack of any of them
+//! is a failure. Without, nothing is run, and nothing is reported as passed. Under `CI` the variable has to say which
+//! of the two is meant, 1 or 0. Everything happens in a network namespace of its own.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "this file is its own test harness")]
+
+#[path = "tun/proxy.rs"]
+mod proxy;
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -41,12 +46,30 @@ const TESTS: &[(&str, fn())] = &[
     ("an_interface_that_is_down", an_interface_that_is_down),
     ("an_interface_that_goes_away", an_interface_that_goes_away),
     ("what_the_kernel_refuses", what_the_kernel_refuses),
+    (
+        "clients_of_an_ip_proxy_talk_to_the_kernel",
+        proxy::clients_of_an_ip_proxy_talk_to_the_kernel,
+    ),
+    (
+        "a_proxy_that_never_served_leaves_nothing",
+        proxy::a_proxy_that_never_served_leaves_nothing,
+    ),
+    (
+        "what_a_proxy_lacks_is_said",
+        proxy::what_a_proxy_lacks_is_said,
+    ),
 ];
 
 fn main() -> ExitCode {
     match env::var(PRIVILEGED).as_deref() {
-        Ok("1") if env::var_os(INSIDE).is_some() => run(),
-        Ok("1") => enter_namespace(),
+        Ok("1") => match env::var(INSIDE).as_deref() {
+            Ok(proxy::UNPRIVILEGED) => {
+                proxy::without_privilege();
+                ExitCode::SUCCESS
+            }
+            Ok(_) => run(),
+            Err(_) => enter_namespace(),
+        },
         Err(_) if env::var_os("CI").is_some() => {
             println!("set {PRIVILEGED} to 1, or to 0 where root is not to be had");
             ExitCode::FAILURE
@@ -60,11 +83,13 @@ fn main() -> ExitCode {
 
 /// Starts this program again where it may set up what it likes.
 fn enter_namespace() -> ExitCode {
+    let state = tempfile::tempdir().unwrap();
     let status = Command::new("unshare")
         .args(["--net", "--"])
         .arg(env::current_exe().unwrap())
         .args(env::args_os().skip(1))
         .env(INSIDE, "")
+        .env(proxy::STATE, state.path())
         .status();
     match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
@@ -445,7 +470,7 @@ fn what_the_kernel_refuses() {
     assert_eq!(first.name, "bautabusy");
     // Of another kind.
     let error = Tun::open(&options("lo", 1)).unwrap_err();
-    assert!(matches!(error, TunError::Refused { .. }), "{error}");
+    assert!(matches!(error, TunError::Unfit { .. }), "{error}");
     let tiny = TunOptions {
         mtu: Some(20),
         ..TunOptions::default()
@@ -455,6 +480,8 @@ fn what_the_kernel_refuses() {
 
     // One that waits for a program, made for one queue.
     ip("tuntap add dev bautawaits mode tun");
+    let error = Tun::open(&options("bautawaits", 2)).unwrap_err();
+    assert!(error.to_string().contains("multi_queue"), "{error}");
     let tun = Tun::open(&options("bautawaits", 1)).unwrap();
     assert!(tun.offloads.tcp);
     let error = Tun::open(&options("bautawaits", 1)).unwrap_err();

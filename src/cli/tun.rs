@@ -56,7 +56,15 @@ pub(crate) struct TunArgs {
 pub(super) const TUN_HELP: &str = "\
 Addresses, routes and name servers come from the relay. The way to the relay itself stays outside the tunnel, which is
 opened again whenever it ends. Everything that was changed is as before in the end; after a crash the next start sees to
-it.
+it. An interface that was made beforehand (`ip tuntap add`) stays, without what was put on it.
+
+Where everything goes through the tunnel, nothing goes past it: when the relay has all of IPv4 and the tunnel has no
+IPv6, IPv6 is unreachable until that comes (\"unreachable ::/1 8000::/1\" is printed), and the other way round. With
+--route or --target for one IP version alone, the other one is left as it is.
+
+Name servers go to systemd-resolved where that runs, else into /etc/resolv.conf, which keeps its mode and owner; a
+symbolic link there is replaced by a file until the end. Only one client at a time can have that file: a second one
+says so and leaves it alone.
 
 Needs the capability CAP_NET_ADMIN: run as root, or `setcap cap_net_admin+ep` the program.
 

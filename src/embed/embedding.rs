@@ -39,13 +39,11 @@ use crate::http::request::{RequestHead, ResponseHead};
 use crate::net::clock;
 use crate::server::{Server, Services};
 use crate::wire::carrier::Carrier;
-use crate::wire::codepoints::CONNECT_UDP;
-use crate::wire::codepoints::Revision;
-use crate::wire::ip::Destination;
+use crate::wire::codepoints::{CONNECT_IP, CONNECT_UDP, Revision};
 use crate::worker::Incoming;
 use crate::worker::build::Plan;
 
-/// Datagrams of a tunnel that wait for the user's server to take them; the oldest give way.
+/// Datagrams and packets of a tunnel that wait for the user's server to take them; the oldest give way.
 const QUEUE_DATAGRAMS: usize = 1_000;
 
 /// Runs the tunnels of an HTTP server that is the user's own: on hyper, h2, h3, with any executor.
@@ -106,8 +104,8 @@ impl Embedding {
     }
 
     /// Whether a request asks for a tunnel, and so is for [`accept`](Self::accept) and not for the user's own pages:
-    /// CONNECT, or an upgrade of HTTP/1.1 to `connect-udp` or `connect-tcp`. Templates, targets and handlers are not
-    /// asked.
+    /// CONNECT, or an upgrade of HTTP/1.1 to `connect-udp`, `connect-tcp` or `connect-ip`. Templates, targets and
+    /// handlers are not asked.
     ///
     /// An extended CONNECT counts by the `h2::ext::Protocol` in the request. One without it counts whatever its
     /// `:protocol` is: a server that offers others too, such as `websocket`, looks at that first.
@@ -116,7 +114,10 @@ impl Embedding {
         let protocol = request.extensions().get::<h2::ext::Protocol>();
         let (head, _) = head_of(request, protocol.map(h2::ext::Protocol::as_str));
         let is_known = |token: &str| {
-            token.eq_ignore_ascii_case(CONNECT_UDP) || Revision::of_token(token).is_some()
+            [CONNECT_UDP, CONNECT_IP]
+                .iter()
+                .any(|known| token.eq_ignore_ascii_case(known))
+                || Revision::of_token(token).is_some()
         };
         head.method == Method::CONNECT && head.protocol.as_deref().is_none_or(is_known)
     }
@@ -187,9 +188,6 @@ impl Embedding {
             _ => None,
         };
         let plan = server.plan(&head, carrier).map_err(refuse)?;
-        let Destination::Target(target) = plan.destination.clone() else {
-            return Err(refuse(Refusal::UnknownProtocol));
-        };
         let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() else {
             return Err(refuse(Refusal::Overloaded));
         };
@@ -205,11 +203,11 @@ impl Embedding {
         let (ready, fields) = decided.map_err(|reject| self.rejection(reject))?;
         let terms = Terms {
             protocol: Protocol::of(plan.protocol),
-            destination: target.into(),
+            destination: plan.destination,
             relays: Arc::from([]),
             capsules: true,
             receive_queue: QUEUE_DATAGRAMS,
-            is_carried: true,
+            carried: Some(carrier),
         };
         let workers = running.senders();
         let next = self.0.next.fetch_add(1, Ordering::Relaxed);
@@ -322,6 +320,13 @@ impl EmbeddingBuilder {
         self
     }
 
+    /// Adds a template for the paths of IP tunnels, as
+    /// [`ListenerBuilder::ip_template`](super::ListenerBuilder::ip_template).
+    pub fn ip_template(mut self, template: impl Into<String>) -> Self {
+        self.serving.ip_templates.push(template.into());
+        self
+    }
+
     /// Adds an accepted value of `:authority`; templated requests for others are answered with 421. Default: all are
     /// accepted.
     pub fn origin(mut self, origin: impl Into<String>) -> Self {
@@ -365,8 +370,7 @@ impl EmbeddingBuilder {
         let services = Services {
             udp: listener.templates,
             tcp: listener.tcp_templates,
-            // A stream without a datagram interface is no place for packets.
-            ip: Vec::new(),
+            ip: listener.ip_templates,
             classic: true,
         };
         let origins = listener.origins.into_iter().map(String::into_boxed_str);
@@ -431,8 +435,7 @@ fn way_of(ready: Ready) -> users::Way {
     match ready {
         Ready::Session(session) => users::Way::Session(Attached(session)),
         Ready::Way(Way::Direct(direct)) => users::Way::Direct(Box::new(direct)),
-        // An embedding refuses scopes before anybody is asked, so that this is a socket at most.
-        Ready::Way(Way::Gateway(gate)) => users::Way::Direct(Box::new(gate.direct)),
+        Ready::Way(Way::Gateway(gate)) => users::Way::Gateway(Box::new(gate)),
         Ready::Way(Way::Chain(chain)) => users::Way::Route {
             route: chain.route,
             form: None,

@@ -1,8 +1,8 @@
 //! The bytes of a request stream that somebody else carries.
 //!
 //! ```text
-//!   write ─► capsules read ─► UDP payloads, bytes ─► tunnel
-//!   read  ◄─ capsules made ◄─ UDP payloads, bytes ◄─ tunnel
+//!   write ─► capsules read ─► UDP payloads, packets, bytes ─► tunnel
+//!   read  ◄─ capsules made ◄─ UDP payloads, packets, bytes ◄─ tunnel
 //! ```
 //!
 //! Reads are pulled from the tunnel, so that a stream which is not read holds a TCP tunnel back; datagrams that find
@@ -21,11 +21,14 @@ use event_listener::EventListener;
 use futures_io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::tunnel::{CloseReason, Handle, Info, Shared, TcpTunnel, UdpTunnel};
+use super::tunnel::{
+    Capsule, CloseReason, Datagram, Handle, Info, IpTunnel, Shared, TcpTunnel, UdpTunnel,
+};
 use super::wait;
 use crate::error::{Error, ErrorKind};
 use crate::http::request::ResponseHead;
 use crate::server;
+use crate::tunnel::ip::{self, Delivery};
 use crate::tunnel::tcp::{self, Outbound, Piece, Progress};
 use crate::wire::capsule::{
     CapsuleEvent, CapsuleReader, CapsuleType, UNKNOWN_VALUE_MAX, encode_datagram_head, encode_head,
@@ -45,7 +48,11 @@ const WRITE_BYTES_MAX: usize = 64 * 1024;
 ///
 /// Dropping it earlier breaks the tunnel: a TCP target sees a reset, a session hears
 /// [`CloseReason::Aborted`]. So when reading from the client fails, drop it and do not close it; and when reading from
-/// it fails, reset the client's stream. A UDP tunnel has come to its end with either direction.
+/// it fails, reset the client's stream. A UDP or IP tunnel has come to its end with either direction.
+///
+/// An IP tunnel gives and takes packets of any size. Those that the server does not read in time displace older ones
+/// after 1,000; capsules about addresses and routes are never lost, and a client that lets 64 of them wait loses the
+/// tunnel instead.
 ///
 /// hyper's `Upgraded` over HTTP/2 reports a stream that the client resets with CANCEL as one that has ended. Capsules
 /// tell the two apart, as their end is marked; a classic CONNECT whose cut matters should run on h2 itself.
@@ -71,6 +78,10 @@ enum Carried {
         tunnel: UdpTunnel,
         reader: Box<CapsuleReader>,
     },
+    Ip {
+        tunnel: IpTunnel,
+        reader: ip::Inbound,
+    },
     Tcp {
         tunnel: TcpTunnel,
         reader: tcp::Inbound,
@@ -89,7 +100,15 @@ impl EmbeddedTunnel {
         place: OwnedSemaphorePermit,
     ) -> Self {
         let carried = match protocol {
-            server::Protocol::Udp | server::Protocol::Ip => Carried::Udp {
+            server::Protocol::Ip => Carried::Ip {
+                tunnel: IpTunnel::new(handle),
+                reader: {
+                    let mut reader = ip::Inbound::default();
+                    reader.keep_unknown(UNKNOWN_VALUE_MAX);
+                    reader
+                },
+            },
+            server::Protocol::Udp => Carried::Udp {
                 tunnel: UdpTunnel::new(handle),
                 reader: {
                     let mut reader = CapsuleReader::default();
@@ -124,6 +143,7 @@ impl EmbeddedTunnel {
     pub(super) async fn opened(&self) -> Result<(), Error> {
         match &self.carried {
             Carried::Udp { tunnel, .. } => tunnel.opened().await,
+            Carried::Ip { tunnel, .. } => tunnel.opened().await,
             Carried::Tcp { tunnel, .. } => tunnel.opened().await,
         }
     }
@@ -142,6 +162,7 @@ impl EmbeddedTunnel {
     pub fn info(&self) -> Info {
         match &self.carried {
             Carried::Udp { tunnel, .. } => tunnel.info(),
+            Carried::Ip { tunnel, .. } => tunnel.info(),
             Carried::Tcp { tunnel, .. } => tunnel.info(),
         }
     }
@@ -150,6 +171,7 @@ impl EmbeddedTunnel {
     pub async fn closed(&self) -> CloseReason {
         match &self.carried {
             Carried::Udp { tunnel, .. } => tunnel.closed().await,
+            Carried::Ip { tunnel, .. } => tunnel.closed().await,
             Carried::Tcp { tunnel, .. } => tunnel.closed().await,
         }
     }
@@ -165,8 +187,8 @@ impl EmbeddedTunnel {
             ..
         } = self;
         match carried {
-            Carried::Udp { tunnel, .. } => {
-                let attempt = || next_capsule(tunnel, outgoing);
+            Carried::Udp { .. } | Carried::Ip { .. } => {
+                let attempt = || next_capsule(shared, outgoing);
                 let more = wait::poll_until(listener, shared.readable(), context, attempt);
                 *ended = !ready!(more)?;
             }
@@ -228,6 +250,11 @@ impl EmbeddedTunnel {
                 incoming_ended: true,
                 ..
             } => Poll::Ready(Ok(WRITE_BYTES_MAX)),
+            Carried::Ip { .. } => {
+                let room = || Some(shared.carry_room()?.map_err(io::Error::from));
+                let room = wait::poll_until(writing, shared.writable(), context, room);
+                room.map_ok(|()| WRITE_BYTES_MAX)
+            }
             Carried::Tcp { .. } => {
                 wait::poll_until(writing, shared.writable(), context, || shared.write_room())
             }
@@ -254,6 +281,15 @@ impl EmbeddedTunnel {
                     }
                 }
                 Ok(())
+            }
+            Carried::Ip { reader, .. } => {
+                let mut carried = Ok(());
+                let carry = |delivery| {
+                    let outcome = carry(&self.shared, delivery);
+                    carried = std::mem::replace(&mut carried, Ok(())).and(outcome);
+                };
+                reader.handle_data(data, carry).map_err(invalid)?;
+                carried
             }
             Carried::Tcp {
                 tunnel,
@@ -288,12 +324,13 @@ impl EmbeddedTunnel {
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let whole = match &mut self.carried {
             Carried::Udp { reader, .. } => reader.finish().map_err(invalid),
+            Carried::Ip { reader, .. } => reader.handle_finished().map_err(invalid),
             Carried::Tcp { reader, .. } => reader.handle_finished().map_err(invalid),
         };
         self.unbroken(whole)?;
         match &mut self.carried {
-            // A UDP tunnel has no half to go on with.
-            Carried::Udp { .. } => self.shared.begin_close(),
+            // A tunnel of datagrams has no half to go on with.
+            Carried::Udp { .. } | Carried::Ip { .. } => self.shared.begin_close(),
             Carried::Tcp { tunnel, .. } => {
                 ready!(AsyncWrite::poll_close(Pin::new(tunnel), context))?;
             }
@@ -311,7 +348,7 @@ impl EmbeddedTunnel {
     fn is_complete(&self) -> bool {
         let taken = self.ended && self.outgoing.is_empty();
         match self.carried {
-            Carried::Udp { .. } => self.given || taken,
+            Carried::Udp { .. } | Carried::Ip { .. } => self.given || taken,
             Carried::Tcp { .. } => self.given && taken,
         }
     }
@@ -330,20 +367,19 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
 }
 
 /// Frames the next thing that is for the client. `false` at the end.
-fn next_capsule(tunnel: &UdpTunnel, out: &mut BytesMut) -> Option<io::Result<bool>> {
-    if let Ok(Some(capsule)) = tunnel.try_recv_capsule() {
+fn next_capsule(shared: &Shared, out: &mut BytesMut) -> Option<io::Result<bool>> {
+    if let Some(Ok(capsule)) = shared.recv_capsule() {
         encode_head(CapsuleType(capsule.kind), capsule.value.len() as u64, out);
         out.extend_from_slice(&capsule.value);
         return Some(Ok(true));
     }
-    match tunnel.try_recv() {
-        Ok(Some(datagram)) => {
+    match shared.recv()? {
+        Ok(datagram) => {
             let context = ContextId(datagram.context);
             encode_datagram_head(context, datagram.payload.len(), out);
             out.extend_from_slice(&datagram.payload);
             Some(Ok(true))
         }
-        Ok(None) => None,
         Err(error) if error.kind() == ErrorKind::Closed => Some(Ok(false)),
         Err(error) => Some(Err(io::Error::other(error))),
     }
@@ -364,7 +400,26 @@ fn send_datagram(tunnel: &UdpTunnel, mut datagram: Bytes) -> io::Result<()> {
     };
     datagram.advance(used);
     check_payload(context, datagram.len() as u64)?;
-    match tunnel.send_with_context(context.0, datagram) {
+    unless_over(tunnel.send_with_context(context.0, datagram))
+}
+
+/// Passes on what a client has sent in an IP tunnel.
+fn carry(shared: &Arc<Shared>, delivery: Delivery) -> io::Result<()> {
+    unless_over(match delivery {
+        Delivery::Packet(packet) => shared.carry(packet.into()),
+        Delivery::Context { id, payload } => shared.carry(Datagram::new(id, payload)),
+        Delivery::Ip(capsule) => {
+            let kind = capsule.capsule_type().0;
+            shared.carry_capsule(Capsule::new(kind, capsule.value()))
+        }
+        Delivery::Capsule { kind, value } => shared.carry_capsule(Capsule::new(kind, value)),
+        Delivery::Dropped => Ok(()),
+    })
+}
+
+/// Nothing but the end of the tunnel is an error for its stream.
+fn unless_over(sent: Result<(), Error>) -> io::Result<()> {
+    match sent {
         Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Aborted) => {
             Err(io::Error::new(io::ErrorKind::BrokenPipe, error))
         }

@@ -41,7 +41,7 @@ pub use self::embedding_stream::EmbeddedTunnel;
 pub use self::handler::{Accept, Handler, Reject};
 pub use self::ip::IpRuleError;
 pub use self::ip_proxy::{
-    IpProxy, IpProxyBuilder, IpProxyEvent, IpProxyHandle, IpProxyStats, IpSession,
+    IpProxy, IpProxyBuilder, IpProxyEvent, IpProxyHandle, IpProxyStats, IpSession, TunExit,
 };
 pub use self::listener::{Listener, ListenerBuilder};
 pub use self::listener_identity::Identity;

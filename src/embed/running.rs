@@ -22,6 +22,7 @@ use super::lock::Lock;
 use super::wait;
 use crate::error::{Error, ErrorKind, Side};
 use crate::net::clock;
+use crate::net::tun::TunError;
 use crate::program::threads::{StartError, Workers, control_runtime, resolver};
 use crate::worker::build::Plan;
 use crate::worker::mailbox::{Address, Letter, PostError};
@@ -66,7 +67,7 @@ impl Running {
         make: impl Fn(&HostSender, &Handle) -> SessionsSetup + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         let runtime = control_runtime().map_err(system)?;
-        let resolver = resolver(plan.checked()).map_err(|error| configuration(error.into()))?;
+        let resolver = resolver(plan.checked()).map_err(|error| not_started(error.into()))?;
         let resolves_max = plan.checked().limits.resolves;
         let peers = plan.peers().to_vec();
         let (senders, receivers): (Vec<_>, Vec<_>) = peers.iter().cloned().map(channel).unzip();
@@ -90,7 +91,7 @@ impl Running {
             Ok(workers) => workers,
             Err(error) => {
                 abandon(&peers);
-                return Err(configuration(error));
+                return Err(not_started(error));
             }
         };
         let ended = Arc::new(Ended::default());
@@ -267,9 +268,11 @@ fn system(error: io::Error) -> Error {
     Error::new(ErrorKind::Io, Side::Local).with_source(error)
 }
 
-fn configuration(error: StartError) -> Error {
+/// What kept threads from starting, or an interface from being there.
+pub(super) fn not_started(error: StartError) -> Error {
     let kind = match &error {
         StartError::Build(_) | StartError::Resolver(_) => ErrorKind::Configuration,
+        StartError::Tun(TunError::Name { .. } | TunError::Mtu { .. }) => ErrorKind::Configuration,
         StartError::Worker(_) | StartError::System(_) => ErrorKind::Io,
         StartError::Tun(_) | StartError::Link(_) => ErrorKind::Io,
     };

@@ -78,8 +78,8 @@ pub trait Session: Send + 'static {
         actions.finish(Bytes::new()).ok();
     }
 
-    /// What the client of an IP tunnel says about addresses, routes or names (RFC 9484 §4.7). Default: requests are
-    /// refused, everything else is ignored.
+    /// What the client of an IP tunnel says about addresses, routes or names (RFC 9484 §4.7), and what becomes of the
+    /// MTU towards it. Default: requests are refused, everything else is ignored.
     ///
     /// A session says what its client can reach with [`Actions::advertise_routes`], and which addresses it has with
     /// [`Actions::assign_addresses`], in [`on_open`](Self::on_open) for instance. Packets to other destinations do not

@@ -103,6 +103,7 @@ fn believe(peer: &mut Peer, capsule: &IpCapsule, asked: &mut usize) -> Result<()
             assert_eq!(peer.pref64(), list);
             assert_eq!(Peer::default().assign_pref64(list), Ok(capsule.clone()));
         }
+        IpEvent::Mtu(_) => panic!("no capsule says that"),
     }
     Ok(())
 }

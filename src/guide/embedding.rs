@@ -101,9 +101,12 @@
 //!
 //! # What is different
 //!
-//! - Datagrams of UDP tunnels travel as capsules on the stream (RFC 9297 §3.5): an embedding does not see the QUIC
-//!   datagrams of your server. Clients do this by themselves where a server announces no datagrams.
-//! - Templates are the well-known ones.
+//! - Datagrams of UDP tunnels, and packets of IP tunnels, travel as capsules on the stream (RFC 9297 §3.5): an
+//!   embedding does not see the QUIC datagrams of your server. Clients do this by themselves where a server announces
+//!   no datagrams.
+//! - IP tunnels need a handler for them, an [`IpProxy`](crate::IpProxy) or a [`Session`](crate::Session), and a server
+//!   that lets `connect-ip` through: hyper and h2 do, the h3 package knows `connect-udp` alone.
+//! - Templates are the well-known ones, and those of [the builder](crate::EmbeddingBuilder::udp_template).
 //! - Handlers, sessions, rules and hooks are the same as in a [`Listener`](crate::Listener). The worker is one thread.
 //! - Timeouts of connections, limits on requests and floods are for your server to mind, before it asks.
 //! - The copying is yours, a task per tunnel: it costs a copy and a switch between threads which a

@@ -1,7 +1,7 @@
 //! Chapter 9: IP tunnels.
 //!
 //! ```text
-//!   IpTunnel ── whole packets of IPv4 and IPv6 ──► IpProxy ─┬─► your hook ─► the world
+//!   IpTunnel ── whole packets of IPv4 and IPv6 ──► IpProxy ─┬─► TUN, or your hook ─► the world
 //!      └─────── addresses, routes, name servers ◄───┘       └─► another client, the network behind one
 //! ```
 //!
@@ -37,12 +37,14 @@
 //!
 //! A relay that assigns nothing by itself is asked: [`IpTunnel::request_addresses`] gives the ids of the requests, and
 //! the answers come under these ids. Both ends may do all of this. [`IpTunnel::recv_ip_event`] tells what the other
-//! one says, or [`Events`](crate::Events) do, as [`Event::Ip`](crate::Event::Ip).
+//! one says, or [`Events`](crate::Events) do, as [`Event::Ip`](crate::Event::Ip); whatever can be waited for can be
+//! waited for with a timeout.
 //!
 //! Packets are yours to make: addresses, checksums and hop limit go out as they are. One that is larger than the
-//! [MTU](crate::IpInfo::mtu) is an error with both sizes; the MTU follows the path and is never below 1,280. What the
-//! network has to say about a packet comes as ICMP, as everywhere. Linux has interfaces for programs (TUN) to fetch
-//! packets from; setting one up takes privileges and is no business of this library, but of `bauta tun`.
+//! [MTU](crate::IpInfo::mtu) is an error with both sizes; the MTU follows the path and is never below 1,280, and
+//! [`IpEvent::Mtu`](crate::IpEvent::Mtu) tells of each change. What the network has to say about a packet comes as
+//! ICMP, as everywhere. Linux has interfaces for programs (TUN) to fetch packets from; a client's own, with all routes
+//! of a machine in it, is the business of `bauta tun`.
 //!
 //! # A relay with a hook
 //!
@@ -92,10 +94,40 @@
 //! # }
 //! ```
 //!
-//! Destinations outside have to be public unless rules open them, as everywhere in this library; packets to the
-//! proxy's own addresses, the first of each pool, always reach the hook. A packet that may not pass is dropped, its
-//! sender told by ICMP, and the drop counted by [reason](crate::DropReason) and reported to
+//! Destinations outside have to be public unless rules open them, as everywhere in this library; pings of the proxy's
+//! own addresses, the first of each pool, always reach the hook. A packet that may not pass is dropped, its sender told
+//! by ICMP, and the drop counted by [reason](crate::DropReason) and reported to
 //! [`events`](crate::IpProxyBuilder::events).
+//!
+//! # A relay with an interface
+//!
+//! Most relays let the kernel route, as `bauta relay` does: packets leave by a TUN interface, and come back by it. The
+//! proxy makes the interface, gives it its own address of each pool, leads the pools and the sites to it, switches
+//! forwarding on and installs NAT where it is told to, and undoes all of it when the listener ends.
+//!
+//! ```no_run
+//! use bauta::{Identity, IpProxy, Listener, Proxies, TunExit};
+//! use ipnet::IpNet;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let proxy = IpProxy::builder()
+//!     .pool("10.89.0.0/16".parse::<IpNet>()?)
+//!     .pool("fd89::/64".parse::<IpNet>()?)
+//!     .tun(TunExit::new("bauta%d").forwarding(true).nat(true))
+//!     .build()?;
+//! println!("clients leave by {:?}", proxy.handle().interface());
+//! let relay = Listener::all(([0, 0, 0, 0], 443))
+//!     .identity(Identity::load("chain.pem", "key.pem")?)
+//!     .handler(Proxies::new().ip(proxy))
+//!     .start()?;
+//! # relay.stop_blocking();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It takes CAP_NET_ADMIN, or root, and `nft` for NAT; [`build`](crate::IpProxyBuilder::build) says which of them is
+//! lacking. The workers have a queue of the interface each, and many packets of a flow cross it as one
+//! ([`TunExit::offload`](crate::TunExit::offload)). Every check of packets is made as with a hook, by the same rules.
 //!
 //! # Site to site
 //!
@@ -146,6 +178,11 @@
 //! [`on_packet`](crate::Session::on_packet) and everything else in [`on_ip_event`](crate::Session::on_ip_event). It
 //! says what can be reached with [`Actions::advertise_routes`](crate::Actions::advertise_routes), and addresses with
 //! [`Actions::assign_addresses`](crate::Actions::assign_addresses); packets to or from elsewhere do not reach it.
+//!
+//! # A server of your own
+//!
+//! Under hyper or h2 an [`Embedding`](crate::Embedding) carries IP tunnels too, on the streams of your server: to an
+//! [`IpProxy`], a session, or a chain.
 //!
 //! # Chains
 //!

@@ -6,7 +6,7 @@
 
 pub mod bulk;
 pub mod demo;
-mod exit;
+pub mod exit;
 pub mod forward;
 mod generator;
 pub mod proxy;

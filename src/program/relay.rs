@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::exit;
+use super::exit::{self, Surroundings};
 use super::threads::{StartError, Workers, control_runtime, resolver};
 use crate::config::Checked;
 use crate::net::{self, raise_file_limit};
@@ -43,9 +43,9 @@ pub fn run(checked: Checked, development: bool, out: &mut dyn Write) -> Result<(
         None
     };
     let mut plan = Plan::new(checked, ca.as_ref().map(|ca| &ca.identity))?;
-    let exit = plan.checked().ip.clone().zip(plan.tun.clone());
-    let changes = match &exit {
-        Some((ip, tun)) => Some(runtime.block_on(exit::prepare(ip, tun, out))?),
+    let exit = plan.checked().ip.as_ref().zip(plan.tun.clone());
+    let changes = match exit.map(|(ip, tun)| Surroundings::new(ip, tun)) {
+        Some(surroundings) => Some(runtime.block_on(surroundings.prepare(out))?),
         None => None,
     };
     let outcome = serve(&mut plan, ca.as_ref(), &runtime, &mut signals, out);

@@ -39,7 +39,7 @@ pub enum StartError {
     #[error("worker: {0}")]
     Worker(#[source] io::Error),
     /// There is no TUN interface to be had.
-    #[error("{}", with_cause(.0))]
+    #[error(transparent)]
     Tun(#[from] TunError),
     /// Addresses, routes and what else belongs to an interface.
     #[error(transparent)]
@@ -47,13 +47,6 @@ pub enum StartError {
     /// The system refuses something else.
     #[error("{0}")]
     System(#[from] io::Error),
-}
-
-fn with_cause(error: &TunError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 /// The outcome of a worker: what it did, and its app.

@@ -484,8 +484,8 @@ impl Seed {
     }
 }
 
-/// The settings of what listens at `address`. With the name of the host, its stateless resets are those of the processes
-/// before and after this one.
+/// The settings of what listens at `address`. With the name of the host, its stateless resets are those of the
+/// processes before and after this one.
 pub fn listener_endpoint(
     tls: &ListenerTls,
     host: Option<&OsStr>,

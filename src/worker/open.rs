@@ -608,6 +608,7 @@ impl Machine {
         let (downstream, nests) = (tunnel.downstream, tunnel.nests);
         let answer = tunnel.answer.take();
         self.keep_unknown(id);
+        self.note_mtu(id);
         self.arm(id, now + idle);
         match downstream {
             Leg::Stream(stream) => {

@@ -269,6 +269,11 @@ impl Machine {
                     self.handle_connection_closed(now, ConnectionId::Quic(id), failed, bound, out);
                 }
                 Event::Http(event) => self.handle_http(now, id, event, out),
+                Event::Mtu { bound } => {
+                    for (_, owner) in bound {
+                        self.tell_mtu(TunnelId::from_bits(owner));
+                    }
+                }
             }
         }
         while let Some((id, event)) = self.carriers.tcp.poll_event() {

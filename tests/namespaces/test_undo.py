@@ -3,7 +3,7 @@
 import pytest
 from netns import snapshot, traffic
 from netns.namespace import Namespace
-from netns.programs import Programs, Relay, Tunnel
+from netns.programs import TUN, Programs, Relay, Tunnel
 from netns.topology import EGRESS_IPV4, ORIGIN_IPV4, Topology
 
 
@@ -58,6 +58,40 @@ def test_undone_by_the_next_start_after_a_crash(hosts: Topology, programs: Progr
     programs.forget(tunnel.process)
     assert tunnel.process.stop() == 0, tunnel.process.output()
     check_restored(hosts.client, before)
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["stopped", "killed"])
+def test_an_interface_that_was_there_stays(
+    hosts: Topology, programs: Programs, relay: Relay, is_killed: bool
+) -> None:
+    """It was made beforehand and has an address: that is left, and nothing of ours."""
+    hosts.client.ip("tuntap", "add", TUN, "mode", "tun")
+    try:
+        hosts.client.ip("address", "add", "198.51.100.77/32", "dev", TUN)
+        hosts.client.run("sysctl", "-q", "-w", f"net.ipv6.conf.{TUN}.addr_gen_mode=1")
+        hosts.client.ip("link", "set", TUN, "up")
+
+        def kept() -> dict[str, list[str]]:
+            """Without what the kernel makes of an interface that has been in use."""
+            seen = snapshot.take(hosts.client)
+            for name in ("route", "route6"):
+                seen[name] = [line for line in seen[name] if '"table": "local"' not in line]
+            addresses = hosts.client.show("address", "show", "dev", TUN)
+            seen["address"] = sorted(entry["local"] for device in addresses for entry in device["addr_info"])
+            return seen
+
+        before = kept()
+        tunnel = start(programs, hosts, relay)
+        assert kept() != before
+        programs.forget(tunnel.process)
+        if is_killed:
+            tunnel.process.kill()
+            tunnel = start(programs, hosts, relay)
+            programs.forget(tunnel.process)
+        assert tunnel.process.stop() == 0, tunnel.process.output()
+        traffic.wait_until(lambda: kept() == before, f"former state {snapshot.differences(before, kept())}", 5.0)
+    finally:
+        hosts.client.ip("tuntap", "delete", TUN, "mode", "tun")
 
 
 def test_undone_when_the_relay_is_not_there(hosts: Topology, programs: Programs, relay: Relay) -> None:

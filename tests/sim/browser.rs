@@ -195,6 +195,7 @@ impl Browser {
         while let Some((id, event)) = self.carriers.quic.poll_event() {
             match event {
                 quic::Event::Connected => self.connected(ConnectionId::Quic(id)),
+                quic::Event::Mtu { .. } => {}
                 quic::Event::Closed { reason, .. } => self.closed(&format!("{reason:?}")),
                 quic::Event::Http(event) => match event {
                     h3::Event::Response { id: stream, head } => {

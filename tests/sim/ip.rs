@@ -6,6 +6,7 @@
 
 mod duties;
 mod hostile;
+mod path;
 mod told;
 
 use std::net::IpAddr;

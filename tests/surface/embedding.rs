@@ -70,7 +70,7 @@ async fn serve_hyper(
 }
 
 /// hyper over TLS, HTTP/2 and HTTP/1.1.
-fn hyper_server(handler: impl Handler) -> SocketAddr {
+pub(crate) fn hyper_server(handler: impl Handler) -> SocketAddr {
     let embedding = Embedding::new(handler).unwrap();
     let listener = std::net::TcpListener::bind(any_port()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -195,7 +195,7 @@ fn h3_server(handler: impl Handler) -> SocketAddr {
     address
 }
 
-fn client(address: SocketAddr, carrier: Carrier) -> Client {
+pub(crate) fn client(address: SocketAddr, carrier: Carrier) -> Client {
     Client::builder(format!("https://{address}"))
         .trust(Trust::dangerous_anybody())
         .carriers([carrier])

@@ -54,8 +54,10 @@
 mod builtin;
 mod connect;
 mod embedding;
+mod embedding_ip;
 mod handlers;
 mod ip;
+mod ip_path;
 mod ip_proxy;
 #[path = "../support/packets.rs"]
 mod packets;

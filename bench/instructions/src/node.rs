@@ -74,7 +74,7 @@ impl Events {
                 self.assigned
                     .extend(list.iter().map(|it| (*id, it.prefix.addr())));
             }
-            LocalEvent::Ip(_, IpEvent::Routes(_)) => {}
+            LocalEvent::Ip(_, IpEvent::Routes(_) | IpEvent::Mtu(_)) => {}
             LocalEvent::Refused(..)
             | LocalEvent::Closed(_, _)
             | LocalEvent::Context(..)

@@ -224,7 +224,7 @@ impl Connect {
             relays: Arc::clone(relays),
             capsules: protocol != Protocol::Tcp || form == TcpForm::Capsules,
             receive_queue: *receive_queue,
-            is_carried: false,
+            carried: None,
         };
         let Some(worker) = running.senders().first() else {
             return Err(Error::new(ErrorKind::Internal, Side::Local));

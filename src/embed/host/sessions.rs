@@ -30,13 +30,14 @@ use crate::embed::client::Route;
 use crate::embed::handler::{Handler, Ready, Reject, Served};
 use crate::embed::handler_guard::{Panicked, guarded, guarded_future};
 use crate::embed::ip::Saying;
-use crate::embed::ip_proxy::Exit;
-use crate::embed::proxy::{Hook, Later, Way};
+use crate::embed::ip_proxy::{Exit, InstallError};
+use crate::embed::proxy::{Gate, Hook, Later, Way};
 use crate::embed::request::Request;
 use crate::embed::session::{Ending, Session};
 use crate::embed::session_handle::TunnelHandle;
 use crate::embed::{CloseReason, Protocol};
 use crate::http::request::ResponseHead;
+use crate::net::Driver;
 use crate::policy::Policy;
 use crate::tunnel::TunnelId;
 use crate::worker::run::World;
@@ -350,7 +351,7 @@ impl Sessions {
     }
 
     /// Answers 2xx, and tells the session.
-    fn open(
+    pub(in crate::embed) fn open(
         &mut self,
         now: Instant,
         id: TunnelId,
@@ -396,36 +397,55 @@ impl Sessions {
                 let route = self.route(&chain.route, machine);
                 machine.proceed_chain(now, id, route, chain.timeout, out);
             }
-            Way::Gateway(gate) if self.install(&gate.exit, machine) => {
-                let direct = Direct {
-                    policy: self.policy(&gate.direct.policy),
-                    ..gate.direct
-                };
-                machine.set_user(id, gate.user);
-                machine.proceed_direct(now, id, direct, out);
-            }
-            Way::Gateway(_) => {
-                let reject_other = Reject::new(StatusCode::INTERNAL_SERVER_ERROR);
-                let reason = "one listener has one IP proxy, and an IP proxy one listener";
-                reject(now, id, reject_other.reason(reason), machine, out);
+            Way::Gateway(gate) => {
+                if let Err(error) = self.leave(now, id, gate, machine, out) {
+                    let rejected = Reject::new(StatusCode::INTERNAL_SERVER_ERROR);
+                    reject(now, id, rejected.reason(error.to_string()), machine, out);
+                }
             }
         }
     }
 
-    /// Whether IP packets leave by `exit` here, from now on if they did not before.
-    fn install(&mut self, exit: &Arc<Exit>, machine: &mut Machine) -> bool {
+    /// Has an IP tunnel leave by the exit of a proxy.
+    pub(in crate::embed) fn leave(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        gate: Gate,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) -> Result<(), InstallError> {
+        self.install(&gate.exit, machine, out.driver)?;
+        let direct = Direct {
+            policy: self.policy(&gate.direct.policy),
+            ..gate.direct
+        };
+        machine.set_user(id, gate.user);
+        machine.proceed_direct(now, id, direct, out);
+        Ok(())
+    }
+
+    /// Has IP packets leave by `exit` here, from now on if they did not before.
+    fn install(
+        &mut self,
+        exit: &Arc<Exit>,
+        machine: &mut Machine,
+        driver: &mut Driver,
+    ) -> Result<(), InstallError> {
         if let Some(installed) = &self.exit {
-            return Arc::ptr_eq(installed, exit);
+            return match Arc::ptr_eq(installed, exit) {
+                true => Ok(()),
+                false => Err(InstallError::Elsewhere),
+            };
         }
         let Some(serve) = &self.serve else {
-            return false;
+            return Err(InstallError::Elsewhere);
         };
         let (counters, sender) = (Arc::clone(&serve.counters), serve.sender.clone());
-        let installed = exit.install(&counters, &sender, |policy| self.policy(policy), machine);
-        if installed {
-            self.exit = Some(Arc::clone(exit));
-        }
-        installed
+        let policy = |policy: &Arc<Policy>| self.policy(policy);
+        exit.install(&counters, &sender, policy, machine, driver)?;
+        self.exit = Some(Arc::clone(exit));
+        Ok(())
     }
 
     /// A policy of a user's that knows our own addresses too.
@@ -652,8 +672,11 @@ impl Sessions {
 }
 
 impl Drop for Sessions {
-    /// Sessions hear of the end of their worker too.
+    /// Sessions, and the exit of IP packets, hear of the end of their worker too.
     fn drop(&mut self) {
+        if let Some(exit) = &self.exit {
+            exit.leave();
+        }
         let Some(serve) = &self.serve else {
             return;
         };

@@ -7,7 +7,6 @@
 //! ```
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,12 +18,15 @@ use crate::embed::client::Route;
 use crate::embed::failure;
 use crate::embed::host::sessions::Sessions;
 use crate::embed::ip::{Said, Saying};
+use crate::embed::proxy::Gate;
 use crate::embed::session::{SendError, Session};
 use crate::embed::tunnel::{
     CLOSE_TIMEOUT, Capsule, CloseReason, Datagram, Held, Opened, Protocol, Shared, Work,
 };
+use crate::error::{Error, ErrorKind, Side};
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
+use crate::tunnel::ip::IpEvent;
 use crate::wire::capsule::CapsuleType;
 use crate::wire::datagram::ContextId;
 use crate::wire::ip::Destination;
@@ -35,7 +37,6 @@ use crate::worker::{CapsuleSent, Closed, Direct, End, LocalEvent, LocalRead, Mac
 const READS_PER_TURN: usize = 16;
 
 /// A tunnel to open.
-#[derive(Debug)]
 pub(in crate::embed) struct Open {
     /// Whose it is.
     pub(in crate::embed) held: Held,
@@ -46,7 +47,6 @@ pub(in crate::embed) struct Open {
 }
 
 /// How a tunnel reaches its target.
-#[derive(Debug)]
 pub(in crate::embed) enum Way {
     /// Through relays.
     Route {
@@ -61,16 +61,12 @@ pub(in crate::embed) enum Way {
     Direct(Box<Direct>),
     /// To a session of this process.
     Session(Attached),
+    /// To the exit of an IP proxy.
+    Gateway(Box<Gate>),
 }
 
 /// A session for the other end of a tunnel.
 pub(in crate::embed) struct Attached(pub(in crate::embed) Box<dyn Session>);
-
-impl fmt::Debug for Attached {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attached").finish_non_exhaustive()
-    }
-}
 
 /// One tunnel.
 #[derive(Debug)]
@@ -143,6 +139,11 @@ impl Users {
         }
         let shared = Arc::clone(&held.0);
         let terms = shared.terms();
+        if let (Some(carrier), Destination::Scope(scope)) = (terms.carried, &terms.destination) {
+            let id = machine.carry_ip(now, scope.clone(), carrier);
+            self.insert(id, held, until);
+            return self.carry(now, id, way, sessions, machine, out);
+        }
         let kind = |form| match terms.protocol {
             Protocol::Udp => TunnelKind::Udp,
             Protocol::Tcp => TunnelKind::Tcp(form),
@@ -174,10 +175,19 @@ impl Users {
                 attached = Some(session);
                 machine.open_local_handler(now, target, kind(None), out)
             }
-            // An embedding refuses scopes; whoever waits hears of the end.
-            (Way::Direct(_) | Way::Session(_), Destination::Scope(_)) => return,
+            // No client of ours has such a way, and no handler one to a single target; whoever waits hears of the end.
+            (Way::Direct(_) | Way::Session(_), Destination::Scope(_)) | (Way::Gateway(_), _) => {
+                return;
+            }
         };
-        shared.set_machine_id(id);
+        self.insert(id, held, until);
+        if let Some(session) = attached {
+            sessions.attach(now, id, terms.protocol, session, machine, out);
+        }
+    }
+
+    fn insert(&mut self, id: TunnelId, held: Held, until: Instant) {
+        held.0.set_machine_id(id);
         let user = User {
             held,
             deadline: None,
@@ -187,8 +197,36 @@ impl Users {
         };
         self.tunnels.insert(id, user);
         self.set_deadline(id, Some(until));
-        if let Some(session) = attached {
-            sessions.attach(now, id, terms.protocol, session, machine, out);
+    }
+
+    /// Decides about an IP tunnel whose stream somebody else carries, as is done for those of a listener.
+    fn carry(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        way: Way,
+        sessions: &mut Sessions,
+        machine: &mut Machine,
+        out: &mut World<'_>,
+    ) {
+        match way {
+            Way::Session(Attached(session)) => {
+                sessions.open(now, id, Protocol::Ip, session, machine, out);
+            }
+            Way::Gateway(gate) => {
+                if let Err(error) = sessions.leave(now, id, *gate, machine, out) {
+                    tracing::error!("an IP tunnel has no exit: {error}");
+                    let error = Error::new(ErrorKind::Internal, Side::Local).with_source(error);
+                    self.remove(id, CloseReason::Refused(error));
+                    machine.reset_local(now, id, out);
+                }
+            }
+            // There is no such handler.
+            Way::Direct(direct) => machine.proceed_direct(now, id, *direct, out),
+            Way::Route { route, .. } => {
+                let route = self.route(&route, machine);
+                machine.proceed_chain(now, id, route, None, out);
+            }
         }
     }
 
@@ -242,7 +280,13 @@ impl Users {
         out: &mut World<'_>,
     ) -> Wish {
         let mut datagrams = std::mem::take(&mut self.spare);
-        let work = shared.take_work(&mut datagrams, 0);
+        let mut work = shared.take_work(&mut datagrams, 0);
+        // First, as they may say where packets come from.
+        let capsules = std::mem::take(&mut work.capsules);
+        match shared.is_carried_ip() {
+            true => carry_capsules(now, id, shared, capsules, machine, out),
+            false => send_capsules(now, id, shared, capsules, machine),
+        }
         let mut too_large = 0;
         for Datagram { context, payload } in datagrams.drain(..) {
             let context = ContextId(context);
@@ -256,9 +300,7 @@ impl Users {
         if stage == Stage::Open {
             shared.handle_described(describe(id, machine));
         }
-        let wish = Wish::of(&work);
-        send_capsules(now, id, shared, work.capsules, machine);
-        wish
+        Wish::of(&work)
     }
 
     /// Says something to the other end of an IP tunnel.
@@ -335,9 +377,9 @@ impl Users {
             .map(|it| Arc::clone(&it.held.0))
             .collect();
         for shared in all {
-            match (shared.terms().protocol, shared.terms().is_carried) {
-                (Protocol::Tcp, true) => shared.begin_reset(),
-                (Protocol::Tcp, false) | (Protocol::Udp | Protocol::Ip, _) => shared.begin_close(),
+            match (shared.terms().protocol, shared.terms().carried) {
+                (Protocol::Tcp, Some(_)) => shared.begin_reset(),
+                (Protocol::Tcp, None) | (Protocol::Udp | Protocol::Ip, _) => shared.begin_close(),
             }
             self.attend(now, &shared, machine, out);
         }
@@ -379,7 +421,9 @@ impl Users {
                 self.remove(id, CloseReason::Refused(failure::refused(*refused)));
             }
             LocalEvent::Payload(_, payload) => shared.handle_datagram(payload.into()),
-            LocalEvent::Context(..) if shared.terms().protocol == Protocol::Ip => {
+            LocalEvent::Context(..)
+                if shared.terms().protocol == Protocol::Ip && !shared.is_carried_ip() =>
+            {
                 shared.handle_context_dropped();
             }
             LocalEvent::Context(_, context, payload) => {
@@ -389,6 +433,9 @@ impl Users {
                 shared.handle_capsule(Capsule::new(kind, value));
             }
             LocalEvent::Ip(_, event) => {
+                if let IpEvent::Mtu(_) = event {
+                    shared.handle_described(describe(id, machine));
+                }
                 shared.handle_ip_event(event, machine.ip_info(id, End::Downstream));
             }
             LocalEvent::Readable(_) => self.read(now, id, machine, out),
@@ -500,6 +547,28 @@ fn send_capsules(
         match machine.send_capsule(now, id, End::Downstream, CapsuleType(*kind), value) {
             CapsuleSent::Blocked => return shared.return_capsules(capsules),
             // What cannot be sent was refused by the handle, unless the tunnel has ended meanwhile.
+            CapsuleSent::Sent
+            | CapsuleSent::Unsupported
+            | CapsuleSent::Reserved(_)
+            | CapsuleSent::Gone => {
+                capsules.pop_front();
+            }
+        }
+    }
+}
+
+/// Hands over the capsules of a client whose stream somebody else carries.
+fn carry_capsules(
+    now: Instant,
+    id: TunnelId,
+    shared: &Shared,
+    mut capsules: VecDeque<Capsule>,
+    machine: &mut Machine,
+    out: &mut World<'_>,
+) {
+    while let Some(Capsule { kind, value }) = capsules.front() {
+        match machine.carry_capsule(now, id, CapsuleType(*kind), value, out) {
+            CapsuleSent::Blocked => return shared.return_capsules(capsules),
             CapsuleSent::Sent
             | CapsuleSent::Unsupported
             | CapsuleSent::Reserved(_)

@@ -1,24 +1,29 @@
 //! What the workers of a listener and the handles of an [`IpProxy`](super::IpProxy) share.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use super::handle::{IpProxyEvent, IpProxyHandle, IpProxyStats, IpSession};
+use super::tun::Interface;
 use crate::embed::handler_guard::guarded;
 use crate::embed::host::sessions::Counters;
 use crate::embed::host::{Command, HostSender};
 use crate::embed::ip;
 use crate::embed::lock::Lock;
 use crate::embed::session::SendError;
+use crate::net::Driver;
+use crate::net::tun::TunError;
 use crate::policy::Policy;
 use crate::tunnel::TunnelId;
 use crate::tunnel::ip::{Owner, Pools};
 use crate::wire::ip::Packet;
-use crate::worker::{DropReason, GatewayEvent, GatewaySettings, Machine};
+use crate::worker::{self, DropReason, Gateway, GatewayEvent, GatewaySettings, Machine, Tag};
 
 /// Packets of one proxy that may be on their way to its workers at once.
 const INJECTED_MAX: usize = 4_096;
@@ -28,12 +33,22 @@ pub(super) type Forward = Arc<dyn Fn(&IpProxyHandle, IpSession, Bytes) + Send + 
 /// A hook that is told what happens.
 pub(super) type Watch = Arc<dyn Fn(&IpProxyEvent) + Send + Sync>;
 
+/// The hooks of one proxy.
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub(super) forward: Option<Forward>,
+    pub(super) watch: Option<Watch>,
+}
+
 /// A way out for IP packets, of one listener.
 pub(in crate::embed) struct Exit {
     pub(super) settings: GatewaySettings,
     pub(super) pools: Pools,
-    forward: Option<Forward>,
-    watch: Option<Watch>,
+    pub(super) hooks: Hooks,
+    /// The interface that packets leave by, if they do not leave by a hook.
+    pub(super) interface: Option<Interface>,
+    /// Workers that have their part, and have not ended.
+    users: AtomicUsize,
     /// The listener that it serves.
     home: OnceLock<Home>,
     /// How the workers that have it are reached, by their number.
@@ -41,6 +56,20 @@ pub(in crate::embed) struct Exit {
     /// Packets that the workers have not seen yet.
     injected: AtomicUsize,
     counts: Counts,
+}
+
+/// Why a worker has no part in an exit.
+#[derive(Debug, Error)]
+pub(in crate::embed) enum InstallError {
+    /// One of them has another already.
+    #[error("one listener has one IP proxy, and an IP proxy one listener")]
+    Elsewhere,
+    /// The interface has no queue for it.
+    #[error(transparent)]
+    Queue(#[from] TunError),
+    /// The system refuses something else.
+    #[error("the queue of the interface cannot be used: {0}")]
+    System(#[from] io::Error),
 }
 
 /// What all workers of a listener have in common.
@@ -51,7 +80,8 @@ struct Home {
 
 #[derive(Debug, Default)]
 struct Counts {
-    forwarded: AtomicU64,
+    /// Shared with the gateways of the workers.
+    forwarded: Arc<AtomicU64>,
     injected: AtomicU64,
     assigned: AtomicU64,
     dropped: [AtomicU64; DROP_REASONS.len()],
@@ -70,14 +100,15 @@ impl Exit {
     pub(super) fn new(
         settings: GatewaySettings,
         pools: Pools,
-        forward: Option<Forward>,
-        watch: Option<Watch>,
+        hooks: Hooks,
+        interface: Option<Interface>,
     ) -> Self {
         Self {
             settings,
             pools,
-            forward,
-            watch,
+            hooks,
+            interface,
+            users: AtomicUsize::new(0),
             home: OnceLock::new(),
             workers: Lock::default(),
             injected: AtomicUsize::new(0),
@@ -93,7 +124,8 @@ impl Exit {
         sender: &HostSender,
         policy: impl FnOnce(&Arc<Policy>) -> Arc<Policy>,
         machine: &mut Machine,
-    ) -> bool {
+        driver: &mut Driver,
+    ) -> Result<(), InstallError> {
         let home = self.home.get_or_init(|| Home {
             listener: Arc::clone(listener),
             settings: Arc::new(GatewaySettings {
@@ -102,16 +134,34 @@ impl Exit {
             }),
         });
         if !Arc::ptr_eq(&home.listener, listener) {
-            return false;
+            return Err(InstallError::Elsewhere);
         }
-        machine.set_gateway(Arc::clone(&home.settings), self.pools.clone());
+        let exit = match &self.interface {
+            Some(interface) => {
+                let queue = interface.queue()?;
+                worker::Exit::Tun(driver.add_tun(queue, Tag::Tun.to_bits())?)
+            }
+            None => worker::Exit::Handler,
+        };
+        let (settings, worker) = (Arc::clone(&home.settings), machine.worker());
+        let gateway = Gateway::new(settings, self.pools.clone(), worker, exit);
+        machine.set_gateway(gateway.watched(Arc::clone(&self.counts.forwarded)));
+        self.users.fetch_add(1, Ordering::AcqRel);
         let mut workers = self.workers.lock();
-        let index = machine.worker() as usize;
+        let index = worker as usize;
         if workers.len() <= index {
             workers.resize(index + 1, None);
         }
         workers[index] = Some(sender.clone());
-        true
+        Ok(())
+    }
+
+    /// A worker that had a part has ended. With the last one the system is made as it was, which is waited for.
+    pub(in crate::embed) fn leave(&self) {
+        let was_last = self.users.fetch_sub(1, Ordering::AcqRel) == 1;
+        if let (true, Some(interface)) = (was_last, &self.interface) {
+            interface.close();
+        }
     }
 
     /// Something happened at a worker's part.
@@ -128,7 +178,7 @@ impl Exit {
             })
         };
         let event = match event {
-            GatewayEvent::Packet(id, packet) => match &self.forward {
+            GatewayEvent::Packet(id, packet) => match &self.hooks.forward {
                 Some(forward) => {
                     self.counts.forwarded.fetch_add(1, Ordering::Relaxed);
                     let (id, handle) = (session(id), IpProxyHandle(Arc::clone(self)));
@@ -152,7 +202,7 @@ impl Exit {
                 IpProxyEvent::Routes { session, prefixes }
             }
         };
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &self.hooks.watch {
             drop(guarded("events", panics, || watch(&event)));
         }
     }
@@ -255,8 +305,9 @@ impl fmt::Debug for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exit")
             .field("settings", &self.settings)
-            .field("has_forward", &self.forward.is_some())
-            .field("has_events", &self.watch.is_some())
+            .field("interface", &self.interface)
+            .field("has_forward", &self.hooks.forward.is_some())
+            .field("has_events", &self.hooks.watch.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::exit::Exit;
+use super::tun::Interface;
 use crate::embed::session::SendError;
 use crate::tunnel::ip::Owner;
 use crate::worker::DropReason;
@@ -60,7 +61,7 @@ pub enum IpProxyEvent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IpProxyStats {
-    /// Packets that were given to the hook.
+    /// Packets that have left: that were given to the hook, or to the interface.
     pub packets_forwarded: u64,
     /// Packets that were injected.
     pub packets_injected: u64,
@@ -104,10 +105,15 @@ impl IpProxyHandle {
         self.0.pools.gateway_addresses()
     }
 
+    /// The name of the [interface](crate::IpProxyBuilder::tun) that packets leave by.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        self.0.interface.as_ref().map(Interface::name)
+    }
+
     /// Delivers a packet from outside to the client that has its destination. It goes as it is: the hop limit is the
     /// business of whoever routed it here. A source that the client was not told a route to is dropped and counted, but
-    /// for ICMP; one that is larger than the tunnel takes is answered by ICMP, which goes to
-    /// [`forward`](crate::IpProxyBuilder::forward).
+    /// for ICMP; one that is larger than the tunnel takes is answered by ICMP, which leaves as packets of clients do.
     ///
     /// # Errors
     /// [`SendError::NotAPacket`]; [`SendError::Unassigned`] when no client has its destination; [`SendError::NoRoom`]

@@ -1,31 +1,37 @@
-//! The built-in handler of IP tunnels: addresses from pools, checks, and an exit in code of the user.
+//! The built-in handler of IP tunnels: addresses from pools, checks, and an exit: code of the user, or the kernel.
 //!
 //! ```text
-//!   client ─► source, scope, rules ─┬─► forward: a hook, for every packet that leaves
+//!   client ─► source, scope, rules ─┬─► TUN, or forward: a hook, for every packet that leaves
 //!                                   └─► another client, or the network behind one
 //!
-//!   IpProxyHandle::inject ─► whose is the destination? ─► source ─► client
+//!   TUN, IpProxyHandle::inject ─► whose is the destination? ─► source ─► client
 //! ```
 //!
-//! The worker does it all as `bauta relay` does, but for the exit. Each worker of a listener gets its part of the
-//! proxy with its first tunnel; addresses are given once per proxy.
+//! The worker does it all as `bauta relay` does. Each worker of a listener gets its part of the proxy with its first
+//! tunnel; addresses are given once per proxy.
 
 mod exit;
 mod handle;
+mod tun;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ipnet::{IpNet, Ipv6Net};
 
-pub(super) use self::exit::{Exit, Injected};
+pub(super) use self::exit::{Exit, Injected, InstallError};
 pub use self::handle::{IpProxyEvent, IpProxyHandle, IpProxyStats, IpSession};
+pub use self::tun::TunExit;
 
+use self::exit::Hooks;
+use self::tun::{Facts, Interface};
 use super::handler::{Accept, Handler, Ready, Reject};
 use super::proxy::{Gate, Way, add_rule};
 use super::request::Request;
+use super::running::not_started;
 use super::{Error, Protocol};
 use crate::error::{ErrorKind, Side};
 use crate::policy::Policy;
@@ -38,16 +44,16 @@ use crate::worker::{Direct, Family, GatewaySettings, MTU_MIN, Site};
 type Identify = Arc<dyn Fn(&Request) -> Option<String> + Send + Sync>;
 
 /// Serves IP tunnels (RFC 9484): gives their clients addresses from pools, tells them routes and name servers, checks
-/// every packet, and hands those that leave to a hook. Rejects other tunnels with 501;
-/// [`Proxies::ip`](crate::Proxies::ip) serves all.
+/// every packet, and hands those that leave to [a hook](IpProxyBuilder::forward) or to the kernel, by [a TUN
+/// interface](IpProxyBuilder::tun). Rejects other tunnels with 501; [`Proxies::ip`](crate::Proxies::ip) serves all.
 ///
 /// A packet of a client passes when its source is assigned to the client (BCP 38) or in a network behind it, its
 /// destination in the scope that the client asked for and allowed by the rules, and its protocol the one of the scope.
 /// Otherwise its sender is told by ICMP, at a bounded rate, and the drop is counted and reported.
 ///
-/// Clones are the same proxy, with one set of addresses. It serves one listener: requests at a second listener, and
-/// those for a second proxy at the same listener, are answered with 500 and this reason. Embeddings have no IP
-/// tunnels.
+/// Clones are the same proxy, with one set of addresses. It serves one listener, or one
+/// [`Embedding`](crate::Embedding): requests at a second one, and those for a second proxy at the same one, are
+/// answered with 500.
 ///
 /// ```
 /// use bauta::{IpProxy, Listener};
@@ -124,8 +130,9 @@ pub struct IpProxyBuilder {
     settings: GatewaySettings,
     policy: Policy,
     identify: Option<Identify>,
-    forward: Option<exit::Forward>,
-    events: Option<exit::Watch>,
+    mtu: Option<u16>,
+    hooks: Hooks,
+    tun: Option<TunExit>,
 }
 
 impl Default for IpProxyBuilder {
@@ -146,8 +153,9 @@ impl Default for IpProxyBuilder {
             },
             policy: Policy::default(),
             identify: None,
-            forward: None,
-            events: None,
+            mtu: None,
+            hooks: Hooks::default(),
+            tun: None,
         }
     }
 }
@@ -155,8 +163,9 @@ impl Default for IpProxyBuilder {
 /// Addresses.
 impl IpProxyBuilder {
     /// Adds a prefix to take addresses from, of either version: at most /30 or /126. The first host in it is the
-    /// proxy's own, and packets to it go to [`forward`](Self::forward); the network's own address and, in IPv4, that
-    /// of broadcast are never given away.
+    /// proxy's own; the network's own address and, in IPv4, that of broadcast are never given away. ICMP to the proxy's
+    /// own address, and questions to it where it is a [name server](Self::dns), always leave; everything else to it is
+    /// for the rules to allow.
     pub fn pool(mut self, prefix: impl Into<IpNet>) -> Self {
         self.pools.prefixes.push(prefix.into());
         self
@@ -269,16 +278,34 @@ impl IpProxyBuilder {
     }
 
     /// The largest packet that the exit takes, in bytes, from 1,280 on: TCP connections of clients are told to send no
-    /// larger segments. Default: 65,535.
+    /// larger segments, and it is the MTU of the [interface](Self::tun). Default: 1,500 with an interface, 65,535
+    /// without.
     pub fn mtu(mut self, bytes: u16) -> Self {
-        self.settings.mtu = usize::from(bytes).max(MTU_MIN);
+        self.mtu = Some(bytes.max(MTU_MIN as u16));
         self
     }
 }
 
-/// Hooks.
+/// The way out.
 impl IpProxyBuilder {
-    /// Is given every packet that leaves: what clients send to the world outside, and to the proxy's own addresses. It
+    /// Has packets leave by a TUN interface, to where the kernel routes them, and takes those that the kernel routes
+    /// to the pools and [sites](Self::site). The exit is the kernel then, and there is no [`forward`](Self::forward).
+    ///
+    /// [`build`](Self::build) makes the interface and sets it up: the proxy's own address of each pool with the length
+    /// of the pool, routes to the sites, and what the [`TunExit`] says of forwarding and NAT. It takes CAP_NET_ADMIN,
+    /// or root. Each worker of the listener has a queue of its own, which it opens with its first tunnel, and for which
+    /// it needs the same privilege; a worker that does not get it answers requests with 500 and that reason.
+    ///
+    /// When the listener has ended, or the last clone of a proxy that never served is dropped, all of that is undone.
+    /// What a process leaves behind that was killed is written down in `/run/bauta`, or where the environment variable
+    /// `BAUTA_STATE_DIR` says, and undone by whichever proxy or relay is started next in the same network namespace.
+    pub fn tun(mut self, tun: TunExit) -> Self {
+        self.tun = Some(tun);
+        self
+    }
+
+    /// Is given every packet that leaves: what clients send to the world outside, and to the proxy's own addresses. The
+    /// exit is this hook then, and there is no [`tun`](Self::tun). It
     /// runs on the worker thread of the client, and must not block; what it panics with is logged and counted, and the
     /// packet is lost. Answers go back with [`IpProxyHandle::inject`]. Default: nothing leaves.
     ///
@@ -287,20 +314,22 @@ impl IpProxyBuilder {
         mut self,
         forward: impl Fn(&IpProxyHandle, IpSession, Bytes) + Send + Sync + 'static,
     ) -> Self {
-        self.forward = Some(Arc::new(forward));
+        self.hooks.forward = Some(Arc::new(forward));
         self
     }
 
     /// Is told what becomes of clients and their packets, on the worker thread of the client; it must not block.
     pub fn events(mut self, events: impl Fn(&IpProxyEvent) + Send + Sync + 'static) -> Self {
-        self.events = Some(Arc::new(events));
+        self.hooks.watch = Some(Arc::new(events));
         self
     }
 
-    /// Makes the proxy.
+    /// Makes the proxy; with an [interface](Self::tun) it waits for the kernel.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] names the pool, length or site that cannot be used.
+    /// [`ErrorKind::Configuration`] names the pool, length or site that cannot be used, or the interface whose name or
+    /// MTU cannot be; [`ErrorKind::Io`] says what is lacking for the interface: a privilege, `/dev/net/tun`, `nft`,
+    /// forwarding in the kernel. Then the system is as it was.
     pub fn build(self) -> Result<IpProxy, Error> {
         let Self {
             pools: config,
@@ -308,19 +337,26 @@ impl IpProxyBuilder {
             mut settings,
             policy,
             identify,
-            forward,
-            events,
+            mtu,
+            hooks,
+            tun,
         } = self;
         if config.prefixes.is_empty() {
             return Err(wrong("no addresses to give: call IpProxyBuilder::pool"));
         }
+        if tun.is_some() && hooks.forward.is_some() {
+            return Err(wrong(
+                "packets leave by forward, or by tun: there is one way",
+            ));
+        }
         let behind = settings.sites.iter().flat_map(|site| &site.prefixes);
-        if let Some(prefix) = behind.clone().find(|prefix| **prefix != prefix.trunc()) {
+        let behind: Vec<IpNet> = behind.copied().collect();
+        if let Some(prefix) = behind.iter().find(|prefix| **prefix != prefix.trunc()) {
             return Err(wrong(format!(
                 "site {prefix} has bits behind its prefix length"
             )));
         }
-        settings.inside = config.prefixes.iter().chain(behind).copied().collect();
+        settings.inside = config.prefixes.iter().chain(&behind).copied().collect();
         settings.routes = match routes.is_empty() {
             true => ranges(&[
                 IpNet::V4(ipnet::Ipv4Net::default()),
@@ -328,13 +364,37 @@ impl IpProxyBuilder {
             ]),
             false => ranges(&routes),
         };
+        let mtu = mtu.unwrap_or(match tun {
+            Some(_) => tun::MTU_DEFAULT,
+            None => u16::MAX,
+        });
+        settings.mtu = usize::from(mtu);
         settings.policy = Arc::new(policy);
         let pools = Pools::new(&config).map_err(wrong)?;
+        // Last, when nothing else can fail.
+        let open = |tun: TunExit| {
+            let own = pools.gateway_addresses().iter().zip(&config.prefixes);
+            let facts = Facts {
+                mtu,
+                gateways: own
+                    .filter_map(|(own, pool)| of_length(*own, *pool))
+                    .collect(),
+                behind,
+                client_to_client: settings.client_to_client,
+            };
+            Interface::open(&tun, facts).map_err(not_started)
+        };
+        let interface = tun.map(open).transpose()?;
         Ok(IpProxy {
-            exit: Arc::new(Exit::new(settings, pools, forward, events)),
+            exit: Arc::new(Exit::new(settings, pools, hooks, interface)),
             identify,
         })
     }
+}
+
+/// An address of a pool, with its length.
+fn of_length(address: IpAddr, pool: IpNet) -> Option<IpNet> {
+    IpNet::new(address, pool.prefix_len()).ok()
 }
 
 impl fmt::Debug for IpProxyBuilder {

@@ -45,6 +45,33 @@ macro_rules! common {
                 self.handle.taken_blocking(|| shared.recv_capsule())
             }
 
+            /// As [`recv_capsule`](Self::recv_capsule), at most for `timeout`; then there is `None`.
+            ///
+            /// # Errors
+            /// As [`recv_capsule`](Self::recv_capsule).
+            pub async fn recv_capsule_timeout(
+                &self,
+                timeout: std::time::Duration,
+            ) -> Result<Option<Capsule>, Error> {
+                let shared = &self.handle.shared;
+                let received = (self.handle).taken_within(timeout, || shared.recv_capsule());
+                received.await.transpose()
+            }
+
+            /// As [`recv_capsule_timeout`](Self::recv_capsule_timeout), on a plain thread.
+            ///
+            /// # Errors
+            /// As [`recv_capsule`](Self::recv_capsule).
+            pub fn recv_capsule_timeout_blocking(
+                &self,
+                timeout: std::time::Duration,
+            ) -> Result<Option<Capsule>, Error> {
+                let shared = &self.handle.shared;
+                let received =
+                    (self.handle).taken_within_blocking(timeout, || shared.recv_capsule());
+                received.transpose()
+            }
+
             /// The next capsule, if it is there already.
             ///
             /// # Errors
@@ -73,6 +100,28 @@ macro_rules! common {
             #[must_use]
             pub fn closed_blocking(&self) -> CloseReason {
                 self.handle.closed_blocking()
+            }
+
+            /// As [`closed`](Self::closed), at most for `timeout`; then there is `None`.
+            pub async fn closed_timeout(
+                &self,
+                timeout: std::time::Duration,
+            ) -> Option<CloseReason> {
+                let shared = &self.handle.shared;
+                (self.handle)
+                    .taken_within(timeout, || shared.close_reason())
+                    .await
+            }
+
+            /// As [`closed_timeout`](Self::closed_timeout), on a plain thread.
+            #[must_use]
+            pub fn closed_timeout_blocking(
+                &self,
+                timeout: std::time::Duration,
+            ) -> Option<CloseReason> {
+                let shared = &self.handle.shared;
+                self.handle
+                    .taken_within_blocking(timeout, || shared.close_reason())
             }
         }
     };

@@ -37,7 +37,7 @@ pub enum Event {
     Datagram(Datagram),
     /// A whole packet came (IP).
     Packet(Bytes),
-    /// The other end said something about addresses, routes or names (IP).
+    /// The other end said something about addresses, routes or names, or packets of another size pass (IP).
     /// [`IpTunnel::ip_info`](crate::IpTunnel::ip_info) is up to date when it comes.
     Ip(IpEvent),
     /// Bytes came (TCP).

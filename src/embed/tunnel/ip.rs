@@ -255,8 +255,36 @@ impl IpTunnel {
         self.handle.taken_blocking(|| shared.assigned())
     }
 
-    /// What the other end says next about addresses, routes or names. Those that nobody takes are kept, of routes and
-    /// names the last list, of all else 128 at most; [`ip_info`](Self::ip_info) has the outcome either way.
+    /// As [`assigned`](Self::assigned), at most for `timeout`; then there is `None`. A relay that assigns nothing by
+    /// itself is [asked](Self::request_addresses).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn assigned_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<Vec<AssignedAddress>>, Error> {
+        let shared = &self.handle.shared;
+        let assigned = self.handle.taken_within(timeout, || shared.assigned());
+        assigned.await.transpose()
+    }
+
+    /// The same, on a plain thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn assigned_timeout_blocking(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<Vec<AssignedAddress>>, Error> {
+        let shared = &self.handle.shared;
+        let assigned = (self.handle).taken_within_blocking(timeout, || shared.assigned());
+        assigned.transpose()
+    }
+
+    /// What the other end says next about addresses, routes or names, or what has become of the MTU. Those that nobody
+    /// takes are kept, of routes, names and the MTU the last one, of all else 128 at most; [`ip_info`](Self::ip_info)
+    /// has the outcome either way.
     ///
     /// An [`IpEvent::Requested`] wants an answer by [`assign_addresses`](Self::assign_addresses).
     ///

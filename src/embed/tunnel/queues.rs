@@ -97,12 +97,14 @@ impl Inbound {
         self.bytes.push_back(bytes);
     }
 
-    pub(super) fn push_capsule(&mut self, capsule: Capsule) {
-        if self.capsules.len() < CAPSULES_MAX {
+    pub(super) fn push_capsule(&mut self, capsule: Capsule) -> bool {
+        let has_room = self.capsules.len() < CAPSULES_MAX;
+        if has_room {
             self.capsules.push_back(capsule);
         } else {
             self.capsules_dropped += 1;
         }
+        has_room
     }
 
     pub(super) fn has_bytes(&self) -> bool {

@@ -48,8 +48,9 @@ pub(in crate::embed) struct Terms {
     pub(in crate::embed) capsules: bool,
     /// Datagrams that wait for the user, at most.
     pub(in crate::embed) receive_queue: usize,
-    /// Its bytes are those of a stream that somebody else carries: nothing but that stream's end ends it in order.
-    pub(in crate::embed) is_carried: bool,
+    /// Its bytes are those of a stream that somebody else carries, on this HTTP version: nothing but that stream's end
+    /// ends it in order.
+    pub(in crate::embed) carried: Option<Carrier>,
 }
 
 /// What is known about a tunnel once it is open.
@@ -281,7 +282,7 @@ impl Shared {
     }
 
     /// The next datagram; an error when none will come.
-    pub(super) fn recv(&self) -> Option<Result<Datagram, Error>> {
+    pub(in crate::embed) fn recv(&self) -> Option<Result<Datagram, Error>> {
         let mut inner = self.inner.lock();
         match inner.inbound.datagrams.pop() {
             Some(datagram) => Some(Ok(datagram)),
@@ -290,7 +291,7 @@ impl Shared {
     }
 
     /// The next capsule; an error when none will come.
-    pub(super) fn recv_capsule(&self) -> Option<Result<Capsule, Error>> {
+    pub(in crate::embed) fn recv_capsule(&self) -> Option<Result<Capsule, Error>> {
         let mut inner = self.inner.lock();
         match inner.inbound.capsules.pop_front() {
             Some(capsule) => Some(Ok(capsule)),

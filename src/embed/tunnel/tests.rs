@@ -28,7 +28,7 @@ impl World {
             relays: Arc::new([]),
             capsules: true,
             receive_queue: 2,
-            is_carried: false,
+            carried: None,
         };
         let shared = Arc::new(Shared::new(terms, worker));
         Self { shared, commands }

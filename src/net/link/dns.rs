@@ -1,9 +1,9 @@
 //! Name servers: told to systemd-resolved for one interface, or written to the file that everybody reads.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 use super::error::LinkError;
@@ -13,6 +13,8 @@ use super::run::run;
 const DOING: &str = "DNS";
 /// The file of the C library.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Mode of the file where none was there.
+const MODE: u32 = 0o644;
 /// The directory of systemd-resolved, and the address where it answers.
 const RESOLVED: &str = "/run/systemd/resolve";
 const RESOLVED_STUB: &str = "127.0.0.53";
@@ -116,7 +118,7 @@ pub(super) fn put(state: &ResolvConf) -> Result<(), LinkError> {
             fs::rename(&beside, path).map_err(LinkError::file(path))
         }
         ResolvConf::Text(text) => {
-            fs::write(&beside, text).map_err(LinkError::file(&beside))?;
+            write_like(&beside, text, path).map_err(LinkError::file(&beside))?;
             match fs::rename(&beside, path) {
                 // Containers mount the file, and what is mounted cannot be replaced.
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
@@ -127,6 +129,25 @@ pub(super) fn put(state: &ResolvConf) -> Result<(), LinkError> {
             }
         }
     }
+}
+
+/// Writes a new file with mode and owner of the one that it is to take the place of; in place of anything else it is
+/// one that everybody reads.
+fn write_like(new: &Path, text: &str, former: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(new)?;
+    file.write_all(text.as_bytes())?;
+    let mut mode = MODE;
+    if let Ok(former) = fs::symlink_metadata(former)
+        && former.is_file()
+    {
+        mode = former.mode() & 0o7777;
+        let created = file.metadata()?;
+        if (former.uid(), former.gid()) != (created.uid(), created.gid()) {
+            fchown(&file, Some(former.uid()), Some(former.gid()))?;
+        }
+    }
+    file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
 /// Puts back what was there, unless somebody else has changed the file since.

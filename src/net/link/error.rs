@@ -74,9 +74,19 @@ pub enum LinkError {
         /// The journal of that process.
         path: PathBuf,
     },
+    /// Another process has put its name servers there, and what was there before comes back when it ends.
+    #[error(
+        "/etc/resolv.conf has the name servers of bauta for {interface}, which still runs: end that one, or let one of \
+         them leave the name servers alone (--no-dns)"
+    )]
+    DnsTaken {
+        /// The interface of that process.
+        interface: String,
+    },
     /// The kernel does not pass packets on between interfaces.
     #[error(
-        "{} is 0, so packets of clients go nowhere: set it to 1, or `forwarding = true` in [ip]",
+        "{} is 0, so packets of clients go nowhere: set it to 1, or have it set: `forwarding = true` in [ip], \
+         TunExit::forwarding in the library",
         path.display()
     )]
     NotForwarding {
@@ -110,7 +120,8 @@ impl LinkError {
             Self::Refused { source, .. } | Self::File { source, .. } => source.raw_os_error(),
             Self::Privilege { .. } => Some(libc::EPERM),
             Self::Netlink { .. } | Self::NoInterface { .. } | Self::NoProgram { .. } => None,
-            Self::Program { .. } | Self::Busy { .. } | Self::NotForwarding { .. } => None,
+            Self::Program { .. } | Self::Busy { .. } => None,
+            Self::DnsTaken { .. } | Self::NotForwarding { .. } => None,
         }
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! The process holds a lock on its file, which the kernel drops when the process ends, however it ends: a file without
 //! lock is what a crash left. Lines are only appended, so that no moment is without a record; a last line that was cut
-//! off was never acted upon.
+//! off was never acted upon. A file that has become long is replaced by one with what is pending. Where processes look
+//! at each other's journals, they lock the directory.
 //!
 //! Deliberately absent: surviving a loss of power. Its directory is in memory, as almost all of the changes are.
 
@@ -18,10 +19,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::error::LinkError;
-use super::netlink::HostRoute;
+use super::routes::HostRoute;
 use super::sysctl::Forwarding;
 
 /// Where journals are unless the environment says otherwise.
@@ -29,6 +31,11 @@ const DIRECTORY: &str = "/run/bauta";
 /// Names the directory, for processes that may not write to the default one.
 const DIRECTORY_VARIABLE: &str = "BAUTA_STATE_DIR";
 const EXTENSION: &str = "journal";
+/// Of a journal that is about to take the place of a longer one.
+const EXTENSION_BESIDE: &str = "new";
+/// Bytes above which a journal is written anew without what was undone: a relay that changes its mind all the time
+/// does not fill the memory.
+const REWRITE_BYTES_MIN: u64 = 1024 * 1024;
 /// Bytes of a journal that are read. A file above this is not one of ours.
 const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -36,6 +43,23 @@ const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
+    /// An address of an interface.
+    Address {
+        /// Index of the interface.
+        interface: u32,
+        /// The address.
+        address: IpNet,
+    },
+    /// Routes into an interface, however many.
+    Routes {
+        /// Index of the interface.
+        interface: u32,
+    },
+    /// A route that leads nowhere.
+    Unreachable {
+        /// What cannot be reached.
+        prefix: IpNet,
+    },
     /// A route to a relay outside the tunnel.
     Route(HostRoute),
     /// A table of nftables.
@@ -43,11 +67,11 @@ pub enum Change {
         /// Its name, in family `inet`.
         table: String,
     },
-    /// A setting of the kernel.
+    /// A setting of the kernel, which several processes may need.
     Forwarding {
         /// The setting.
         setting: Forwarding,
-        /// Its value before.
+        /// Its value before the first of them.
         before: String,
         /// Its value since.
         ours: String,
@@ -81,6 +105,36 @@ pub struct Journal {
     interface: String,
     pending: Vec<(u64, Change)>,
     next_id: u64,
+    /// Bytes of the file, and how many are too many.
+    bytes: u64,
+    bytes_max: u64,
+}
+
+/// What the journal of another process says.
+#[derive(Debug)]
+pub(super) enum Other {
+    /// The process lives.
+    Alive {
+        interface: String,
+        pending: Vec<Change>,
+    },
+    /// It is gone, and nobody has undone what it left.
+    Left(Journal),
+}
+
+/// No other process looks at journals, or changes what several share, while this is held. Never across an await.
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// The lock goes with it.
+    _directory: File,
+}
+
+/// What a file says.
+#[derive(Default)]
+struct Content {
+    interface: String,
+    pending: Vec<(u64, Change)>,
+    next_id: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,11 +158,7 @@ impl Journal {
     /// # Errors
     /// [`LinkError::Busy`] when a living process has it; [`LinkError::File`] when it cannot be written.
     pub fn open(directory: &Path, interface: &str) -> Result<Self, LinkError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(LinkError::file(directory))?;
+        let _guard = Guard::take(directory)?;
         let namespace = namespace()?;
         let path = directory.join(format!("{interface}.{namespace}.{EXTENSION}"));
         let busy = || LinkError::Busy {
@@ -131,20 +181,64 @@ impl Journal {
     /// # Errors
     /// [`LinkError::File`] when the directory cannot be read. One that is not there holds none.
     pub fn abandoned(directory: &Path) -> Result<Vec<Self>, LinkError> {
-        let entries = match fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(LinkError::file(directory)(error)),
-        };
-        let ending = format!(".{}.{EXTENSION}", namespace()?);
+        if !directory.exists() {
+            return Ok(Vec::new());
+        }
+        let _guard = Guard::take(directory)?;
         let mut journals = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(LinkError::file(directory))?;
-            if entry.file_name().to_string_lossy().ends_with(&ending) {
-                journals.extend(Self::lock(&entry.path())?);
-            }
+        for path in files(directory, &format!(".{}.{EXTENSION}", namespace()?))? {
+            journals.extend(Self::lock(&path)?);
         }
         Ok(journals)
+    }
+
+    /// The same directory's journals of other processes in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// [`LinkError::File`] when one cannot be read.
+    pub(super) fn others(&self, guard: &Guard) -> Result<Vec<Other>, LinkError> {
+        self.others_with(&format!(".{}.{EXTENSION}", namespace()?), guard)
+    }
+
+    /// Those in other network namespaces too.
+    ///
+    /// # Errors
+    /// [`LinkError::File`] when one cannot be read.
+    pub(super) fn others_anywhere(&self, guard: &Guard) -> Result<Vec<Other>, LinkError> {
+        self.others_with(&format!(".{EXTENSION}"), guard)
+    }
+
+    fn others_with(&self, ending: &str, _: &Guard) -> Result<Vec<Other>, LinkError> {
+        let mut others = Vec::new();
+        for path in files(self.directory(), ending)? {
+            if path == self.path {
+                continue;
+            }
+            if let Some(journal) = Self::lock(&path)? {
+                others.push(Other::Left(journal));
+                continue;
+            }
+            let file = File::open(&path).map_err(LinkError::file(&path))?;
+            let (content, _) = Content::read(&path, &file)?;
+            let pending = content.pending.into_iter().map(|(_, change)| change);
+            others.push(Other::Alive {
+                interface: content.interface,
+                pending: pending.collect(),
+            });
+        }
+        Ok(others)
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or_else(|| Path::new("."))
+    }
+
+    /// Makes the others wait.
+    ///
+    /// # Errors
+    /// [`LinkError::File`] when the directory cannot be locked.
+    pub(super) fn guard(&self) -> Result<Guard, LinkError> {
+        Guard::take(self.directory())
     }
 
     /// Opens and locks a file; `None` when somebody else has locked it.
@@ -168,40 +262,16 @@ impl Journal {
     }
 
     fn read(path: &Path, file: File) -> Result<Self, LinkError> {
-        let mut text = Vec::new();
-        let mut limited = (&file).take(JOURNAL_BYTES_MAX);
-        limited
-            .read_to_end(&mut text)
-            .map_err(LinkError::file(path))?;
+        let (content, text) = Content::read(path, &file)?;
         let mut journal = Self {
             path: path.to_owned(),
             file,
-            interface: String::new(),
-            pending: Vec::new(),
-            next_id: 1,
+            interface: content.interface,
+            pending: content.pending,
+            next_id: content.next_id,
+            bytes: text.len() as u64,
+            bytes_max: REWRITE_BYTES_MIN,
         };
-        let mut is_of_this_boot = true;
-        for line in text.split(|b| *b == b'\n') {
-            match serde_json::from_slice(line) {
-                Ok(Line::Head {
-                    boot: then,
-                    interface,
-                }) => {
-                    is_of_this_boot = then == boot();
-                    journal.interface = interface;
-                }
-                Ok(Line::Made { id, change }) => {
-                    journal.next_id = journal.next_id.max(id + 1);
-                    // A boot undoes everything that is not a file.
-                    if is_of_this_boot || matches!(change, Change::ResolvConf { .. }) {
-                        journal.pending.push((id, change));
-                    }
-                }
-                Ok(Line::Undone { undone }) => journal.pending.retain(|(id, _)| *id != undone),
-                // The end of a process in the middle of a line.
-                Err(_) => {}
-            }
-        }
         if text.last().is_some_and(|last| *last != b'\n') {
             journal.write(b"\n")?;
         }
@@ -249,6 +319,12 @@ impl Journal {
     /// # Errors
     /// [`LinkError::File`] when it cannot be removed.
     pub fn close(self) -> Result<(), LinkError> {
+        let guard = self.guard()?;
+        self.close_within(&guard)
+    }
+
+    /// The same for who has the others wait already.
+    pub(super) fn close_within(self, _: &Guard) -> Result<(), LinkError> {
         if !self.pending.is_empty() {
             return Ok(());
         }
@@ -256,17 +332,121 @@ impl Journal {
     }
 
     fn append(&mut self, line: &Line) -> Result<(), LinkError> {
+        let text = self.text(line)?;
+        self.write(&text)?;
+        if self.bytes > self.bytes_max {
+            // What is there is good, only long.
+            drop(self.rewrite());
+            self.bytes_max = REWRITE_BYTES_MIN.max(2 * self.bytes);
+        }
+        Ok(())
+    }
+
+    fn text(&self, line: &Line) -> Result<Vec<u8>, LinkError> {
         let mut text = serde_json::to_vec(line)
             .map_err(|error| LinkError::file(&self.path)(io::Error::other(error)))?;
         text.push(b'\n');
-        self.write(&text)
+        Ok(text)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         // One call for a line: a process that ends in between leaves whole lines.
         let mut file = &self.file;
+        self.bytes += bytes.len() as u64;
         file.write_all(bytes).map_err(LinkError::file(&self.path))
     }
+
+    /// Puts a file in place of this one that has only what is pending, locked before it is there.
+    fn rewrite(&mut self) -> Result<(), LinkError> {
+        let mut text = self.text(&Line::Head {
+            boot: boot(),
+            interface: self.interface.clone(),
+        })?;
+        for (id, change) in &self.pending {
+            let (id, change) = (*id, change.clone());
+            text.extend(self.text(&Line::Made { id, change })?);
+        }
+        let beside = self.path.with_extension(EXTENSION_BESIDE);
+        let mut options = OpenOptions::new();
+        options.append(true).create_new(true).mode(0o600);
+        // Left by a process that was killed at this very point.
+        drop(fs::remove_file(&beside));
+        let mut file = options.open(&beside).map_err(LinkError::file(&beside))?;
+        let written = file.write_all(&text).and_then(|()| {
+            file.try_lock().map_err(io::Error::from)?;
+            fs::rename(&beside, &self.path)
+        });
+        if written.is_err() {
+            drop(fs::remove_file(&beside));
+        }
+        written.map_err(LinkError::file(&beside))?;
+        (self.file, self.bytes) = (file, text.len() as u64);
+        Ok(())
+    }
+}
+
+impl Guard {
+    /// Waits for whoever has it, which is never for long; creates the directory too.
+    fn take(directory: &Path) -> Result<Self, LinkError> {
+        let mut builder = DirBuilder::new();
+        let created = builder.recursive(true).mode(0o700).create(directory);
+        let locked = created.and_then(|()| {
+            let file = File::open(directory)?;
+            file.lock()?;
+            Ok(Self { _directory: file })
+        });
+        locked.map_err(LinkError::file(directory))
+    }
+}
+
+impl Content {
+    /// Reads a journal; returns its bytes as well.
+    fn read(path: &Path, file: &File) -> Result<(Self, Vec<u8>), LinkError> {
+        let mut text = Vec::new();
+        let mut limited = file.take(JOURNAL_BYTES_MAX);
+        limited
+            .read_to_end(&mut text)
+            .map_err(LinkError::file(path))?;
+        let mut content = Self {
+            next_id: 1,
+            ..Self::default()
+        };
+        let mut is_of_this_boot = true;
+        for line in text.split(|b| *b == b'\n') {
+            match serde_json::from_slice(line) {
+                Ok(Line::Head {
+                    boot: then,
+                    interface,
+                }) => {
+                    is_of_this_boot = then == boot();
+                    content.interface = interface;
+                }
+                Ok(Line::Made { id, change }) => {
+                    content.next_id = content.next_id.max(id + 1);
+                    // A boot undoes everything that is not a file.
+                    if is_of_this_boot || matches!(change, Change::ResolvConf { .. }) {
+                        content.pending.push((id, change));
+                    }
+                }
+                Ok(Line::Undone { undone }) => content.pending.retain(|(id, _)| *id != undone),
+                // The end of a process in the middle of a line.
+                Err(_) => {}
+            }
+        }
+        Ok((content, text))
+    }
+}
+
+/// The files of a directory whose names end so.
+fn files(directory: &Path, ending: &str) -> Result<Vec<PathBuf>, LinkError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(LinkError::file(directory))? {
+        let entry = entry.map_err(LinkError::file(directory))?;
+        if entry.file_name().to_string_lossy().ends_with(ending) {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
 }
 
 /// The number of this thread's network namespace. Two of them share the directory, but no routes.
@@ -388,5 +568,49 @@ mod tests {
         assert!(Journal::abandoned(&inside).unwrap().is_empty());
         drop(Journal::open(&inside, "t").unwrap());
         assert_eq!(fs::read_dir(&inside).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_journal_does_not_grow_without_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(directory.path(), "t").unwrap();
+        journal.record(route()).unwrap();
+        let text = "x".repeat(100_000);
+        for _ in 0..100 {
+            let id = journal.record(nat(&text)).unwrap();
+            journal.undone(id).unwrap();
+            assert!(fs::metadata(&journal.path).unwrap().len() < 2 * REWRITE_BYTES_MIN);
+        }
+        journal.record(nat("a")).unwrap();
+        // It is as locked as before, and says the same.
+        assert!(matches!(
+            Journal::open(directory.path(), "t"),
+            Err(LinkError::Busy { .. })
+        ));
+        drop(journal);
+        let again = Journal::open(directory.path(), "t").unwrap();
+        assert_eq!(changes(&again), [route(), nat("a")]);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn processes_see_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = Journal::open(directory.path(), "own").unwrap();
+        let mut other = Journal::open(directory.path(), "other").unwrap();
+        other.record(nat("a")).unwrap();
+        let guard = own.guard().unwrap();
+        let others = own.others(&guard).unwrap();
+        assert!(
+            matches!(&others[..], [Other::Alive { interface, pending }]
+                if interface == "other" && *pending == [nat("a")]),
+            "{others:?}"
+        );
+        drop(other);
+        let others = own.others_anywhere(&guard).unwrap();
+        assert!(
+            matches!(&others[..], [Other::Left(journal)] if changes(journal) == [nat("a")]),
+            "{others:?}"
+        );
     }
 }

@@ -69,8 +69,7 @@ impl Tun {
         if let Some(mtu) = options.mtu {
             set_mtu(&name, mtu)?;
         }
-        let index = nix::net::if_::if_nametoindex(name.as_str());
-        let index = index.map_err(|errno| refused(&name)(errno.into()))?;
+        let index = index_of(&name)?;
         // Queues of one interface share what the last of them was set to.
         let offloads = queues
             .last()
@@ -84,25 +83,47 @@ impl Tun {
     }
 }
 
+/// The number of an interface.
+fn index_of(name: &str) -> Result<u32, TunError> {
+    let index = nix::net::if_::if_nametoindex(name);
+    index.map_err(|errno| refused(name)(errno.into()))
+}
+
 fn refused(name: &str) -> impl FnOnce(io::Error) -> TunError + use<> {
     let name = name.to_owned();
     move |source| match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted { name, source },
         Some(libc::EBUSY) => TunError::Busy { name, source },
+        Some(libc::EINVAL) => TunError::Unfit { name, source },
         _ => TunError::Refused { name, source },
     }
 }
 
 fn set_mtu(name: &str, mtu: u16) -> Result<(), TunError> {
     let any_socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(refused(name))?;
-    sys::set_interface_mtu(any_socket.as_fd(), name, mtu).map_err(|source| TunError::Mtu {
-        name: name.to_owned(),
-        mtu,
-        source,
+    let set = sys::set_interface_mtu(any_socket.as_fd(), name, mtu);
+    let name = name.to_owned();
+    set.map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM) => TunError::MtuNotPermitted { name, mtu, source },
+        Some(_) | None => TunError::Mtu { name, mtu, source },
     })
 }
 
 impl TunQueue {
+    /// Opens one more queue of an interface that is there: for a worker that comes later than [`Tun::open`].
+    ///
+    /// # Errors
+    /// [`TunError`] says what is lacking: the privilege, or the interface of number `index`, which has gone, or was
+    /// made for one queue.
+    pub fn attach(name: &str, index: u32, offload: bool) -> Result<Self, TunError> {
+        // The kernel would make another interface in the place of one that has gone, for as long as this queue lives.
+        let (queue, given) = Self::open(name, 2, offload)?;
+        match index_of(&given)? == index {
+            true => Ok(queue),
+            false => Err(refused(name)(io::ErrorKind::NotFound.into())),
+        }
+    }
+
     /// Opens one queue of `count`; returns the name of the interface as well.
     fn open(name: &str, count: usize, offload: bool) -> Result<(Self, String), TunError> {
         let file = OpenOptions::new()

@@ -76,11 +76,14 @@ pub struct TunOffloads {
 pub enum TunError {
     /// The kernel, or the container, has no `/dev/net/tun`.
     #[error(
-        "/dev/net/tun cannot be opened (is the module tun loaded, is the device in the container?)"
+        "/dev/net/tun cannot be opened (is the module tun loaded, is the device in the container?): {0}"
     )]
     Unavailable(#[source] io::Error),
     /// The process may not make an interface.
-    #[error("interface {name} needs CAP_NET_ADMIN, or an owner that was set with `ip tuntap`")]
+    #[error(
+        "interface {name} needs the capability CAP_NET_ADMIN (run as root, or `setcap cap_net_admin+ep` the program), \
+         or an owner that was set with `ip tuntap`: {source}"
+    )]
     NotPermitted {
         /// The interface.
         name: String,
@@ -89,7 +92,7 @@ pub enum TunError {
         source: io::Error,
     },
     /// Another program holds the interface.
-    #[error("interface {name} is in use")]
+    #[error("interface {name} is in use: {source}")]
     Busy {
         /// The interface.
         name: String,
@@ -104,7 +107,7 @@ pub enum TunError {
         name: String,
     },
     /// The interface does not take this MTU.
-    #[error("interface {name} does not take an MTU of {mtu} bytes")]
+    #[error("interface {name} does not take an MTU of {mtu} bytes: {source}")]
     Mtu {
         /// The interface.
         name: String,
@@ -114,8 +117,34 @@ pub enum TunError {
         #[source]
         source: io::Error,
     },
-    /// The kernel refuses for another reason: an interface of that name is of another kind, or has fewer queues.
-    #[error("interface {name} cannot be had")]
+    /// The process may open the interface, whose owner it is, and not change it.
+    #[error(
+        "setting the MTU of interface {name} to {mtu} needs the capability CAP_NET_ADMIN (run as root, or \
+         `setcap cap_net_admin+ep` the program): {source}"
+    )]
+    MtuNotPermitted {
+        /// The interface.
+        name: String,
+        /// What it shall have.
+        mtu: u16,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// There is an interface of that name, of another kind or with fewer queues.
+    #[error(
+        "interface {name} is there and does not fit: it has to be one of `ip tuntap add mode tun`, with `multi_queue` \
+         where there is more than one worker: {source}"
+    )]
+    Unfit {
+        /// The interface.
+        name: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refuses for another reason.
+    #[error("interface {name} cannot be had: {source}")]
     Refused {
         /// The interface.
         name: String,

@@ -28,8 +28,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A tunnel that lived for so long makes the next pause the first again.
 const STEADY: Duration = Duration::from_secs(10);
-/// How often it is looked at, while packets pass, whether the tunnel carries more than before.
-const MTU_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the control thread has to know.
 #[derive(Debug)]
@@ -73,8 +71,6 @@ pub(super) struct TunApp {
     /// tunnel left is good: without it packets would go another way.
     heard_routes: bool,
     heard_dns: bool,
-    mtu: usize,
-    next_mtu_check: Option<Instant>,
     /// Packets for the kernel.
     outgoing: Vec<Bytes>,
     reports: mpsc::UnboundedSender<Report>,
@@ -101,8 +97,6 @@ impl TunApp {
             changed: false,
             heard_routes: false,
             heard_dns: false,
-            mtu: 0,
-            next_mtu_check: None,
             outgoing: Vec::new(),
             reports,
             started: false,
@@ -166,7 +160,7 @@ impl TunApp {
         out: &mut World<'_>,
     ) {
         match event {
-            IpEvent::Assigned(_) | IpEvent::Pref64(_) => self.changed = true,
+            IpEvent::Assigned(_) | IpEvent::Pref64(_) | IpEvent::Mtu(_) => self.changed = true,
             IpEvent::Routes(_) => (self.changed, self.heard_routes) = (true, true),
             IpEvent::Dns(_) => (self.changed, self.heard_dns) = (true, true),
             // We have no addresses to give away.
@@ -196,7 +190,7 @@ impl TunApp {
                 return;
             }
         }
-        let Some(mtu) = self.check_mtu(now, machine) else {
+        let Some(IpInfo { mtu, .. }) = machine.ip_info(id, End::Downstream) else {
             return;
         };
         let Ok(parsed) = Packet::parse(&packet) else {
@@ -208,14 +202,6 @@ impl TunApp {
         };
         let answer = icmp::error(too_big, &packet, parsed.destination);
         self.outgoing.extend(answer.map(bytes::BytesMut::freeze));
-    }
-
-    /// What the tunnel carries now.
-    fn check_mtu(&mut self, now: Instant, machine: &mut Machine) -> Option<usize> {
-        self.next_mtu_check = Some(now + MTU_INTERVAL);
-        let info = machine.ip_info(self.tunnel?, End::Downstream)?;
-        self.changed |= info.mtu != self.mtu;
-        Some(info.mtu)
     }
 
     fn report(&self, report: Report) {
@@ -270,9 +256,6 @@ impl App for TunApp {
         for packet in packets {
             self.send(now, id, packet.freeze(), machine, out);
         }
-        if self.next_mtu_check.is_none_or(|at| at <= now) {
-            self.check_mtu(now, machine);
-        }
     }
 
     fn turn(&mut self, now: Instant, machine: &mut Machine, out: &mut World<'_>) -> bool {
@@ -285,7 +268,6 @@ impl App for TunApp {
             && let Some(id) = self.tunnel
             && let Some(info) = machine.ip_info(id, End::Downstream)
         {
-            self.mtu = info.mtu;
             let described = machine.describe(id, End::Downstream);
             self.report(Report::Up {
                 info: Box::new(info),

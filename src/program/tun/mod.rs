@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The tunnel is opened again whenever it ends, and interface, addresses and routes stay meanwhile: what is sent then
-//! is lost, and does not go another way. Routes to the relays themselves lead past the interface.
+//! is lost, and does not go another way. Routes to the relays themselves lead past the interface. Where everything is
+//! to go through the tunnel, an IP version that the tunnel lacks leads nowhere.
 //!
 //! Deliberately absent: watching for other networks. Each attempt to connect asks the system anew.
 
@@ -71,8 +72,9 @@ pub struct Client {
     pub dns: bool,
 }
 
-/// Tunnels until a signal comes. Prints a line to `out` for each change: `interface NAME`, `up …`, `routes …`, `dns …`,
-/// `down …`. Everything that was changed in the system is as before in the end.
+/// Tunnels until a signal comes. Prints a line to `out` for each change: `interface NAME`, `up …`, `routes …`,
+/// `unreachable …`, `dns …`, `down …`. Everything that was changed in the system is as before in the end, but that an
+/// interface which was made beforehand stays up, with its MTU.
 ///
 /// # Errors
 /// What keeps the program from starting. That a relay is out of reach does not; that it refuses the first request as

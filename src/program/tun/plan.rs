@@ -2,11 +2,15 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Client;
 use crate::net::link::{LinkDns, covers, host, prefixes_of};
+use crate::wire::ip::ScopeTarget;
 use crate::worker::IpInfo;
+
+/// The first and the last address.
+type Range = (IpAddr, IpAddr);
 
 /// Most routes that are set. A relay that offers more is a mistake.
 const ROUTES_MAX: usize = 4_096;
@@ -20,6 +24,9 @@ pub(super) struct Wanted {
     pub(super) addresses: Vec<IpNet>,
     /// Where the interface leads, with the address to send from.
     pub(super) routes: Vec<(IpNet, IpAddr)>,
+    /// What leads nowhere: a whole IP version is wanted in the tunnel, and the tunnel does not have it. Packets would
+    /// go on as they did, past the tunnel.
+    pub(super) barred: Vec<IpNet>,
     /// Name servers; none if empty.
     pub(super) dns: LinkDns,
     pub(super) mtu: u16,
@@ -76,7 +83,7 @@ impl Wanted {
             let mut own = addresses.iter().map(IpNet::addr);
             own.find(|own| own.is_ipv4() == prefix.addr().is_ipv4())
         };
-        // An IP version that we have no address of leads nowhere: its packets go on as they did, which has to be said.
+        // An IP version that we have no address of does not go through the tunnel: that has to be said.
         let mut routes = Vec::new();
         for prefix in &prefixes {
             match source(prefix) {
@@ -87,6 +94,8 @@ impl Wanted {
         }
         let left_out = routes.len().saturating_sub(ROUTES_MAX);
         routes.truncate(ROUTES_MAX);
+        let barred = barred(client, &offered, &routes);
+        missing.retain(|prefix| !barred.contains(prefix));
         // Nobody outside the tunnel is to hear what is asked.
         let is_led = |server: &IpAddr| routes.iter().any(|(prefix, _)| prefix.contains(server));
         dns.servers.retain(is_led);
@@ -101,14 +110,15 @@ impl Wanted {
             missing,
             left_out,
             addresses,
+            barred,
         }
     }
 
-    /// Whether an address would go through the tunnel.
+    /// Whether packets to an address would go through the tunnel, or nowhere.
     pub(super) fn leads(&self, address: IpAddr) -> bool {
-        self.routes
-            .iter()
-            .any(|(prefix, _)| prefix.contains(&address))
+        let routes = self.routes.iter().map(|(prefix, _)| prefix);
+        let mut all = routes.chain(&self.barred);
+        all.any(|prefix| prefix.contains(&address))
     }
 }
 
@@ -129,6 +139,33 @@ fn halves(prefix: IpNet) -> Vec<IpNet> {
         0 => prefixes_of(&[(prefix.network(), prefix.broadcast())]),
         _ => vec![prefix],
     }
+}
+
+/// The halves of the IP versions that are to go through the tunnel as a whole, as far as `routes` do not lead there.
+///
+/// Where no routes were asked for, a relay that offers all of one version is taken for the way to everything, and the
+/// other version must not go past it; unless it was asked for one version only.
+fn barred(client: &Client, offered: &[Range], routes: &[(IpNet, IpAddr)]) -> Vec<IpNet> {
+    let everything = [Ipv4Net::default().into(), Ipv6Net::default().into()];
+    let is_in_scope = |all: &IpNet| match &client.scope.target {
+        ScopeTarget::Prefix(prefix) => prefix.addr().is_ipv4() == all.addr().is_ipv4(),
+        ScopeTarget::Any | ScopeTarget::Name(_) => true,
+    };
+    let asked = ranges(client.routes.iter());
+    let is_full = everything.iter().any(|all| covers(offered, all));
+    let is_wanted = |all: &IpNet| match client.routes.is_empty() {
+        true => is_full && is_in_scope(all),
+        // A relay that offers nothing has not been heard yet.
+        false => !offered.is_empty() && covers(&asked, all),
+    };
+    let led = ranges(routes.iter().map(|(prefix, _)| prefix));
+    let wanted = everything.into_iter().filter(is_wanted).flat_map(halves);
+    wanted.filter(|half| !covers(&led, half)).collect()
+}
+
+fn ranges<'a>(prefixes: impl Iterator<Item = &'a IpNet>) -> Vec<Range> {
+    let range = |prefix: &IpNet| (prefix.network(), prefix.broadcast());
+    prefixes.map(range).collect()
 }
 
 /// The servers of plain DNS, the first in priority first.
@@ -245,7 +282,7 @@ mod tests {
             routes(&wanted),
             ["0.0.0.0/1 from 10.89.0.2", "128.0.0.0/1 from 10.89.0.2"]
         );
-        assert!(wanted.leads(ip("198.51.100.1")) && !wanted.leads(ip("2001:db8::1")));
+        assert!(wanted.leads(ip("198.51.100.1")));
         assert_eq!(wanted.mtu, 1_386);
 
         // One address of each prefix, not the network's own; refusals are none.
@@ -277,6 +314,54 @@ mod tests {
                 net("192.0.2.0/24"),
             ]
         );
+    }
+
+    #[test]
+    fn what_a_full_tunnel_lacks_leads_nowhere() {
+        let v6 = ["::/1", "8000::/1"];
+        let v4 = ["0.0.0.0/1", "128.0.0.0/1"];
+        let both = ["0.0.0.0/0", "::/0"];
+        for (asked, assigned, offered, expected) in [
+            // One version has no address, or is not offered, or not all of it.
+            (&[][..], &["10.89.0.2/32"][..], &both[..], &v6[..]),
+            (&[], &["10.89.0.2/32"], &["0.0.0.0/0"], &v6),
+            (&[], &["fd89::2/128"], &both, &v4),
+            (
+                &[],
+                &["10.89.0.2/32", "fd89::2/128"],
+                &["0.0.0.0/0", "2001:db8::/32"],
+                &v6,
+            ),
+            (
+                &[],
+                &["10.89.0.2/32", "fd89::2/128"],
+                &["0.0.0.0/0", "8000::/2"],
+                &v6,
+            ),
+            (&[], &["10.89.0.2/32", "fd89::2/128"], &both, &[]),
+            (&both, &["10.89.0.2/32"], &both, &v6),
+            (&["::/1", "8000::/1"], &["10.89.0.2/32"], &both, &v6),
+            // Only a part was asked for, or is offered.
+            (&["0.0.0.0/0"], &["10.89.0.2/32"], &both, &[]),
+            (&["10.0.0.0/8", "fd00::/8"], &["10.89.0.2/32"], &both, &[]),
+            (&[], &["10.89.0.2/32"], &["10.0.0.0/8", "fd00::/8"], &[]),
+            // Nobody has said anything yet.
+            (&both, &["10.89.0.2/32"], &[], &[]),
+        ] {
+            let wanted = Wanted::new(&client(asked), &info(assigned, offered));
+            let barred: Vec<_> = wanted.barred.iter().map(ToString::to_string).collect();
+            assert_eq!(barred, expected, "{asked:?} {assigned:?} {offered:?}");
+            // What is said to lead nowhere is not said to be missing as well.
+            assert!(!wanted.barred.iter().any(|bar| wanted.missing.contains(bar)));
+        }
+        // Relays are kept out of it as they are out of the tunnel.
+        let wanted = Wanted::new(&client(&[]), &info(&["10.89.0.2/32"], &both));
+        assert!(wanted.leads(ip("2001:db8::1")));
+        // Whoever asks for one version alone does not speak of the other.
+        let mut client = client(&[]);
+        client.scope.target = ScopeTarget::Prefix(net("0.0.0.0/0"));
+        let wanted = Wanted::new(&client, &info(&["10.89.0.2/32"], &["0.0.0.0/0"]));
+        assert!(wanted.barred.is_empty());
     }
 
     #[test]

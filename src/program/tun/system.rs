@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use super::Client;
 use super::app::Report;
 use super::plan::Wanted;
-use crate::net::link::{Changes, DnsOutcome, LinkDns, LinkError, Links, WayTo, state_directory};
+use crate::net::link::{
+    Changes, DnsOutcome, Lead, LinkDns, LinkError, Links, WayTo, state_directory,
+};
 use crate::worker::IpInfo;
 
 /// The interface and what belongs to it.
@@ -18,7 +20,7 @@ pub(super) struct System {
     changes: Changes,
     /// What the interface has.
     addresses: Vec<IpNet>,
-    routes: Vec<(IpNet, IpAddr)>,
+    routes: Vec<(IpNet, Lead)>,
     dns: LinkDns,
     mtu: u16,
     /// What was asked for last; it may not all have worked.
@@ -127,6 +129,9 @@ impl System {
         if let Some(routes) = changed(|wanted| texts(wanted.routes.iter().map(|route| route.0))) {
             lines.push(format!("routes {routes}"));
         }
+        if let Some(barred) = changed(|wanted| texts(wanted.barred.iter())) {
+            lines.push(format!("unreachable {barred}"));
+        }
         if let Some(missing) = changed(|wanted| texts(wanted.missing.iter())) {
             tracing::warn!("the relay does not lead to {missing}");
         }
@@ -167,8 +172,8 @@ impl System {
             if self.addresses.contains(address) {
                 continue;
             }
-            let links = self.changes.links();
-            if warn(links.add_address(self.index, &self.name, *address).await) {
+            let changes = &mut self.changes;
+            if warn(changes.add_address(self.index, &self.name, *address).await) {
                 self.addresses.push(*address);
             }
         }
@@ -181,12 +186,7 @@ impl System {
             .partition::<Vec<_>, _>(|address| wanted.addresses.contains(address));
         self.addresses = keep;
         for address in gone {
-            warn(
-                self.changes
-                    .links()
-                    .remove_address(self.index, address)
-                    .await,
-            );
+            warn(self.changes.remove_address(self.index, address).await);
         }
     }
 
@@ -196,27 +196,29 @@ impl System {
         }
     }
 
-    /// Routes that stay are never away for longer than it takes to put them back: what is sent meanwhile would go
-    /// another way.
+    /// A route that changes gives way to the new one in a single step: what is sent meanwhile goes no other way.
     async fn set_routes(&mut self, wanted: &Wanted) {
-        let links = self.changes.links();
+        let into = |(prefix, source): &(IpNet, IpAddr)| {
+            let lead = Lead::Into {
+                interface: self.index,
+                source: Some(*source),
+            };
+            (*prefix, lead)
+        };
+        let nowhere = |prefix: &IpNet| (*prefix, Lead::Nowhere);
+        let routes = wanted.routes.iter().map(into);
+        let routes: Vec<_> = routes.chain(wanted.barred.iter().map(nowhere)).collect();
         let mut former = std::mem::take(&mut self.routes);
-        for route in &wanted.routes {
-            let before = former.iter().position(|(prefix, _)| *prefix == route.0);
-            let before = before.map(|at| former.swap_remove(at));
-            if before == Some(*route) {
-                self.routes.push(*route);
-                continue;
-            }
-            if let Some((prefix, _)) = before {
-                warn(links.remove_route(self.index, prefix).await);
-            }
-            if warn(links.add_route(self.index, route.0, Some(route.1)).await) {
-                self.routes.push(*route);
-            }
+        for (prefix, lead) in routes {
+            let before = former.iter().position(|(other, _)| *other == prefix);
+            let before = before.map(|at| former.swap_remove(at).1);
+            let is_set =
+                before == Some(lead) || warn(self.changes.set_route(prefix, lead, before).await);
+            let there = if is_set { Some(lead) } else { before };
+            self.routes.extend(there.map(|lead| (prefix, lead)));
         }
-        for (prefix, _) in former {
-            warn(links.remove_route(self.index, prefix).await);
+        for (prefix, lead) in former {
+            warn(self.changes.remove_route(prefix, lead).await);
         }
     }
 

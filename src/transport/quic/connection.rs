@@ -26,6 +26,11 @@ pub enum Event {
     Connected,
     /// HTTP/3 has something to say.
     Http(h3::Event),
+    /// The path takes larger packets than before, or only smaller ones: see [`super::Hub::payload_size_max`].
+    Mtu {
+        /// The owners of the connection's request streams, in the order of the streams.
+        bound: Vec<(StreamId, u64)>,
+    },
     /// The connection is over. The last event of every connection, whoever ended it.
     Closed {
         /// Why.
@@ -94,6 +99,8 @@ pub(super) struct Connection {
     /// Request streams by index, to their owners.
     pub(super) bound: FxHashMap<u64, u64>,
     mode: DatagramMode,
+    /// The largest packet that the path took when it was last asked.
+    mtu: u16,
     /// Datagrams read from QUIC.
     datagrams_taken: u64,
     held: VecDeque<(Instant, Bytes)>,
@@ -113,6 +120,7 @@ impl Connection {
         handshake_deadline: Instant,
     ) -> Self {
         Self {
+            mtu: quic.current_mtu(),
             quic,
             h3,
             endpoint,
@@ -175,15 +183,20 @@ impl Connection {
         }
     }
 
-    /// The owners of all request streams, who are forgotten here.
-    pub(super) fn take_bound(&mut self) -> Vec<(StreamId, u64)> {
-        let mut bound: Vec<_> = self
-            .bound
-            .drain()
-            .map(|(index, owner)| (request_stream(index), owner))
+    /// The owners of all request streams.
+    pub(super) fn bound(&self) -> Vec<(StreamId, u64)> {
+        let bound = self.bound.iter();
+        let mut bound: Vec<_> = bound
+            .map(|(index, owner)| (request_stream(*index), *owner))
             .collect();
         bound.sort_unstable();
         bound
+    }
+
+    /// Whether the path takes packets of another size than when this was last asked.
+    pub(super) fn has_other_mtu(&mut self) -> bool {
+        let mtu = self.quic.current_mtu();
+        std::mem::replace(&mut self.mtu, mtu) != mtu
     }
 
     /// Keeps what an HTTP/3 event means for datagrams.

@@ -160,6 +160,10 @@ impl Hub {
             over = connection.handle_quic_event(event).err();
         }
         connection.raise_stream_credit(self.limits.streams_max);
+        if connection.has_other_mtu() {
+            self.events
+                .push_back((id, Event::Mtu { bound: Vec::new() }));
+        }
         while let Some(event) = connection.h3.poll() {
             connection.note(&event);
             self.events.push_back((id, Event::Http(event)));
@@ -175,13 +179,17 @@ impl Hub {
     /// The next event, in the order in which they happened.
     pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
         let (id, mut event) = self.events.pop_front()?;
-        if let Event::Closed { bound, .. } = &mut event
-            && let Some(connection) = live(&mut self.connections, id)
-        {
-            // Only now: the owner may have bound streams because of events that came before this one.
-            *bound = connection.take_bound();
-            connection.end = End::Polled;
-            self.mark_dirty(id.index);
+        let connection = live(&mut self.connections, id);
+        // Who is bound is looked up only now: it may have become so because of events that came before this one.
+        match (&mut event, connection) {
+            (Event::Closed { bound, .. }, Some(connection)) => {
+                *bound = connection.bound();
+                connection.bound.clear();
+                connection.end = End::Polled;
+                self.mark_dirty(id.index);
+            }
+            (Event::Mtu { bound }, Some(connection)) => *bound = connection.bound(),
+            (Event::Connected | Event::Http(_), Some(_)) | (_, None) => {}
         }
         Some((id, event))
     }

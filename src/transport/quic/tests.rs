@@ -208,7 +208,7 @@ impl End {
             Event::Closed { reason, bound } => {
                 Some((reason, bound.iter().map(|(_, owner)| *owner).collect()))
             }
-            Event::Connected | Event::Http(_) => None,
+            Event::Connected | Event::Http(_) | Event::Mtu { .. } => None,
         });
         assert!(ends.next().is_none(), "the end is the last event");
         end

@@ -40,23 +40,28 @@ pub const REQUESTS_MAX: usize = 1024;
 /// Most name servers and domains of a DNS_ASSIGN, counted together with the configurations.
 pub const NAMES_MAX: usize = 1024;
 
-/// What a capsule of the peer has changed.
+/// What has changed on an IP tunnel: by a capsule of the peer, or with the path to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IpEvent {
-    /// ADDRESS_ASSIGN: everything that we may use as source from now on, and the [refusals] of our requests, which come
-    /// once and are no addresses.
+    /// ADDRESS_ASSIGN (RFC 9484 §4.7.1): everything that this end may use as source from now on, and the [refusals] of
+    /// its requests, which come once and are no addresses.
     ///
     /// [refusals]: AssignedAddress::is_refusal
     Assigned(Vec<AssignedAddress>),
-    /// ADDRESS_REQUEST: each wants an answer by [`Peer::assign_addresses`] under its id.
+    /// ADDRESS_REQUEST (RFC 9484 §4.7.2): each wants an answer under its id, an address or a
+    /// [refusal](RequestedAddress::refusal), in the next list that the peer is assigned.
     Requested(Vec<RequestedAddress>),
-    /// ROUTE_ADVERTISEMENT: everything that can be reached through the peer from now on.
+    /// ROUTE_ADVERTISEMENT (RFC 9484 §4.7.3): everything that can be reached through the peer from now on.
     Routes(Vec<AddressRange>),
-    /// DNS_ASSIGN: all name servers from now on.
+    /// DNS_ASSIGN (draft-ietf-masque-connect-ip-dns §3): all name servers from now on.
     Dns(Vec<DnsConfig>),
-    /// PREF64: all prefixes of NAT64 from now on.
+    /// PREF64 (the same §4): all prefixes of NAT64 from now on.
     Pref64(Vec<Ipv6Net>),
+    /// Packets of this many bytes pass from now on, and no larger ones: the path has become another one, or QUIC has
+    /// found out more about it (RFC 9484 §10.1). Never below 1,280, and never on HTTP/2 and HTTP/1.1, which carry
+    /// packets of any size.
+    Mtu(usize),
 }
 
 /// What the checks need of a packet.

@@ -17,7 +17,7 @@ mod tests;
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::dns::{self, DnsConfig, DnsError};
@@ -34,7 +34,7 @@ impl CapsuleType {
     pub const ROUTE_ADVERTISEMENT: Self = Self(0x03);
 }
 
-/// An entry of ADDRESS_ASSIGN.
+/// An entry of ADDRESS_ASSIGN (RFC 9484 §4.7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AssignedAddress {
     /// The request that it answers, or 0.
@@ -44,7 +44,7 @@ pub struct AssignedAddress {
     pub prefix: IpNet,
 }
 
-/// An entry of ADDRESS_REQUEST.
+/// An entry of ADDRESS_REQUEST (RFC 9484 §4.7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestedAddress {
     /// Names the request; not 0, and never used twice by the same endpoint on a stream.
@@ -53,14 +53,14 @@ pub struct RequestedAddress {
     pub prefix: IpNet,
 }
 
-/// An entry of ROUTE_ADVERTISEMENT. Both ends are of the same version, and included.
+/// An entry of ROUTE_ADVERTISEMENT (RFC 9484 §4.7.3). Both ends are of the same version, and included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressRange {
     /// The first address.
     pub start: IpAddr,
     /// The last address, not below the first.
     pub end: IpAddr,
-    /// The only upper-layer protocol; 0 for all. ICMP passes whatever it says.
+    /// The only upper-layer protocol, by its IANA number; 0 for all. ICMP passes whatever it says.
     pub protocol: u8,
 }
 
@@ -213,6 +213,12 @@ impl IpCapsule {
 
     /// Appends the whole capsule: type, length, value. It should pass the [check](Self::check).
     pub fn encode(&self, out: &mut BytesMut) {
+        encode_capsule(self.capsule_type(), &self.value(), out);
+    }
+
+    /// The value of the capsule alone.
+    #[must_use]
+    pub fn value(&self) -> Bytes {
         let mut value = BytesMut::new();
         match self {
             Self::AddressAssign(entries) => {
@@ -238,7 +244,7 @@ impl IpCapsule {
                 (prefixes.iter()).for_each(|prefix| dns::put_pref64(prefix, &mut value));
             }
         }
-        encode_capsule(self.capsule_type(), &value, out);
+        value.freeze()
     }
 }
 

@@ -105,6 +105,7 @@ pub struct Packet {
 /// Why bytes are no packet. A packet that is none is dropped like one that gets lost; the tunnel stays
 /// (RFC 9484 §7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PacketError {
     /// There are no bytes.
     #[error("the packet is empty")]

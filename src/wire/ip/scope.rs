@@ -20,7 +20,7 @@ use crate::wire::target::{Host, Target, TargetError};
 /// What stands for no preference in both variables.
 const WILDCARD: &str = "*";
 
-/// What a client wants to reach: the variables `target` and `ipproto` of the template.
+/// What a client wants to reach: the variables `target` and `ipproto` of the template (RFC 9484 §3, §4.6).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope {
     /// Where to.
@@ -43,6 +43,7 @@ pub enum ScopeTarget {
 
 /// Why text is no scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScopeError {
     /// A variable is present without a value.
     #[error("variable {name} is empty")]

@@ -13,11 +13,11 @@
 //! Behind TUN the kernel is the router, and has decremented the hop limit; between two clients this is (RFC 9484 §7.2).
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::leg::Leg;
 use super::super::machine::{End, Machine, Outside};
 use super::super::pipe::Direction;
 use super::gateway::{DropReason, Exit, GatewayEvent};
@@ -71,9 +71,9 @@ impl Machine {
             }
         };
         if parsed.is_tcp_syn(&packet)
-            && let Some(Leg::Stream(stream)) = self.leg(id, End::Downstream)
+            && let Some(client) = self.reach_of(id, End::Downstream)
         {
-            let mtu = self.tunnel_mtu(stream).min(self.exit_mtu());
+            let mtu = self.mtu_towards(client).min(self.exit_mtu());
             let mut clamped = BytesMut::from(&packet[..]);
             packet::clamp_mss(&mut clamped, &parsed, mtu);
             packet = clamped.freeze();
@@ -262,6 +262,8 @@ impl Machine {
             && let Exit::Tun(tun) = gateway.exit
             && !gateway.outgoing.is_empty()
         {
+            let packets = gateway.outgoing.len() as u64;
+            gateway.left.fetch_add(packets, Ordering::Relaxed);
             out.send_packets(tun, &mut gateway.outgoing);
         }
     }
@@ -317,7 +319,7 @@ impl Machine {
         let Ok(parsed) = Packet::parse(&packet) else {
             return;
         };
-        let Some(Leg::Stream(stream)) = self.leg(id, End::Downstream) else {
+        let Some(client) = self.reach_of(id, End::Downstream) else {
             return;
         };
         let Some(flow) = self.ip_flow(id) else {
@@ -335,7 +337,7 @@ impl Machine {
             );
         }
         if parsed.is_tcp_syn(&packet) {
-            let mtu = self.tunnel_mtu(stream);
+            let mtu = self.mtu_towards(client);
             packet::clamp_mss(&mut packet, &parsed, mtu);
         }
         self.ip_from_upstream(now, id, packet.freeze(), out);

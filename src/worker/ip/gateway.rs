@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -92,7 +93,7 @@ pub enum DropReason {
 pub enum Exit {
     /// A queue of a TUN interface.
     Tun(SocketId),
-    /// The handler of this process hears [`GatewayEvent`]s.
+    /// The handler of this process is given them as [`GatewayEvent::Packet`].
     Handler,
     /// Nowhere: clients reach each other, and the networks behind them.
     Nowhere,
@@ -105,6 +106,10 @@ pub struct Gateway {
     pub(super) pools: Pools,
     pub(super) worker: u32,
     pub(super) exit: Exit,
+    /// Whether the handler of this process is told what happens.
+    pub(super) is_watched: bool,
+    /// Packets that have left by TUN, of all gateways that share the counter.
+    pub(super) left: Arc<AtomicU64>,
     /// Our own addresses in the pools.
     pub(super) addresses: Vec<IpAddr>,
     /// Whose tunnel an address is at, on this worker.
@@ -115,17 +120,30 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway of worker `worker`.
+    /// A gateway of worker `worker`. It tells what happens where packets leave through the handler of this process.
     pub fn new(settings: Arc<GatewaySettings>, pools: Pools, worker: u32, exit: Exit) -> Self {
         Self {
             settings,
             worker,
             exit,
+            is_watched: exit == Exit::Handler,
+            left: Arc::default(),
             addresses: pools.gateway_addresses().to_vec(),
             pools,
             own: PrefixMap::default(),
             outgoing: Vec::new(),
             errors: IcmpBudget::default(),
+        }
+    }
+
+    /// Tells the handler of this process what happens, wherever packets leave; those that leave by TUN are counted in
+    /// `left` alone.
+    #[must_use]
+    pub fn watched(self, left: Arc<AtomicU64>) -> Self {
+        Self {
+            is_watched: true,
+            left,
+            ..self
         }
     }
 
@@ -387,11 +405,7 @@ impl Machine {
     }
 
     pub(super) fn watch_gateway(&mut self, event: GatewayEvent) {
-        if self
-            .gateway
-            .as_ref()
-            .is_some_and(|gateway| gateway.exit == Exit::Handler)
-        {
+        if self.gateway.as_ref().is_some_and(|it| it.is_watched) {
             self.handler.push_back(HandlerEvent::Gateway(event));
         }
     }
@@ -425,6 +439,8 @@ impl Machine {
                     flow.side(End::Downstream).peer.decline();
                 }
             }
+            // Users hear of it, and gateways look when they have a packet.
+            IpEvent::Mtu(_) => {}
         }
     }
 

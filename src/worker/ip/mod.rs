@@ -10,8 +10,10 @@
 //! ```
 //!
 //! Addresses and routes are told in capsules on the same streams; what follows from one is in `events`. Which packets
-//! may pass is decided where a tunnel ends: an ingress that chains passes them on as they are (RFC 9297 §3.3).
+//! may pass is decided where a tunnel ends: an ingress that chains passes them on as they are (RFC 9297 §3.3). A client
+//! whose stream is somebody else's is a peer too, behind `Leg::Local`: see `carried`.
 
+mod carried;
 mod errors;
 mod events;
 mod forward;
@@ -21,8 +23,9 @@ mod users;
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use self::carried::Reach;
 pub(super) use self::errors::IcmpBudget;
 pub use self::gateway::{DropReason, Exit, Gateway, GatewayEvent, GatewaySettings, Site};
 pub use self::users::{IpInfo, IpRequestError};
@@ -36,10 +39,11 @@ use crate::transport::quic::SendOutcome;
 use crate::tunnel::ip::{Delivery, IdMap, Inbound, IpError, PacketFacts, Peer};
 use crate::tunnel::{Early, TunnelId};
 use crate::wire::capsule::{DATAGRAM_HEAD_MAX, encode_datagram_head};
+use crate::wire::carrier::Carrier;
 use crate::wire::datagram::{ContextId, UDP_PAYLOAD_MAX};
-use crate::wire::ip::Scope;
 use crate::wire::ip::icmp::IcmpError;
 use crate::wire::ip::packet::Packet;
+use crate::wire::ip::{IpCapsule, Scope};
 
 /// What every IP tunnel carries, whatever the path (RFC 9484 §7.2).
 pub const MTU_MIN: usize = 1_280;
@@ -56,6 +60,8 @@ pub(super) struct IpFlow {
     pub(super) early: Early,
     /// What the client asked for.
     pub(super) scope: Scope,
+    /// The HTTP version of the client's stream, if somebody else carries it.
+    carried: Option<Carrier>,
     /// Who the client is, if it said.
     pub(super) user: Option<Box<str>>,
     /// What the gateway has given away here, if this tunnel leads there.
@@ -74,6 +80,8 @@ struct Side {
     inbound: Inbound,
     peer: Peer,
     unsent: VecDeque<Bytes>,
+    /// What the user of this end knows of the MTU.
+    mtu: usize,
 }
 
 impl IpFlow {
@@ -81,6 +89,7 @@ impl IpFlow {
         Self {
             early: Early::default(),
             scope,
+            carried: None,
             user: None,
             stay: gateway::Stay::default(),
             sides: Default::default(),
@@ -172,8 +181,10 @@ impl Machine {
         let Some(parsed) = self.parse_packet(&packet) else {
             return;
         };
-        let has_peer = matches!(self.leg(id, sender), Some(Leg::Stream(_)));
-        if has_peer
+        // An ingress passes packets as they are, also where the client's stream is somebody else's.
+        let is_judge = self.carrier_elsewhere(id, end).is_none();
+        if is_judge
+            && self.reach_of(id, sender).is_some()
             && let Some(flow) = self.ip_flow(id)
             && let Err(violation) = flow.side(sender).peer.check_from_peer(&parsed.facts())
             // What is about a packet of ours is for the address that we used.
@@ -237,7 +248,7 @@ impl Machine {
         let passes = packet.len() <= MTU_MIN
             || Packet::parse(packet).is_ok_and(|parsed| !parsed.dont_fragment);
         if passes {
-            let mut capsule = bytes::BytesMut::with_capacity(DATAGRAM_HEAD_MAX + packet.len());
+            let mut capsule = BytesMut::with_capacity(DATAGRAM_HEAD_MAX + packet.len());
             encode_datagram_head(ContextId::UDP_PAYLOAD, packet.len(), &mut capsule);
             capsule.extend_from_slice(packet);
             match self.carriers.send_data(stream, capsule.freeze()) {
@@ -368,12 +379,19 @@ impl Machine {
         now: Instant,
         id: TunnelId,
         receiver: End,
-        capsule: Bytes,
+        capsule: &IpCapsule,
         out: &mut impl Outside,
     ) {
-        let Some(Leg::Stream(stream)) = self.leg(id, receiver) else {
-            return;
+        let stream = match self.reach_of(id, receiver) {
+            Some(Reach::Stream(stream)) => stream,
+            Some(Reach::Carried(_)) => {
+                let event = LocalEvent::Capsule(id, capsule.capsule_type().0, capsule.value());
+                return self.tell(receiver, event);
+            }
+            None => return,
         };
+        let mut encoded = BytesMut::new();
+        capsule.encode(&mut encoded);
         let Some(flow) = self.ip_flow(id) else {
             return;
         };
@@ -384,7 +402,7 @@ impl Machine {
             self.stats.ip_capsules_refused += 1;
             return self.abort(now, id, Abort::CapsuleError, out);
         }
-        unsent.push_back(capsule);
+        unsent.push_back(encoded.freeze());
         self.send_unsent(id, receiver, stream);
     }
 

@@ -1,6 +1,5 @@
 //! What users of an end of an IP tunnel do with it, besides packets.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,10 +9,11 @@ use thiserror::Error;
 use super::super::leg::{Flow, Leg};
 use super::super::machine::{End, Machine, Outside};
 use super::MTU_MIN;
-use super::gateway::{Exit, Gateway, GatewaySettings};
+use super::carried::Reach;
+use super::gateway::Gateway;
 use crate::transport::quic::SendOutcome;
 use crate::tunnel::TunnelId;
-use crate::tunnel::ip::{IpError, Peer, Pools};
+use crate::tunnel::ip::{IpError, Peer};
 use crate::wire::carrier::Carrier;
 use crate::wire::ip::{AddressRange, AssignedAddress, DnsConfig, IpCapsule, RequestedAddress};
 
@@ -32,19 +32,21 @@ pub enum IpRequestError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IpInfo {
-    /// What may be used as source here.
+    /// What may be used as source here (RFC 9484 §4.7.1).
     pub assigned: Vec<AssignedAddress>,
     /// What the other end may use as source.
     pub assigned_to_peer: Vec<AssignedAddress>,
-    /// What can be reached through the other end.
+    /// What can be reached through the other end (RFC 9484 §4.7.3), in the order of the RFC.
     pub routes: Vec<AddressRange>,
-    /// What the other end has asked for and not been answered.
+    /// What the other end has asked for and not been answered (RFC 9484 §4.7.2); 64 at most.
     pub requested: Vec<RequestedAddress>,
     /// The name servers that the other end has told.
     pub dns: Vec<DnsConfig>,
     /// The prefixes of NAT64 that the other end has told.
     pub pref64: Vec<Ipv6Net>,
-    /// The largest packet that passes now, in bytes; never below 1,280.
+    /// The largest packet that passes now, in bytes: what QUIC has found out about the path, never below 1,280
+    /// (RFC 9484 §7.2), and 65,527 where packets travel on a stream. [`IpEvent::Mtu`](crate::IpEvent::Mtu) tells of
+    /// changes.
     pub mtu: usize,
     /// The HTTP version of the stream.
     pub carrier: Carrier,
@@ -136,7 +138,7 @@ impl Machine {
         let far = end.other();
         let is_open = self.tunnels.get(id).is_some_and(|it| it.is_open());
         let is_users = self.leg(id, end) == Some(Leg::Local);
-        let has_peer = matches!(self.leg(id, far), Some(Leg::Stream(_)));
+        let has_peer = self.reach_of(id, far).is_some();
         if !(is_open && is_users && has_peer) {
             return Err(IpRequestError::NotOpen);
         }
@@ -149,8 +151,12 @@ impl Machine {
     /// What is known at the end of a user.
     pub fn ip_info(&mut self, id: TunnelId, end: End) -> Option<IpInfo> {
         let far = end.other();
-        let stream = self.far_stream(id, end)?;
-        let (mtu, carrier) = (self.tunnel_mtu(stream), self.carrier_of(stream));
+        let reach = self.reach_of(id, far)?;
+        let carrier = match reach {
+            Reach::Stream(stream) => self.carrier_of(stream),
+            Reach::Carried(carrier) => carrier,
+        };
+        let mtu = self.mtu_towards(reach);
         let peer = &self.ip_flow(id)?.side(far).peer;
         Some(IpInfo {
             assigned: peer.assigned().to_vec(),
@@ -173,7 +179,9 @@ impl Machine {
         packet: Bytes,
         out: &mut impl Outside,
     ) -> SendOutcome {
-        let Some(stream) = self.far_stream(id, end) else {
+        // What somebody else's stream brings is judged, and answered, as what ours do.
+        let is_carried = self.carrier_elsewhere(id, end).is_some();
+        let Some(stream) = self.far_stream(id, end).filter(|_| !is_carried) else {
             match end {
                 End::Downstream => self.ip_from_downstream(now, id, packet, out),
                 End::Upstream => self.ip_from_upstream(now, id, packet, out),
@@ -217,14 +225,12 @@ impl Machine {
     }
 }
 
-/// The handler of this process as the exit of a relay.
+/// The exit of a relay as the handler of this process wants it.
 impl Machine {
-    /// Gives this worker its part of an exit that packets leave by through the handler of this process. There is one at
-    /// most, for the life of the machine.
-    pub fn set_gateway(&mut self, settings: Arc<GatewaySettings>, pools: Pools) {
+    /// Gives this worker its part of an exit of the handler's. There is one at most, for the life of the machine.
+    pub fn set_gateway(&mut self, gateway: Gateway) {
         debug_assert!(self.gateway.is_none(), "addresses were given away");
-        let (_, worker) = self.steer;
-        self.gateway = Some(Gateway::new(settings, pools, worker, Exit::Handler));
+        self.gateway = Some(gateway);
     }
 
     /// Which worker this is.

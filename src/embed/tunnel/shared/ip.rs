@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::info::Datagram;
+use super::super::info::{Capsule, Datagram, Protocol};
 use super::{Inner, SENT, Shared};
 use crate::embed::ip::{Replier, Said, Saying};
 use crate::embed::session::SendError;
@@ -37,13 +37,14 @@ impl IpSide {
         self.events.pop_front()
     }
 
-    /// Queues an event. Most are full lists, of which the last one counts; what is displaced can still be asked for.
+    /// Queues an event. Most say everything about something, of which the last one counts; what is displaced can still
+    /// be asked for.
     fn push_event(&mut self, event: IpEvent) {
-        let is_list = matches!(
+        let is_all = matches!(
             event,
-            IpEvent::Routes(_) | IpEvent::Dns(_) | IpEvent::Pref64(_)
+            IpEvent::Routes(_) | IpEvent::Dns(_) | IpEvent::Pref64(_) | IpEvent::Mtu(_)
         );
-        if is_list {
+        if is_all {
             let kind = std::mem::discriminant(&event);
             (self.events).retain(|waiting| std::mem::discriminant(waiting) != kind);
         }
@@ -164,6 +165,44 @@ impl Shared {
             // The tunnel knows better why.
             Err(SendError::Closed) => Err(self.inner.lock().over().unwrap_or_else(not_open)),
             said => said.map_err(Error::from),
+        }
+    }
+}
+
+/// A tunnel whose client comes by somebody else's stream.
+impl Shared {
+    pub(in crate::embed) fn is_carried_ip(&self) -> bool {
+        self.terms.protocol == Protocol::Ip && self.terms.carried.is_some()
+    }
+
+    /// Queues what came from the client: a packet, or a payload on another context. The worker judges what fits.
+    pub(in crate::embed) fn carry(self: &Arc<Self>, datagram: Datagram) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        inner.check_usable()?;
+        let len = datagram.payload.len();
+        inner.outbound.datagrams.push(datagram);
+        inner.count(SENT, 1, len);
+        drop(inner);
+        self.ask();
+        Ok(())
+    }
+
+    /// Queues a capsule of the client, of any type but DATAGRAM.
+    pub(in crate::embed) fn carry_capsule(self: &Arc<Self>, capsule: Capsule) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        inner.check_usable()?;
+        inner.outbound.capsules.push_back(capsule);
+        drop(inner);
+        self.ask();
+        Ok(())
+    }
+
+    /// Whether the worker has taken all capsules: there is no other bound for them.
+    pub(in crate::embed) fn carry_room(&self) -> Option<Result<(), Error>> {
+        let inner = self.inner.lock();
+        match inner.check_usable() {
+            Ok(()) => inner.outbound.capsules.is_empty().then_some(Ok(())),
+            Err(error) => Some(Err(error)),
         }
     }
 }

@@ -78,7 +78,7 @@ impl Shared {
                 is_partial,
             }
         });
-        if !work.bytes.is_empty() || !datagrams.is_empty() {
+        if !work.bytes.is_empty() || !datagrams.is_empty() || !work.capsules.is_empty() {
             self.writable.notify(usize::MAX);
         }
         work
@@ -133,8 +133,12 @@ impl Shared {
 
     /// A capsule came.
     pub(in crate::embed) fn handle_capsule(self: &Arc<Self>, capsule: Capsule) {
-        self.update(|inner| inner.inbound.push_capsule(capsule));
+        let kept = self.update(|inner| inner.inbound.push_capsule(capsule));
         self.readable.notify(usize::MAX);
+        // What changes addresses or routes is heard or ends the tunnel.
+        if !kept && self.is_carried_ip() {
+            self.begin_reset();
+        }
     }
 
     /// Bytes came.
