@@ -406,7 +406,7 @@ def resolving(lasting: Programs, hosts: Topology, processes: Processes) -> Relay
     return lasting.relay(hosts.ingress, INGRESS_IPV4, port=NAMES_PORT, pools=OTHER_POOLS, extra=extra)
 
 
-# spec: 9484-4.1-b, 9484-4.6-f, map-17
+# spec: 9484-4.1-b, 9484-4.1-c, 9484-4.6-f, map-17
 @ALL_CARRIERS
 def test_names(hosts: Topology, resolving: Relay, certificates: Certificates, carrier: str) -> None:
     """The addresses of a name are the routes; there is no host behind this relay, so nothing is sent."""

@@ -601,28 +601,30 @@ fn malformed_packets_end_nothing() {
 // spec: 9484-4.1-d
 #[test]
 fn addresses_are_given_back() {
-    let mut scene = Scene::direct(Carrier::H3);
-    let (client, tunnel) = (scene.client, scene.tunnel);
-    scene.sim.act(client, |node, net| {
-        let now = net.now;
-        node.machine
-            .close_local(now, tunnel, &mut net.world(client));
-    });
-    scene.sim.run_for(secs(1));
-    let events = &scene.sim.node(scene.egress).gateway;
-    let released = events
-        .iter()
-        .filter(|it| matches!(it, GatewayEvent::Released(..)))
-        .count();
-    assert_eq!(released, 2);
-    let reason = scene.sim.tunnel(client, tunnel).reason;
-    assert!(matches!(
-        reason,
-        Some(Closed::Aborted {
-            abort: Abort::ClientClosed,
-            ..
-        })
-    ));
+    for carrier in Carrier::ALL {
+        let mut scene = Scene::direct(carrier);
+        let (client, tunnel) = (scene.client, scene.tunnel);
+        scene.sim.act(client, |node, net| {
+            let now = net.now;
+            node.machine
+                .close_local(now, tunnel, &mut net.world(client));
+        });
+        scene.sim.run_for(secs(1));
+        let events = &scene.sim.node(scene.egress).gateway;
+        let released = events
+            .iter()
+            .filter(|it| matches!(it, GatewayEvent::Released(..)))
+            .count();
+        assert_eq!(released, 2);
+        let reason = scene.sim.tunnel(client, tunnel).reason;
+        assert!(matches!(
+            reason,
+            Some(Closed::Aborted {
+                abort: Abort::ClientClosed,
+                ..
+            })
+        ));
+    }
 }
 
 /// Two clients of one relay: nothing between them unless it is allowed, and the hop limit goes down by one then.
