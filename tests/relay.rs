@@ -92,6 +92,35 @@ fn a_second_signal_ends_it_at_once() {
     }
 }
 
+/// Whoever used a relay that was killed and started again is told, and need not wait for a timeout: that would be three
+/// minutes here, longer than anything may take.
+// spec: 9000-10.3-d
+#[test]
+fn clients_and_ingresses_notice_a_restart() {
+    let (site, target) = (Site::new(), Target::new());
+    let start = |address: SocketAddr| {
+        let settings = format!("workers = 3\n{LOCAL_TARGETS}");
+        let mut program = Program::start(site.relay_command("egress", address, &settings));
+        let address = program.address();
+        Relay { program, address }
+    };
+    // Where nobody else takes the port meanwhile.
+    let relay = start(format!("{OTHER_IP}:0").parse().unwrap());
+    let address = relay.address;
+    let ingress = site.ingress(&relay, LOCAL_TARGETS);
+    let forwarders = [&relay, &ingress].map(|first| site.udp(&[first.url()], target.address));
+    let clients = forwarders
+        .each_ref()
+        .map(|forwarder| Client::new(forwarder.address, 1));
+    clients.iter().for_each(|client| client.echo(64));
+
+    drop(relay);
+    let relay = start(address);
+    clients.iter().for_each(|client| client.echo(64));
+    let finished = relay.stop();
+    assert!(finished.count("resets_sent") >= 2, "{finished:#?}");
+}
+
 /// Who waits for `listening on` may send a signal right away.
 #[test]
 fn an_idle_relay_ends_as_soon_as_it_listens() {

@@ -163,7 +163,8 @@ impl ListenerBuilder {
     /// kernel spreads new clients over all (`SO_REUSEPORT`). Default: no, an address that is taken is an error.
     ///
     /// Connections over TCP stay where they were accepted. Those over QUIC are told apart by the client's address alone
-    /// then: they do not survive its change, nor that a listener joins or leaves.
+    /// then: they do not survive its change, nor that a listener joins or leaves. And no listener tells the clients of
+    /// one that has ended so (see [`Identity`]): they may be another's.
     pub fn reuseport(mut self, reuseport: bool) -> Self {
         self.reuseport = reuseport;
         self

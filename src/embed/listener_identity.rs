@@ -10,6 +10,10 @@ use crate::error::{Error, ErrorKind, Side};
 use crate::transport::tls::{self, DevCa, TlsError};
 
 /// A certificate chain with its private key, which are known to fit each other.
+///
+/// The key has a second use. When a listener was killed and another takes its place, on the same host, address and port
+/// and with the same (first) key, clients on HTTP/3 that go on are told by stateless resets (RFC 9000 §10.3) to connect
+/// anew. With another key they wait for a timeout.
 #[derive(Clone)]
 pub struct Identity(pub(super) tls::Identity);
 

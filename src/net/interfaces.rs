@@ -1,5 +1,6 @@
-//! The addresses of this machine, for the rule that a relay never opens a tunnel to itself.
+//! What this machine is: its addresses, for the rule that a relay never opens a tunnel to itself, and its name.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -21,6 +22,14 @@ pub fn own_interfaces() -> io::Result<Vec<IpAddr>> {
         })
     });
     Ok(addresses.collect())
+}
+
+/// The name of this machine, as its kernel knows it.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn host_name() -> io::Result<OsString> {
+    Ok(nix::unistd::gethostname()?)
 }
 
 /// The address from which this machine would speak to `peer`; `None` where nothing leads there. Sends nothing.

@@ -48,7 +48,7 @@ mod tcp;
 mod train;
 
 pub use driver::{Driver, DriverConfig, Received, SendError, SocketId, Stats};
-pub use interfaces::{local_ip_towards, own_interfaces};
+pub use interfaces::{host_name, local_ip_towards, own_interfaces};
 pub use network::{Network, TrainOutcome};
 pub use poll::{Waker, Woken};
 pub use socket::{Offload, SocketKind, SocketOptions, ends_socket};

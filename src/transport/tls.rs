@@ -32,6 +32,7 @@ use crate::wire::carrier::Carrier;
 mod dev;
 mod identity;
 mod listener;
+mod reset;
 mod session;
 mod trust;
 mod verify;

@@ -6,8 +6,10 @@
 
 pub mod ip;
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +29,9 @@ use crate::http::h3;
 use crate::http::request::ResponseHead;
 use crate::net::listen::{Sharing, bind_both, bind_group, bind_tcp_group};
 use crate::net::steer::{self, Steer};
-use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, own_interfaces, random};
+use crate::net::{
+    Driver, DriverConfig, Offload, SocketId, SocketKind, host_name, own_interfaces, random,
+};
 use crate::policy::auth::Secrets;
 use crate::policy::{Policy, Rule, RuleError, own_addresses};
 use crate::server::{Server, Services};
@@ -42,7 +46,6 @@ use crate::wire::template::TemplateError;
 
 /// The first pause after a dial that failed, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-
 /// Why a process cannot start.
 #[derive(Debug, Error)]
 pub enum BuildError {
@@ -83,8 +86,12 @@ pub enum BuildError {
 /// Everything that the workers of a process have in common.
 pub struct Plan {
     checked: Arc<Checked>,
-    endpoint: EndpointConfig,
-    servers: Vec<Option<Arc<ServerConfig>>>,
+    /// What dials.
+    dialler: EndpointConfig,
+    /// What listens on QUIC, for each listener.
+    servers: Vec<Option<Serving>>,
+    /// The name of this machine, if it can be had.
+    host: Option<OsString>,
     steer: Steer,
     options: Options,
     hops: Vec<Hop>,
@@ -108,6 +115,13 @@ pub struct Plan {
     pub addresses: Vec<SocketAddr>,
     mailboxes: Vec<Option<Mailbox>>,
     peers: Vec<Address>,
+}
+
+/// QUIC's side of a listener, the same for all workers.
+#[derive(Clone)]
+struct Serving {
+    shared: EndpointConfig,
+    server: Arc<ServerConfig>,
 }
 
 impl Plan {
@@ -144,8 +158,9 @@ impl Plan {
         let workers = checked.workers.get();
         let options = Options::new(checked.quic.clone(), checked.limits.tunnels_per_connection);
         let mut plan = Self {
-            endpoint: shared_endpoint_config(),
+            dialler: shared_endpoint_config(),
             servers: Vec::new(),
+            host: host_name().ok(),
             steer: Steer::new(random::words()?, workers as u32),
             hops: upstream_hops(&checked)?,
             policy: Policy::default(),
@@ -269,7 +284,12 @@ impl Plan {
             }
             self.h3_port = self.h3_port.or_else(|| Some(address.port()));
         }
-        self.servers.push(on_quic.then_some(server));
+        // Where others have the address too, connections that we do not know may be theirs.
+        let host = self.host.as_deref().filter(|_| !listener.reuseport);
+        self.servers.push(on_quic.then(|| Serving {
+            shared: listener_endpoint(tls, host, address),
+            server,
+        }));
         self.sockets.push(datagrams.into_iter().map(Some).collect());
         self.tcp_servers.push(match tcp_carriers.is_empty() {
             true => None,
@@ -316,7 +336,7 @@ impl Plan {
         Seed {
             worker,
             checked: Arc::clone(&self.checked),
-            endpoint: endpoint_config(&self.endpoint, self.steer, worker),
+            dialler: self.dialler.clone(),
             servers: self.servers.clone(),
             steer: self.steer,
             options: self.options.clone(),
@@ -349,8 +369,8 @@ impl Plan {
 pub struct Seed {
     worker: u32,
     checked: Arc<Checked>,
-    endpoint: Arc<EndpointConfig>,
-    servers: Vec<Option<Arc<ServerConfig>>>,
+    dialler: EndpointConfig,
+    servers: Vec<Option<Serving>>,
     steer: Steer,
     options: Options,
     hops: Vec<Hop>,
@@ -386,9 +406,9 @@ impl Seed {
 
         let mut listeners = Vec::new();
         let mut sockets = Vec::new();
-        for (number, (socket, server)) in self.listeners.into_iter().zip(&self.servers).enumerate()
-        {
-            let Some(socket) = socket else {
+        let endpoint = |shared: &_| endpoint_config(shared, self.steer, self.worker);
+        for (number, pair) in self.listeners.into_iter().zip(self.servers).enumerate() {
+            let (Some(socket), Some(serving)) = pair else {
                 sockets.push(None);
                 listeners.push(None);
                 continue;
@@ -399,16 +419,16 @@ impl Seed {
                 SocketKind::Shared,
                 tag.to_bits(),
             )?));
-            let endpoint =
-                quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), server.clone(), true, None);
-            listeners.push(Some(hub.add_endpoint(endpoint)));
+            let Serving { shared, server } = serving;
+            let listening = quinn_proto::Endpoint::new(endpoint(&shared), Some(server), true, None);
+            listeners.push(Some(hub.add_endpoint(listening)));
         }
         for (number, listener) in self.tcp_listeners.into_iter().enumerate() {
             if let Some(listener) = listener {
                 driver.add_tcp_listener(listener, TcpTag::Listener(number as u32).to_bits())?;
             }
         }
-        let dialler = quinn_proto::Endpoint::new(Arc::clone(&self.endpoint), None, true, None);
+        let dialler = quinn_proto::Endpoint::new(endpoint(&self.dialler), None, true, None);
         let dialler = hub.add_endpoint(dialler);
         let dialler_socket = dialler_socket(&mut driver)?;
 
@@ -462,6 +482,21 @@ impl Seed {
             spin: checked.spin,
         })
     }
+}
+
+/// The settings of what listens at `address`. With the name of the host, its stateless resets are those of the
+/// processes before and after this one.
+pub fn listener_endpoint(
+    tls: &ListenerTls,
+    host: Option<&OsStr>,
+    address: SocketAddr,
+) -> EndpointConfig {
+    let mut shared = shared_endpoint_config();
+    // One key, whichever of its certificates a client was shown.
+    if let (Some(first), Some(host)) = (tls.identities.first(), host) {
+        shared.reset_key(first.reset_key(host.as_bytes(), address));
+    }
+    shared
 }
 
 /// A socket that dials IPv6 and IPv4, or IPv4 alone where there is no IPv6.
@@ -645,8 +680,12 @@ fn driver_config(checked: &Checked) -> DriverConfig {
 mod tests {
     use std::num::NonZeroUsize;
 
+    use bytes::BytesMut;
+    use quinn_proto::DatagramEvent;
+
     use super::*;
     use crate::config::{Environment, limits, parse};
+    use crate::net::clock;
     use crate::transport::tls::{ClientAuth, DevCa};
     use crate::wire::ip::Scope;
 
@@ -683,6 +722,51 @@ mod tests {
             assert_eq!(opens("10.89.0.0/24"), together);
             assert_eq!(opens("10.1.7.0/24"), together);
             assert!(opens("10.89.0.1") && !opens("10.2.0.0/16"));
+        }
+    }
+
+    /// How worker `worker` of a process resets the connection of this packet.
+    fn reset(shared: &EndpointConfig, steer: Steer, worker: u32, packet: &[u8]) -> Option<Vec<u8>> {
+        let config = endpoint_config(shared, steer, worker);
+        let mut endpoint = quinn_proto::Endpoint::new(config, None, true, None);
+        let (peer, mut reset) = (([192, 0, 2, 1], 443).into(), Vec::new());
+        let packet = BytesMut::from(packet);
+        let event = endpoint.handle(clock::now(), peer, None, None, packet, &mut reset);
+        matches!(event, Some(DatagramEvent::Response(_))).then_some(reset)
+    }
+
+    // spec: 9000-10.3-a, 9000-10.3-b, 9000-10.3-d, 9000-21.11-a
+    #[test]
+    fn the_next_process_resets_as_this_one_announced() {
+        let tls: ListenerTls = DevCa::new(&[], std::time::SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .identity
+            .into();
+        let (host, address) = (Some(OsStr::new("alpha")), ([192, 0, 2, 1], 443).into());
+        let packet = [0x40; 100];
+        let token = |reset: Vec<u8>| {
+            assert!((21..packet.len()).contains(&reset.len()), "{}", reset.len());
+            assert_eq!(reset[0] & 0xc0, 0x40);
+            reset[reset.len() - 16..].to_vec()
+        };
+        let alone = Steer::new([0; 4], 1);
+        let one = |shared: &EndpointConfig| token(reset(shared, alone, 0, &packet).unwrap());
+        let announced = one(&listener_endpoint(&tls, host, address));
+
+        // Other keys for steering, another number of workers: one of them answers.
+        let again = listener_endpoint(&tls, host, address);
+        let steer = Steer::new([1, 2, 3, 4], 5);
+        let resets: Vec<_> = (0..5)
+            .filter_map(|worker| reset(&again, steer, worker, &packet))
+            .collect();
+        let tokens: Vec<_> = resets.into_iter().map(token).collect();
+        assert_eq!(tokens, std::slice::from_ref(&announced));
+
+        // Nobody else can: another listener, one that shares its address, what dials.
+        let other = listener_endpoint(&tls, host, ([192, 0, 2, 1], 444).into());
+        let sharing = listener_endpoint(&tls, None, address);
+        for stranger in [other, sharing, shared_endpoint_config()] {
+            assert_ne!(one(&stranger), announced);
         }
     }
 

@@ -4,8 +4,10 @@ What is malformed ends the stream with the code that the carrier has for it; eve
 """
 
 import base64
+import contextlib
 import itertools
 import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
@@ -45,7 +47,12 @@ OTHERS = {4: OTHER_IPV4, 6: OTHER_IPV6}
 POOLS = {4: ip_network(POOL_IPV4), 6: ip_network(POOL_IPV6)}
 
 OTHER_POOLS = ("10.202.0.0/24", "fd64:202::/64")
-NAMES_PORT, OTHER_PORT = 4437, 4438
+NAMES_PORT, OTHER_PORT, NAT_PORT = 4437, 4438, 4439
+# Where nobody listens at the origin, and how it says so.
+CLOSED_PORT = 7
+PORT_UNREACHABLE = {4: (3, 3), 6: (1, 4)}
+# The egress as the origin sees it.
+OUTSIDE = {4: "ip saddr 203.0.113.1", 6: "ip6 saddr 2001:db8:113::1"}
 
 _names = itertools.count()
 
@@ -134,7 +141,7 @@ def watch(host: Namespace, rule: str) -> Counter:
     return Counter(host, f"watch{next(_names)}", rule)
 
 
-# spec: 9484-4.5-a, 9484-4.7.1-h, 9484-4.7.1-b, 9484-6-b, 9484-7.2-b
+# spec: 9484-4-a, 9484-4.5-a, 9484-4.7.1-h, 9484-4.7.1-b, 9484-6-b, 9484-7.2-b
 @ALL_DATAGRAMS
 def test_tunnel_opens(opened: Opener, carrier: str) -> None:
     tunnel = opened(carrier)
@@ -399,7 +406,7 @@ def resolving(lasting: Programs, hosts: Topology, processes: Processes) -> Relay
     return lasting.relay(hosts.ingress, INGRESS_IPV4, port=NAMES_PORT, pools=OTHER_POOLS, extra=extra)
 
 
-# spec: 9484-4.1-b, 9484-4.6-f, map-17
+# spec: 9484-4.1-b, 9484-4.1-c, 9484-4.6-f, map-17
 @ALL_CARRIERS
 def test_names(hosts: Topology, resolving: Relay, certificates: Certificates, carrier: str) -> None:
     """The addresses of a name are the routes; there is no host behind this relay, so nothing is sent."""
@@ -428,6 +435,26 @@ def test_other_upgrades_are_refused(hosts: Topology, egress: Relay, certificates
     stream = connection.request(Head(protocol or None, egress.address, path, {"capsule-protocol": "?1"}))
     assert stream.wait_head() >= 400
     stream.close()
+
+
+# spec: 9484-4-b
+@pytest.mark.parametrize("opening", ["upgrade", "preface"])
+def test_nothing_is_said_in_clear_text(hosts: Topology, egress: Relay, opening: str) -> None:
+    """Both versions of HTTP on TCP without TLS: no answer that is HTTP, and no connection."""
+    path = "/.well-known/masque/ip/*/*/"
+    upgrade = f"GET {path} HTTP/1.1\r\nHost: {egress.address}\r\nConnection: Upgrade\r\nUpgrade: connect-ip\r\n\r\n"
+    preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+    address, port = egress.address.rsplit(":", 1)
+    with hosts.client.inside():
+        connection = socket.create_connection((address, int(port)), timeout=10)
+    said = bytearray()
+    # It may not have read everything when it closes.
+    with connection, contextlib.suppress(ConnectionResetError):
+        connection.sendall({"upgrade": upgrade, "preface": preface}[opening].encode())
+        while more := connection.recv(4096):
+            said += more
+    # A TLS alert at most.
+    assert not said or said[0] == 21, said
 
 
 # spec: 9484-7.1-b
@@ -589,6 +616,30 @@ def test_nobody_has_an_address(hosts: Topology, egress: Relay, version: int) -> 
     absent = POOLS[version][0x77]
     done = hosts.origin.run("ping", "-n", "-c", 1, "-W", 5, absent, check=False)
     assert re.search("Unreachable|unreachable", done.stdout), done.stdout
+
+
+# spec: 9484-11-d
+@pytest.mark.parametrize("version", [4, 6])
+@ALL_DATAGRAMS
+def test_errors_reach_the_client_that_they_are_about(
+    hosts: Topology, programs: Programs, certificates: Certificates, carrier: str, version: int
+) -> None:
+    """Two clients with one address outside, who ask the same of the same: the port of an origin where nobody listens."""
+    relay = programs.relay(hosts.egress, EGRESS_IPV4, port=NAT_PORT, pools=OTHER_POOLS, ip=('nat = "apply"',))
+    opener = Opener(hosts.client, relay, certificates.ca)
+    outside = watch(hosts.origin, f"{OUTSIDE[version]} udp dport {CLOSED_PORT}")
+    try:
+        tunnels = [opener(carrier) for _ in range(2)]
+        for number, (asking, silent) in enumerate([tunnels, tunnels[::-1]]):
+            sent = packet.udp(asking.address(version), ORIGINS[version], (7777, CLOSED_PORT), b"anybody?")
+            asking.send_packet(sent)
+            error = wait_icmp(asking, sent, PORT_UNREACHABLE[version])
+            assert error.source == ORIGINS[version]
+            check_echo(silent, version)
+            assert not silent.packets
+            assert outside.packets() == number + 1
+    finally:
+        opener.close()
 
 
 # spec: 9484-7.2.1-d

@@ -100,11 +100,12 @@ def test_clients_do_not_reach_each_other(hosts: Topology, programs: Programs, re
 
 
 # spec: 9484-10.3-a
-def test_traffic_class_stays_inside(hosts: Topology, programs: Programs, relay: Relay) -> None:
+@pytest.mark.parametrize("carrier", ["h3", "h2", "h1"])
+def test_traffic_class_stays_inside(hosts: Topology, programs: Programs, relay: Relay, carrier: str) -> None:
     """DSCP and ECN of a packet arrive with it; the packets of the tunnel, which have a congestion control, have none."""
-    start(programs, hosts, relay)
-    arrived = Counter(hosts.origin, "class", "ip dscp ef ip ecn ect0 icmp type echo-request")
-    outside = Counter(hosts.router, "outside", f"ip daddr {EGRESS_IPV4} ip dscp != cs0")
+    start(programs, hosts, relay, "--carrier", carrier)
+    arrived = Counter(hosts.origin, f"class-{carrier}", "ip dscp ef ip ecn ect0 icmp type echo-request")
+    outside = Counter(hosts.router, f"outside-{carrier}", f"ip daddr {EGRESS_IPV4} ip dscp != cs0")
     # Expedited Forwarding, ECT(0).
     assert traffic.ping(hosts.client, ORIGIN_IPV4, "-Q", 0xBA, count=3) == 3
     assert (arrived.packets(), outside.packets()) == (3, 0)

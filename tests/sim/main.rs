@@ -28,6 +28,8 @@ mod matrix;
 mod migrate;
 mod net;
 mod node;
+#[path = "../support/packets.rs"]
+mod packets;
 mod pages;
 mod pause;
 mod pool;
@@ -35,6 +37,7 @@ mod race;
 mod raw;
 mod reach;
 mod relay;
+mod restart;
 mod sim;
 mod tcp;
 mod tcp_limits;

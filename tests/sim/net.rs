@@ -286,6 +286,21 @@ impl Net {
         id
     }
 
+    /// Closes whatever a node has open, as the kernel does for a process that was killed.
+    pub(crate) fn close_sockets(&mut self, node: NodeId) {
+        self.sockets.retain(|_, socket| socket.node != node);
+        let Self { sockets, bound, .. } = self;
+        bound.retain(|_, group| {
+            group.retain(|id| sockets.contains_key(id));
+            !group.is_empty()
+        });
+        self.close_tcp_sockets(node);
+        let port = &mut self.ports[node.0];
+        port.ready.clear();
+        port.tcp_ready.clear();
+        port.letters.clear();
+    }
+
     /// Bounds the receive buffers of the sockets that a node has by now.
     pub(crate) fn set_receive_buffers(&mut self, node: NodeId, bytes: usize) {
         let sockets = self

@@ -35,7 +35,9 @@ use bauta::tunnel::ip::{IpEvent, Pools};
 use bauta::wire::carrier::Carrier;
 use bauta::wire::codepoints::Revision;
 use bauta::wire::template::{PathTemplate, Template};
-use bauta::worker::build::{h3_config, hub_limits, machine_limits, pool_limits, tcp_hub_limits};
+use bauta::worker::build::{
+    h3_config, hub_limits, listener_endpoint, machine_limits, pool_limits, tcp_hub_limits,
+};
 use bauta::worker::{
     Closed, Exit, Gateway, GatewayEvent, GatewaySettings, HandlerEvent, LocalEvent, LocalRead,
     Machine, MachineLimits, PlainRequest, Setup, Tag, TcpTag,
@@ -294,7 +296,6 @@ pub(crate) struct MachineNode {
 pub(crate) struct Role {
     /// Worker number, and the hash that all workers of the process share.
     pub(crate) steer: (Steer, u32),
-    pub(crate) endpoint: EndpointConfig,
     pub(crate) listens: bool,
     pub(crate) hops: Vec<Hop>,
 }
@@ -311,7 +312,6 @@ impl Role {
         let steer = (Steer::new([1, 2, 3, 4], 1), 0);
         Self {
             steer,
-            endpoint: shared_endpoint_config(),
             listens: true,
             hops,
         }
@@ -321,17 +321,18 @@ impl Role {
 impl MachineNode {
     pub(crate) fn new(net: &mut Net, node: NodeId, settings: Settings, role: Role) -> Self {
         let mut hub = settings.hub();
-        let mut shared = role.endpoint;
-        let mut endpoint = |net: &mut Net, server| {
+        let endpoint = |net: &mut Net, mut shared: EndpointConfig, server| {
             shared.rng_seed(Some(net.rng.seed()));
             let config = endpoint_config(&shared, role.steer.0, role.steer.1);
             quinn_proto::Endpoint::new(config, server, true, None)
         };
         let mut listeners = Vec::new();
         let listener = role.listens.then(|| {
-            listeners.push(Some(
-                hub.add_endpoint(endpoint(net, Some(settings.server_config()))),
-            ));
+            let (tls, address) = (settings.identity.identity.clone().into(), net.ip(node));
+            let shared =
+                listener_endpoint(&tls, Some("sim".as_ref()), (address, RELAY_PORT).into());
+            let listening = endpoint(net, shared, Some(settings.server_config()));
+            listeners.push(Some(hub.add_endpoint(listening)));
             // One that does not serve HTTP/3 has its socket where nobody looks.
             let port = settings.serves.contains(&Carrier::H3).then_some(RELAY_PORT);
             net.bind(node, port, Tag::Listener(0).to_bits())
@@ -340,7 +341,7 @@ impl MachineNode {
         if listens_tcp {
             net.listen_tcp(node, RELAY_PORT, TcpTag::Listener(0).to_bits());
         }
-        let dialler_endpoint = hub.add_endpoint(endpoint(net, None));
+        let dialler_endpoint = hub.add_endpoint(endpoint(net, shared_endpoint_config(), None));
         let dialler = net.bind(node, None, Tag::Dialler.to_bits());
         let mut pool = Pool::new(
             settings.pool,

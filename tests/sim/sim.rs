@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bauta::client::{Hop, TcpForm};
 use bauta::net::clock;
 use bauta::net::steer::Steer;
-use bauta::transport::quic::options::shared_endpoint_config;
 use bauta::transport::quic::{HubStats, SendOutcome};
 use bauta::tunnel::TunnelId;
 use bauta::worker::TcpTag;
@@ -24,6 +23,9 @@ use crate::raw::Raw;
 
 /// More turns than this at one moment are a machine that spins.
 const TURNS_AT_ONCE_MAX: usize = 20_000;
+
+/// Longer than any test.
+const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 enum Kind {
     Machine(Box<MachineNode>),
@@ -147,6 +149,30 @@ impl Sim {
         self.push(id, Kind::Machine(Box::new(machine)))
     }
 
+    /// Kills the process of these workers: their sockets close, and nobody is told more than that.
+    pub(crate) fn kill(&mut self, ids: &[NodeId]) {
+        for id in ids {
+            self.net.close_sockets(*id);
+            self.nodes[id.0].paused_until = Some(self.net.now + FOREVER);
+        }
+    }
+
+    /// Starts an egress that was killed again, with as many workers. What it knew is gone.
+    pub(crate) fn start_again(
+        &mut self,
+        ids: &[NodeId],
+        name: &str,
+        change: impl Fn(&mut Settings),
+    ) {
+        for (id, kind) in ids.iter().zip(self.process(ids, name, change)) {
+            self.nodes[id.0] = Node {
+                kind,
+                busy: true,
+                paused_until: None,
+            };
+        }
+    }
+
     /// An egress of several workers that listen on one address.
     pub(crate) fn workers(&mut self, name: &str, count: u32) -> Vec<NodeId> {
         self.workers_with(name, count, |_| {})
@@ -158,32 +184,33 @@ impl Sim {
         count: u32,
         change: impl Fn(&mut Settings),
     ) -> Vec<NodeId> {
-        let key = [(); 4].map(|()| self.net.rng.next() as u32);
-        let endpoint = shared_endpoint_config();
         let first = self.place([192, 0, 2]);
         let ip = self.net.ip(first);
         self.net.set_name(name, Ok(vec![ip]));
-        let ids: Vec<_> = (0..count)
-            .map(|worker| {
-                let id = if worker == 0 {
-                    first
-                } else {
-                    self.net.add_node(ip)
-                };
-                let steer = (Steer::new(key, count), worker);
-                let role = Role {
-                    steer,
-                    endpoint: endpoint.clone(),
-                    ..Role::relay(Vec::new())
-                };
-                let mut settings = Settings::new(name);
-                change(&mut settings);
-                let machine = MachineNode::new(&mut self.net, id, settings, role);
-                self.push(id, Kind::Machine(Box::new(machine)))
-            })
-            .collect();
-        self.net.join_workers(&ids);
+        let others = (1..count).map(|_| self.net.add_node(ip));
+        let ids: Vec<_> = [first].into_iter().chain(others).collect();
+        for (&id, machine) in ids.iter().zip(self.process(&ids, name, change)) {
+            self.push(id, machine);
+        }
         ids
+    }
+
+    /// The workers of a new process on these nodes.
+    fn process(&mut self, ids: &[NodeId], name: &str, change: impl Fn(&mut Settings)) -> Vec<Kind> {
+        let key = [(); 4].map(|()| self.net.rng.next() as u32);
+        let steer = Steer::new(key, ids.len() as u32);
+        self.net.join_workers(ids);
+        let machine = |(worker, &id): (usize, &NodeId)| {
+            let role = Role {
+                steer: (steer, worker as u32),
+                ..Role::relay(Vec::new())
+            };
+            let mut settings = Settings::new(name);
+            change(&mut settings);
+            let machine = MachineNode::new(&mut self.net, id, settings, role);
+            Kind::Machine(Box::new(machine))
+        };
+        ids.iter().enumerate().map(machine).collect()
     }
 
     /// A client whose route goes through these relays, nested if there are several.

@@ -20,8 +20,8 @@
 //! | chain listener h3, h2, h1 | `Chain` | `server::chain_listener_h3`, `_h2`, `_h1` |
 //! | h3 handler for a user-owned server | `Embedding` | `embedding::h3_handler…` |
 //! | h2 handler for a user-owned server | `Embedding` | `embedding::h2_handler…`, `h1_handler…` |
-//! | handler callbacks | `Session`, `Accept::init` | `server::handler_callbacks…`, `handler_init…` |
-//! | all actions | `Actions`, `TunnelHandle` | `server::handler_actions…` |
+//! | handler callbacks | `Session`, `Accept::init` | `handlers::handler_callbacks…`, `handler_init…` |
+//! | all actions | `Actions`, `TunnelHandle` | `handlers::handler_actions…` |
 //! | request map | `Request` | `server::request_map…` |
 //! | built-in UDP handler | `UdpProxy` | `builtin::udp_handler…` |
 //! | built-in TCP handler | `TcpProxy` | `builtin::tcp_handler…` |
@@ -55,9 +55,11 @@ mod builtin;
 mod connect;
 mod embedding;
 mod embedding_ip;
+mod handlers;
 mod ip;
 mod ip_path;
 mod ip_proxy;
+#[path = "../support/packets.rs"]
 mod packets;
 mod runtimes;
 mod server;

@@ -429,11 +429,7 @@ impl Load {
     }
 
     fn running(&self) -> Option<Running> {
-        let trust = match (&self.ca, self.insecure) {
-            (Some(path), _) => Trust::File(path.clone()),
-            (None, true) => Trust::DangerousAnybody,
-            (None, false) => Trust::System,
-        };
+        let trust = Trust::from_options(self.ca.clone(), self.insecure);
         (!self.relay.is_empty()).then(|| Running {
             urls: self.relay.clone(),
             trust,

@@ -38,8 +38,8 @@ use crate::worker::mailbox::Letter;
 /// MTU of the interface where nothing says otherwise. What the tunnel carries is less most of the time.
 pub const MTU_DEFAULT: u16 = 1_500;
 
-/// How long a relay may be silent, and how often it is asked for a sign of life. A relay that was started anew knows
-/// nothing of the connections to the one before, and all that this machine sends is lost until that is noticed.
+/// How long a relay may be silent, and how often it is asked for a sign of life: all that this machine sends is lost
+/// until it is noticed that a relay is gone. One that was started again says so by itself, unless its key is new.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 

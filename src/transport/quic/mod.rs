@@ -356,6 +356,11 @@ impl Hub {
             self.handshakes -= 1;
         }
         connection.quic.close(now, varint(code), Bytes::new());
+        let is_reset = matches!(
+            reason,
+            CloseReason::Lost(quinn_proto::ConnectionError::Reset)
+        );
+        self.stats.connections_reset += u64::from(is_reset);
         self.stats.dropped_closed += connection.outbox.clear() as u64;
         let bound = Vec::new();
         self.events.push_back((id, Event::Closed { reason, bound }));

@@ -87,6 +87,9 @@ impl Hub {
                 self.handle_incoming(now, endpoint, link, incoming, net);
             }
             Some(DatagramEvent::Response(transmit)) => {
+                // What is answered right here is a long header, or the reset of a connection that nobody knows.
+                let is_reset = self.response.first().is_some_and(|first| first & 0x80 == 0);
+                self.stats.resets_sent += u64::from(is_reset);
                 respond(net, link, &transmit, &self.response);
             }
         }

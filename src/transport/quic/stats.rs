@@ -23,8 +23,12 @@ counters! {
         handshakes_failed,
         /// Handshakes given up after [`HubLimits::handshake_timeout`](super::HubLimits::handshake_timeout).
         handshakes_timed_out,
-        /// UDP datagrams that belong to no connection, or are not QUIC.
+        /// UDP datagrams that belong to no connection, or are not QUIC, and were not answered.
         packets_ignored,
+        /// Stateless resets sent: somebody uses a connection that we do not have, or have no more.
+        resets_sent,
+        /// Connections that a stateless reset of the peer ended: it has lost its state.
+        connections_reset,
         /// Tunnel datagrams received.
         quic_datagrams_received,
         /// Tunnel datagrams given to QUIC.

@@ -2,14 +2,17 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quinn_proto::crypto::HmacKey;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::reset::ResetSecret;
 use super::{TlsError, provider};
 
 /// Where a certificate or a key comes from, for messages.
@@ -36,12 +39,15 @@ const KEY: Origin = Origin::Given("private key");
 /// A certificate chain with its private key, known to fit each other.
 ///
 /// Equal are identities that show the same chain, whatever else they are.
-#[derive(Clone, Debug)]
-pub struct Identity(pub(super) Arc<CertifiedKey>);
+#[derive(Clone)]
+pub struct Identity {
+    pub(super) certified: Arc<CertifiedKey>,
+    reset: ResetSecret,
+}
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        self.0.cert == other.0.cert
+        self.chain() == other.chain()
     }
 }
 
@@ -49,7 +55,16 @@ impl Eq for Identity {}
 
 impl Hash for Identity {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.cert.hash(state);
+        self.chain().hash(state);
+    }
+}
+
+/// Prints what everybody is shown.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("chain", &self.chain())
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,13 +126,22 @@ impl Identity {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, rustls::Error> {
-        CertifiedKey::from_der(chain, key, &provider()).map(|identity| Self(Arc::new(identity)))
+        let reset = ResetSecret::new(&key);
+        let certified = CertifiedKey::from_der(chain, key, &provider()).map(Arc::new)?;
+        Ok(Self { certified, reset })
     }
 
     /// The certificate chain, own certificate first.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.0.cert
+        &self.certified.cert
+    }
+
+    /// The key of stateless resets for a listener at `address` on the host of this name: the same in every process
+    /// that has the same private key.
+    #[must_use]
+    pub fn reset_key(&self, host: &[u8], address: SocketAddr) -> Arc<dyn HmacKey> {
+        self.reset.key(host, address)
     }
 }
 

@@ -174,7 +174,7 @@ impl ResolvesServerCert for ByName {
         };
         named
             .or_else(|| self.0.first())
-            .map(|identity| Arc::clone(&identity.0))
+            .map(|identity| Arc::clone(&identity.certified))
     }
 }
 

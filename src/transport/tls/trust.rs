@@ -136,7 +136,7 @@ pub fn client_config(options: &ClientTls) -> Result<Arc<rustls::ClientConfig>, T
     .with_no_client_auth();
     if let Some(identity) = &options.identity {
         let resolver: Arc<dyn ResolvesClientCert> =
-            Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0)));
+            Arc::new(SingleCertAndKey::from(Arc::clone(&identity.certified)));
         config.client_auth_cert_resolver = resolver;
     }
     config.alpn_protocols = vec![ALPN_H3.to_vec()];

@@ -102,6 +102,8 @@ class Range:
         return bytes([ends[0].version]) + ends[0].packed + ends[1].packed + bytes([self.protocol])
 
 
+# What would describe content, which a tunnel has none of.
+CONTENT = {"content-length", "content-type", "transfer-encoding"}
 EVERYTHING = [Range("0.0.0.0", "255.255.255.255"), Range("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")]
 
 
@@ -162,6 +164,7 @@ class IpTunnel:
         status = self.stream.wait_head()
         assert status == 200, f"status {status}, {self.stream.fields}"
         assert self.stream.fields.get("capsule-protocol") == "?1", self.stream.fields
+        assert not CONTENT.intersection(self.stream.fields), self.stream.fields
         self.wait(lambda: bool(self.assigned and self.routes), "addresses and routes")
         return self
 

@@ -238,6 +238,22 @@ impl Net {
         self.tcp.sockets.remove(&id);
     }
 
+    /// Closes all sockets of a node, in the order in which they were opened.
+    pub(super) fn close_tcp_sockets(&mut self, node: NodeId) {
+        let of_node = |(_, socket): &(&TcpId, &Socket)| socket.node == node;
+        let mut ids: Vec<_> = self
+            .tcp
+            .sockets
+            .iter()
+            .filter(of_node)
+            .map(|(id, _)| *id)
+            .collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.close_tcp(id, TcpClose::Orderly);
+        }
+    }
+
     /// The next thing that happened to a TCP socket of this node, as `Driver::poll_tcp` tells it.
     pub(crate) fn poll_tcp(&mut self, node: NodeId) -> Option<(TcpId, u64, TcpEvent)> {
         while let Some(id) = self.ports[node.0].tcp_ready.pop_front() {

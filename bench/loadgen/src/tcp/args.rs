@@ -140,11 +140,7 @@ enum FormArg {
 impl TcpArgs {
     /// What they ask for.
     pub(crate) fn wanted(&self) -> Wanted {
-        let trust = match (&self.ca, self.insecure) {
-            (Some(path), _) => Trust::File(path.clone()),
-            (None, true) => Trust::DangerousAnybody,
-            (None, false) => Trust::System,
-        };
+        let trust = Trust::from_options(self.ca.clone(), self.insecure);
         let is_running = !self.relay.is_empty() || self.tls_proxy.is_some();
         let running = is_running.then(|| Running {
             urls: self.relay.clone(),

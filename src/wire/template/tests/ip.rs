@@ -89,7 +89,7 @@ fn what_a_template_can_say() {
     }
 }
 
-// spec: 9484-3-a
+// spec: 9484-3-a, 9484-4-b
 #[test]
 fn refused_templates() {
     use TemplateError::*;

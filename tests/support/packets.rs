@@ -1,5 +1,10 @@
 //! IP packets made by hand.
 
+#![allow(
+    dead_code,
+    reason = "each test crate uses its own part of what is here"
+)]
+
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -11,7 +16,7 @@ pub(crate) const UDP: u8 = 17;
 /// The addresses of an IPv4 or IPv6 packet.
 pub(crate) fn addresses(packet: &[u8]) -> (IpAddr, IpAddr) {
     fn at<const N: usize>(packet: &[u8], from: usize) -> [u8; N] {
-        packet[from..from + N].try_into().unwrap()
+        packet[from..from + N].try_into().expect("N bytes")
     }
     match packet[0] >> 4 {
         4 => (at::<4>(packet, 12).into(), at::<4>(packet, 16).into()),
