@@ -448,7 +448,7 @@ pub const IP_ASSIGNMENTS_PER_USER: Limit = Limit {
     min: 1,
     max: 1_000_000,
     metric: "ip_shares_refused",
-    reason: "a request for more is answered with the empty address; an ingress is one user with all of its clients, and \
+    reason: "a request for more is answered with the empty address; an ingress is one user with all its clients, and \
              needs two for each of them",
 };
 

@@ -100,8 +100,8 @@
 //! [`events`](crate::IpProxyBuilder::events).
 //!
 //! Rules that deny hold between clients as well. A rule with a name holds for tunnels whose scope is that name, and for
-//! no packets of others: packets have addresses alone. One client gets up to 1,024 addresses in all of its tunnels, which
-//! [`assignments_per_user_max`](crate::IpProxyBuilder::assignments_per_user_max) changes; who is one client,
+//! no packets of others: packets have addresses alone. One client gets up to 1,024 addresses in all of its tunnels,
+//! which [`assignments_per_user_max`](crate::IpProxyBuilder::assignments_per_user_max) changes; who is one client,
 //! [`user`](crate::IpProxyBuilder::user) says, or else the address that requests come from.
 //!
 //! # A relay with an interface

@@ -190,8 +190,8 @@ impl IpProxyBuilder {
     }
 
     /// Prefixes of one client at most, in all of its tunnels together: of a client that [has a name](Self::user) or,
-    /// without one, of an address of IPv4 or a /64 of IPv6. Default: 1,024. Further requests are refused likewise. A relay
-    /// that brings the clients of its own is one client.
+    /// without one, of an address of IPv4 or a /64 of IPv6. Default: 1,024. Further requests are refused likewise. A
+    /// relay that brings the clients of its own is one client.
     pub fn assignments_per_user_max(mut self, prefixes: usize) -> Self {
         self.pools.assignments_per_user_max = prefixes;
         self
