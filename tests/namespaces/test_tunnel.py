@@ -76,11 +76,14 @@ def test_ping(tunnel: Tunnel, hosts: Topology, address: str) -> None:
 # spec: 9484-10.1-a
 @ORIGINS
 def test_ping_without_fragments(tunnel: Tunnel, hosts: Topology, address: str) -> None:
-    """What the interface takes passes, or a hop behind it says what does; nothing is lost without a word."""
+    """What the interface takes passes, or a hop behind it says what does; nothing is lost without a word.
+
+    The first answer may be lost, while the relay has not found out yet how much passes the other way: then the word is
+    for the origin, which makes the second one smaller."""
     headers = 48 if ":" in address else 28
-    command = ["ping", "-n", "-M", "do", "-c", 1, "-W", 2, "-s", tunnel.mtu() - headers, address]
+    command = ["ping", "-n", "-M", "do", "-c", 2, "-i", 0.2, "-W", 2, "-s", tunnel.mtu() - headers, address]
     said = hosts.client.run(*command, check=False).stdout
-    if "1 received" not in said:
+    if " 0 received" in said:
         found = re.search(r"mtu\s?[=:]\s?(\d+)", said)
         assert found and 1280 <= int(found[1]) < tunnel.mtu(), said
         assert traffic.ping(hosts.client, address, "-M", "do", "-s", int(found[1]) - headers) == 1
