@@ -46,6 +46,7 @@ const TESTS: &[(&str, fn())] = &[
     ("an_interface_that_is_down", an_interface_that_is_down),
     ("an_interface_that_goes_away", an_interface_that_goes_away),
     ("what_the_kernel_refuses", what_the_kernel_refuses),
+    ("nobody_else_opens_a_queue", nobody_else_opens_a_queue),
     (
         "clients_of_an_ip_proxy_talk_to_the_kernel",
         proxy::clients_of_an_ip_proxy_talk_to_the_kernel,
@@ -65,6 +66,10 @@ fn main() -> ExitCode {
         Ok("1") => match env::var(INSIDE).as_deref() {
             Ok(proxy::UNPRIVILEGED) => {
                 proxy::without_privilege();
+                ExitCode::SUCCESS
+            }
+            Ok(NOBODY) => {
+                as_nobody();
                 ExitCode::SUCCESS
             }
             Ok(_) => run(),
@@ -452,6 +457,48 @@ fn an_interface_that_goes_away() {
     driver.send_packets(id, &mut vec![Bytes::from_static(&[0x45; 40])]);
     assert_eq!(driver.stats().tun_packets_written, 0);
     assert!(driver.remove(id));
+}
+
+/// What [`INSIDE`] says to a process that is to be nobody.
+const NOBODY: &str = "nobody";
+const OWNED: &str = "bautaowned";
+
+/// Whoever has a queue reads packets of clients and sends as the tunnel.
+fn nobody_else_opens_a_queue() {
+    for queues in [1, 2] {
+        let options = TunOptions {
+            name: Some(OWNED.to_owned()),
+            queues,
+            ..TunOptions::default()
+        };
+        let tun = Tun::open(&options).unwrap();
+        TunQueue::attach(OWNED, tun.index, false).unwrap();
+        let status = Command::new(env::current_exe().unwrap())
+            .env(INSIDE, NOBODY)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+/// In a process of another user, without privileges.
+fn as_nobody() {
+    use bauta::net::tun::TunError;
+    use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+
+    let index = nix::net::if_::if_nametoindex(OWNED).unwrap();
+    setgroups(&[]).unwrap();
+    setgid(Gid::from_raw(65_534)).unwrap();
+    setuid(Uid::from_raw(65_534)).unwrap();
+    let error = TunQueue::attach(OWNED, index, false).unwrap_err();
+    // The first where anybody may open the device.
+    assert!(
+        matches!(
+            error,
+            TunError::NotPermitted { .. } | TunError::Unavailable(_)
+        ),
+        "{error}"
+    );
 }
 
 fn what_the_kernel_refuses() {

@@ -66,7 +66,9 @@ Name servers go to systemd-resolved where that runs, else into /etc/resolv.conf,
 symbolic link there is replaced by a file until the end. Only one client at a time can have that file: a second one
 says so and leaves it alone.
 
-Needs the capability CAP_NET_ADMIN: run as root, or `setcap cap_net_admin+ep` the program.
+Needs the capability CAP_NET_ADMIN: run as root; or `setcap cap_net_admin+ep` the program, then set BAUTA_STATE_DIR to a
+directory that you may write to (what has to be undone after a crash is written there, in /run/bauta otherwise), and use
+--no-dns where systemd-resolved does not run.
 
 Examples:
   bauta tun --via https://relay.example

@@ -436,7 +436,7 @@ pub const IP_ASSIGNMENTS: Limit = Limit {
     key: "ip.assignments_max",
     default: 8,
     min: 1,
-    max: 256,
+    max: 512,
     metric: "ip_assignments_refused",
     reason: "a request for more is answered with the empty address; one for each IP version and some temporary ones",
 };
@@ -444,7 +444,7 @@ pub const IP_ASSIGNMENTS: Limit = Limit {
 /// Prefixes assigned to all IP tunnels of one user.
 pub const IP_ASSIGNMENTS_PER_USER: Limit = Limit {
     key: "ip.assignments_per_user_max",
-    default: 1_024,
+    default: 16_384,
     min: 1,
     max: 1_000_000,
     metric: "ip_shares_refused",

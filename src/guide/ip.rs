@@ -37,8 +37,8 @@
 //!
 //! A relay that assigns nothing by itself is asked: [`IpTunnel::request_addresses`] gives the ids of the requests, and
 //! the answers come under these ids. Both ends may do all of this. [`IpTunnel::recv_ip_event`] tells what the other
-//! one says, or [`Events`](crate::Events) do, as [`Event::Ip`](crate::Event::Ip); whatever can be waited for can be
-//! waited for with a timeout.
+//! one says, or [`Events`](crate::Events) do, as [`Event::Ip`](crate::Event::Ip). Addresses, packets and these events
+//! can be waited for with a timeout.
 //!
 //! Packets are yours to make: addresses, checksums and hop limit go out as they are. One that is larger than the
 //! [MTU](crate::IpInfo::mtu) is an error with both sizes; the MTU follows the path and is never below 1,280, and
@@ -100,7 +100,7 @@
 //! [`events`](crate::IpProxyBuilder::events).
 //!
 //! Rules that deny hold between clients as well. A rule with a name holds for tunnels whose scope is that name, and for
-//! no packets of others: packets have addresses alone. One client gets up to 1,024 addresses in all of its tunnels,
+//! no packets of others: packets have addresses alone. One client gets up to 16,384 addresses in all of its tunnels,
 //! which [`assignments_per_user_max`](crate::IpProxyBuilder::assignments_per_user_max) changes; who is one client,
 //! [`user`](crate::IpProxyBuilder::user) says, or else the address that requests come from.
 //!

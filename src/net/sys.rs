@@ -260,6 +260,15 @@ pub(super) fn tun_attach(device: BorrowedFd<'_>, name: &str, flags: c_int) -> io
     String::from_utf8(name).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// Gives a TUN to the user of this process. Without an owner anybody may open a queue of it.
+pub(super) fn tun_set_owner(device: BorrowedFd<'_>) -> io::Result<()> {
+    let owner = nix::unistd::geteuid().as_raw();
+    let fd = device.as_raw_fd();
+    // SAFETY: TUNSETOWNER takes its argument by value.
+    let returned = unsafe { libc::ioctl(fd, libc::TUNSETOWNER, libc::c_ulong::from(owner)) };
+    check(returned).map(drop)
+}
+
 /// Sets how many bytes of `virtio_net_hdr` stand before every packet of a TUN.
 pub(super) fn tun_set_header_len(device: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let bytes = c_int::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;

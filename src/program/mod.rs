@@ -1,4 +1,6 @@
-//! What the `bauta` program runs: a relay, forwarders, a local proxy, a demonstration. The binary parses arguments.
+//! What the `bauta` program runs: a relay, forwarders, IP tunnels of a machine, a local proxy, a demonstration. The
+//! binary parses arguments. `exit` is the system around a relay's TUN interface, and `bulk` the TCP load of the
+//! demonstration.
 //!
 //! ```text
 //!   control thread (tokio, one thread): signals · names · passwords ──► mailboxes ──► worker threads

@@ -46,6 +46,7 @@ use crate::wire::template::TemplateError;
 
 /// The first pause after a dial that failed, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
 /// Why a process cannot start.
 #[derive(Debug, Error)]
 pub enum BuildError {
@@ -493,6 +494,8 @@ pub fn listener_endpoint(
 ) -> EndpointConfig {
     let mut shared = shared_endpoint_config();
     // One key, whichever of its certificates a client was shown.
+    // A name that machines have by default tells none of them apart.
+    let host = host.filter(|host| !host.is_empty() && *host != "localhost");
     if let (Some(first), Some(host)) = (tls.identities.first(), host) {
         shared.reset_key(first.reset_key(host.as_bytes(), address));
     }

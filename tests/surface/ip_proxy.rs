@@ -386,6 +386,14 @@ fn pools_that_cannot_be_are_named() {
         pool("10.0.0.0/8").site(None, [net("10.9.0.1/16")]),
         "10.9.0.1/16",
     );
+    wrong(
+        pool("10.0.0.0/8").assignments_max(513),
+        "assignments_max: 513 is not from 1 to 512",
+    );
+    wrong(
+        pool("10.0.0.0/8").assignments_per_user_max(0),
+        "per_user_max: 0",
+    );
     // Whoever has such a site could send from the addresses of others.
     let site = |text| [net(text)];
     wrong(

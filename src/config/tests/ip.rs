@@ -20,7 +20,7 @@ fn pools_are_enough() {
         (ip.assignments_max, ip.grace, &*ip.tun, ip.mtu),
         (8, Duration::from_secs(300), "bauta0", 1500)
     );
-    assert_eq!(ip.assignments_per_user_max, 1024);
+    assert_eq!(ip.assignments_per_user_max, 16_384);
     assert_eq!((ip.offload, ip.nat), (Offload::Auto, Nat::Off));
     assert!(ip.unprompted && !ip.forwarding && !ip.client_to_client);
     // Of the IP versions that there are addresses of.

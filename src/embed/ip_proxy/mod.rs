@@ -33,9 +33,10 @@ use super::proxy::{Gate, Way, add_rule};
 use super::request::Request;
 use super::running::not_started;
 use super::{Error, Protocol};
+use crate::config::limits;
 use crate::error::{ErrorKind, Side};
 use crate::policy::Policy;
-use crate::tunnel::ip::{PoolConfig, Pools};
+use crate::tunnel::ip::{PoolConfig, Pools, ROUTES_MAX};
 use crate::wire::ip::DnsConfig;
 use crate::worker::build::ip::ranges;
 use crate::worker::{Direct, Family, GatewaySettings, MTU_MIN, Site};
@@ -190,7 +191,7 @@ impl IpProxyBuilder {
     }
 
     /// Prefixes of one client at most, in all of its tunnels together: of a client that [has a name](Self::user) or,
-    /// without one, of an address of IPv4 or a /64 of IPv6. Default: 1,024. Further requests are refused likewise. A
+    /// without one, of an address of IPv4 or a /64 of IPv6. Default: 16,384. Further requests are refused likewise. A
     /// relay that brings the clients of its own is one client.
     pub fn assignments_per_user_max(mut self, prefixes: usize) -> Self {
         self.pools.assignments_per_user_max = prefixes;
@@ -357,6 +358,27 @@ impl IpProxyBuilder {
         } = self;
         if config.prefixes.is_empty() {
             return Err(wrong("no addresses to give: call IpProxyBuilder::pool"));
+        }
+        for (name, value, limit) in [
+            (
+                "assignments_max",
+                config.assignments_max,
+                &limits::IP_ASSIGNMENTS,
+            ),
+            (
+                "assignments_per_user_max",
+                config.assignments_per_user_max,
+                &limits::IP_ASSIGNMENTS_PER_USER,
+            ),
+        ] {
+            if !i64::try_from(value).is_ok_and(|value| limit.range().contains(&value)) {
+                let (min, max) = (limit.min, limit.max);
+                return Err(wrong(format!("{name}: {value} is not from {min} to {max}")));
+            }
+        }
+        if routes.len() > ROUTES_MAX {
+            let count = routes.len();
+            return Err(wrong(format!("{count} routes, {ROUTES_MAX} at most")));
         }
         if tun.is_some() && hooks.forward.is_some() {
             return Err(wrong(

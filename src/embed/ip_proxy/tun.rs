@@ -28,6 +28,10 @@ pub(super) const MTU_DEFAULT: u16 = 1_500;
 
 /// A TUN interface for packets of an [`IpProxy`](crate::IpProxy) to leave by: see
 /// [`IpProxyBuilder::tun`](crate::IpProxyBuilder::tun).
+///
+/// It ends with the proxy: when the [`Listener`](crate::Listener) or [`Embedding`](crate::Embedding) that the proxy
+/// serves has ended or, where it never served a tunnel, when the last clone of it is dropped. A handle that is kept
+/// ([`IpProxyHandle`](crate::IpProxyHandle)) keeps such a proxy too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct TunExit {
@@ -39,7 +43,7 @@ pub struct TunExit {
 
 impl TunExit {
     /// An interface of this name, of 15 bytes at most; `%d` in it stands for a number that the kernel chooses. One that
-    /// waits for a program (`ip tuntap add … multi_queue`) is taken over, and stays when the listener ends.
+    /// waits for a program (`ip tuntap add … multi_queue`) is taken over, and stays when the proxy ends.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -57,16 +61,17 @@ impl TunExit {
     }
 
     /// Whether the kernel's forwarding (`net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`) is switched on, in the
-    /// versions that there are pools of, until the listener ends. Default: no; where it is off,
-    /// [`build`](crate::IpProxyBuilder::build) fails then, unless clients reach each other.
+    /// versions that there are pools of, until the last of those that need it ends: other proxies and relays on this
+    /// machine may. Default: no; where it is off, [`build`](crate::IpProxyBuilder::build) fails then, unless clients
+    /// reach each other.
     pub fn forwarding(mut self, forwarding: bool) -> Self {
         self.forwarding = forwarding;
         self
     }
 
     /// Whether the addresses of clients, and of networks behind them, are replaced by the machine's own where their
-    /// packets leave it, by a table of nftables that goes when the listener ends. It needs the program `nft`. Default:
-    /// no, the network around the machine routes the pools to it.
+    /// packets leave it, by a table of nftables that goes with the proxy. It needs the program `nft`. Default: no, the
+    /// network around the machine routes the pools to it.
     pub fn nat(mut self, nat: bool) -> Self {
         self.nat = nat;
         self

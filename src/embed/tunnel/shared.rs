@@ -48,7 +48,8 @@ pub(in crate::embed) struct Terms {
     pub(in crate::embed) capsules: bool,
     /// Datagrams that wait for the user, at most.
     pub(in crate::embed) receive_queue: usize,
-    /// Its bytes are those of a stream that somebody else carries: nothing but that stream's end ends it in order.
+    /// Where the client is, if its stream is carried by somebody else: then nothing but that stream's end ends the
+    /// tunnel in order.
     pub(in crate::embed) elsewhere: Option<Elsewhere>,
 }
 

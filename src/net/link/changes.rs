@@ -25,7 +25,6 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 pub struct Changes {
     links: Links,
     journal: Journal,
-    resolved: bool,
     /// Addresses kept outside whose way was that of the main table, which is followed when it changes. Other ways are
     /// those of rules (`ip rule`), and nobody can ask what they would be without our route.
     by_main_table: BTreeSet<IpAddr>,
@@ -57,7 +56,6 @@ impl Changes {
         Ok(Self {
             journal: opened?,
             links,
-            resolved: false,
             by_main_table: BTreeSet::new(),
         })
     }
@@ -288,13 +286,16 @@ impl Changes {
     /// be replaced.
     pub async fn set_dns(&mut self, dns: &LinkDns) -> Result<DnsOutcome, LinkError> {
         if dns::has_resolved() {
-            let interface = self.journal.interface();
-            match dns::tell_resolved(interface, dns).await {
-                Ok(()) => {
-                    self.resolved = true;
-                    return Ok(DnsOutcome::Resolved);
-                }
+            if !self.has(&Change::Resolved) {
+                self.journal.record(Change::Resolved)?;
+            }
+            match dns::tell_resolved(self.journal.interface(), dns).await {
+                Ok(()) => return Ok(DnsOutcome::Resolved),
                 Err(error) => tracing::warn!("{error}; the file with the name servers it is"),
+            }
+            // It may have taken the first half.
+            if let Err(error) = self.take_back(|it| *it == Change::Resolved).await {
+                tracing::warn!("{error}");
             }
         }
         let guard = self.journal.guard()?;
@@ -328,12 +329,9 @@ impl Changes {
     /// Takes back [`Changes::set_dns`].
     ///
     /// # Errors
-    /// When the file with the name servers cannot be replaced.
+    /// When the file with the name servers cannot be replaced, or systemd-resolved does not forget.
     pub async fn clear_dns(&mut self) -> Result<(), LinkError> {
-        if std::mem::take(&mut self.resolved) {
-            dns::revert_resolved(self.journal.interface()).await?;
-        }
-        self.take_back(|change| matches!(change, Change::ResolvConf { .. }))
+        self.take_back(|change| matches!(change, Change::Resolved | Change::ResolvConf { .. }))
             .await
     }
 
@@ -423,6 +421,7 @@ async fn undo_one(
             }
             return journal.undone(id);
         }
+        Change::Resolved => dns::revert_resolved(journal.interface()).await?,
         Change::ResolvConf { before, ours } => {
             let _guard = journal.guard()?;
             dns::restore(before, ours)?;

@@ -61,8 +61,11 @@ pub(super) async fn tell_resolved(interface: &str, dns: &LinkDns) -> Result<(), 
     with("domain", domains(dns)).await
 }
 
-/// Makes systemd-resolved forget what it was told.
+/// Makes systemd-resolved forget what it was told. It has forgotten what it knew of an interface that is gone.
 pub(super) async fn revert_resolved(interface: &str) -> Result<(), LinkError> {
+    if !has_resolved() || nix::net::if_::if_nametoindex(interface).is_err() {
+        return Ok(());
+    }
     let arguments = vec!["revert".to_owned(), interface.to_owned()];
     run("resolvectl", DOING, arguments, String::new()).await
 }

@@ -76,6 +76,8 @@ pub enum Change {
         /// Its value since.
         ours: String,
     },
+    /// What systemd-resolved knows about the interface of the journal.
+    Resolved,
     /// The file with the name servers.
     ResolvConf {
         /// What was there before.
@@ -166,13 +168,12 @@ impl Journal {
             path: path.clone(),
         };
         let mut journal = Self::lock(&path)?.ok_or_else(busy)?;
-        if journal.interface.is_empty() {
-            interface.clone_into(&mut journal.interface);
-            journal.append(&Line::Head {
-                boot: boot(),
-                interface: interface.to_owned(),
-            })?;
-        }
+        interface.clone_into(&mut journal.interface);
+        // What follows is of this boot, whatever is above.
+        journal.append(&Line::Head {
+            boot: boot(),
+            interface: interface.to_owned(),
+        })?;
         Ok(journal)
     }
 

@@ -45,7 +45,8 @@ pub struct TunQueue {
 }
 
 impl Tun {
-    /// Makes the interface, or takes over one that waits for a program. It is down until somebody sets it up.
+    /// Makes the interface, or takes over one that waits for a program. It is down until somebody sets it up. One that
+    /// was made here is owned by the user of this process: nobody else may open a queue of it, unless privileged.
     ///
     /// # Errors
     /// [`TunError`] says what is lacking.
@@ -59,11 +60,15 @@ impl Tun {
         if !is_name {
             return Err(TunError::Name { name });
         }
+        let is_new = index_of(&name).is_err();
         let count = options.queues.max(1);
         let mut queues = Vec::with_capacity(count);
         for _ in 0..count {
             let (queue, given) = TunQueue::open(&name, count, options.offload)?;
             name = given;
+            if is_new && queues.is_empty() {
+                sys::tun_set_owner(queue.as_fd()).map_err(refused(&name))?;
+            }
             queues.push(queue);
         }
         if let Some(mtu) = options.mtu {

@@ -68,7 +68,7 @@ pub struct PoolConfig {
 }
 
 impl Default for PoolConfig {
-    /// No address; single addresses only, eight of them per tunnel and 1,024 per user, kept for five minutes.
+    /// No address; single addresses only, eight of them per tunnel and 16,384 per user, kept for five minutes.
     fn default() -> Self {
         Self {
             prefixes: Vec::new(),
@@ -77,7 +77,7 @@ impl Default for PoolConfig {
             prefix_len_min_v4: 32,
             prefix_len_min_v6: 128,
             assignments_max: 8,
-            assignments_per_user_max: 1_024,
+            assignments_per_user_max: 16_384,
             grace: Duration::from_secs(300),
         }
     }

@@ -11,7 +11,7 @@ use crate::net::Driver;
 use crate::net::tun::{Tun, TunError, TunOptions, TunQueue};
 use crate::policy::Policy;
 use crate::tunnel::ip::{
-    KEPT_MAX, PoolConfig, PoolError, Pools, SAID_BYTES_MAX, SITE_PREFIXES_MAX,
+    ADDRESSES_MAX, KEPT_MAX, PoolConfig, PoolError, Pools, SAID_BYTES_MAX, SITE_PREFIXES_MAX,
 };
 use crate::wire::ip::{AddressRange, DnsConfig, Nameserver};
 use crate::worker::machine::Tag;
@@ -24,6 +24,7 @@ const NO_TUN: &str = "off";
 const _: () = assert!(SAID_BYTES_MAX <= limits::IP_SAID_BYTES);
 const _: () = assert!(SITE_PREFIXES_MAX == limits::IP_SITE_PREFIXES);
 const _: () = assert!(KEPT_MAX == limits::IP_KEPT);
+const _: () = assert!(ADDRESSES_MAX as i64 == limits::IP_ASSIGNMENTS.max);
 
 /// Why there is no exit for IP packets.
 #[derive(Debug, Error)]

@@ -181,7 +181,7 @@ impl Machine {
         let ends = [Some(parsed.destination), translated];
         for end in ends.into_iter().flatten() {
             gateway
-                .judge_destination(end, is_gateway, port, name)
+                .judge_destination(end, port, name)
                 .map_err(|_| prohibited)?;
         }
         flow.stay.allowed = Some((parsed.destination, port, way));

@@ -183,11 +183,11 @@ impl Gateway {
     pub(super) fn judge_destination(
         &self,
         destination: IpAddr,
-        is_own: bool,
         port: Option<u16>,
         name: Option<&str>,
     ) -> Result<(), Denied> {
         let policy = &self.settings.policy;
+        let is_own = self.addresses.contains(&destination);
         match !is_own && self.is_inside(destination) {
             false => policy.check_packet(destination, port, name),
             true if self.settings.client_to_client => policy.check_inside(destination, port, name),

@@ -109,7 +109,7 @@ fn the_client_hears_of_a_path_that_shrinks_and_grows() {
     assert!(heard.windows(2).all(|two| two[0] != two[1]), "{heard:?}");
 }
 
-/// What makes no difference for packets is told to nobody: 1,280 bytes pass in capsules, and TCP carries any.
+/// What makes no difference for packets is told to nobody: TCP carries any size, however narrow the path is.
 #[test]
 fn what_makes_no_difference_is_not_told() {
     for carrier in [Carrier::H2, Carrier::H1] {

@@ -243,6 +243,23 @@ fn a_translator_is_no_way_to_clients() {
     }
 }
 
+/// Nor is it a way to the relay itself, which is no client.
+#[test]
+fn a_translator_is_no_way_to_the_relay() {
+    let mut scene = Scene::with(Carrier::H3, Scope::default(), |settings| {
+        settings.client_to_client = true;
+        settings.pref64 = vec!["2620:64::/96".parse().expect("a prefix")];
+        settings.policy = Arc::new(Policy::default());
+    });
+    let assigned = scene.assigned();
+    let own = assigned.iter().find(|it| it.prefix.addr().is_ipv6());
+    let own = own.expect("an address").prefix.addr();
+    scene.send(packet(own, ip("2620:64::10.89.0.1"), UDP, 100));
+    let to_client = packet(own, ip("2620:64::10.89.0.9"), UDP, 100);
+    scene.send(to_client.clone());
+    assert_eq!(scene.left(), [to_client]);
+}
+
 /// Nobody outside is a client: a packet from there with the source of one is a forgery.
 // spec: 9484-11-c
 #[test]

@@ -169,7 +169,6 @@ fn a_share_per_tunnel() {
     assert_eq!(pools.usage().assigned, 1);
 }
 
-// spec: 9484-4.7.2-f
 #[test]
 fn a_share_per_user() {
     let mut config = config(&["10.0.0.0/16", "2001:db8::/48"]);
