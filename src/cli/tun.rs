@@ -1,7 +1,8 @@
 //! Arguments of `bauta tun`.
 
 use bauta::config::Offload;
-use bauta::program::tun::{Client, MTU_DEFAULT};
+use bauta::config::limits::TUN_MTU_DEFAULT;
+use bauta::program::tun::Client;
 use bauta::wire::ip::{Scope, ScopeTarget};
 use bauta::worker::build::RouteOptions;
 use clap::{Args, value_parser};
@@ -33,7 +34,7 @@ pub(crate) struct TunArgs {
     pub(crate) name: String,
 
     /// Most bytes of a packet; the interface has less when the tunnel carries less
-    #[arg(long, value_name = "N", default_value_t = MTU_DEFAULT, value_parser = value_parser!(u16).range(1280..))]
+    #[arg(long, value_name = "N", default_value_t = TUN_MTU_DEFAULT, value_parser = value_parser!(u16).range(1280..))]
     pub(crate) mtu: u16,
 
     /// Leave the name servers of this machine alone

@@ -428,6 +428,9 @@ pub const IP_SITE_PREFIXES: usize = 1_024;
 /// [`KEPT_MAX`](crate::tunnel::ip::KEPT_MAX).
 pub const IP_KEPT: usize = 65_536;
 
+/// MTU of a TUN interface where nothing says otherwise. What a tunnel carries is less most of the time.
+pub const TUN_MTU_DEFAULT: u16 = 1_500;
+
 /// Bounds on IP tunnels.
 pub const IP: &[&Limit] = &[&IP_ASSIGNMENTS, &IP_ASSIGNMENTS_PER_USER];
 

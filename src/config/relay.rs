@@ -358,7 +358,7 @@ impl Default for Ip {
             tun: None,
             offload: Offload::default(),
             // What a path carries less than this is learned packet by packet (RFC 1191, RFC 8201).
-            mtu: 1_500,
+            mtu: limits::TUN_MTU_DEFAULT.into(),
             nat: Nat::default(),
             forwarding: false,
             routes: Vec::new(),

@@ -5,11 +5,12 @@
 //! then builds its own machine and sockets out of it.
 
 pub mod ip;
+mod policy;
+mod reset;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use quinn_proto::{EndpointConfig, ServerConfig, crypto};
 use thiserror::Error;
 
 use self::ip::{Exit, ExitSeed, TunInfo};
+use self::policy::policy;
+pub use self::policy::rule_kind;
+pub use self::reset::listener_endpoint;
 use super::machine::{Machine, MachineLimits, Setup, Tag, TcpTag};
 use super::mailbox::{Address, Mailbox, mailbox};
 use super::run::{App, Question, Worker};
@@ -29,11 +33,9 @@ use crate::http::h3;
 use crate::http::request::ResponseHead;
 use crate::net::listen::{Sharing, bind_both, bind_group, bind_tcp_group};
 use crate::net::steer::{self, Steer};
-use crate::net::{
-    Driver, DriverConfig, Offload, SocketId, SocketKind, host_name, own_interfaces, random,
-};
+use crate::net::{Driver, DriverConfig, Offload, SocketId, SocketKind, host_name, random};
 use crate::policy::auth::Secrets;
-use crate::policy::{Policy, Rule, RuleError, own_addresses};
+use crate::policy::{Policy, RuleError};
 use crate::server::{Server, Services};
 use crate::transport::carriers::Carriers;
 use crate::transport::quic::options::{Options, endpoint_config, shared_endpoint_config};
@@ -485,23 +487,6 @@ impl Seed {
     }
 }
 
-/// The settings of what listens at `address`. With the name of the host, its stateless resets are those of the
-/// processes before and after this one.
-pub fn listener_endpoint(
-    tls: &ListenerTls,
-    host: Option<&OsStr>,
-    address: SocketAddr,
-) -> EndpointConfig {
-    let mut shared = shared_endpoint_config();
-    // One key, whichever of its certificates a client was shown.
-    // A name that machines have by default tells none of them apart.
-    let host = host.filter(|host| !host.is_empty() && *host != "localhost");
-    if let (Some(first), Some(host)) = (tls.identities.first(), host) {
-        shared.reset_key(first.reset_key(host.as_bytes(), address));
-    }
-    shared
-}
-
 /// A socket that dials IPv6 and IPv4, or IPv4 alone where there is no IPv6.
 fn dialler_socket(driver: &mut Driver) -> io::Result<SocketId> {
     let any = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 0);
@@ -534,46 +519,6 @@ fn upstream_hops(checked: &Checked) -> Result<Vec<Hop>, BuildError> {
 }
 
 pub use super::route::{RelayOptions, RouteOptions, hops};
-
-/// What a rule is about, as the configuration wants to know it.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn rule_kind(text: &str) -> Result<config::RuleKind, RuleError> {
-    text.parse()
-        .map(|rule: Rule| match rule.is_about_addresses() {
-            true => config::RuleKind::Addresses,
-            false => config::RuleKind::Names,
-        })
-}
-
-fn policy(checked: &Checked, listeners: &[SocketAddr]) -> Result<Policy, BuildError> {
-    let rules = |texts: &[String]| {
-        texts
-            .iter()
-            .map(|text| text.parse())
-            .collect::<Result<_, _>>()
-    };
-    let chained = !checked.upstream.hops.is_empty();
-    let ip = checked.ip.as_ref();
-    Ok(Policy {
-        allow: rules(&checked.policy.allow)?,
-        deny: rules(&checked.policy.deny)?,
-        // What is public for the relay that connects is not ours to know.
-        public_only: checked.policy.public_only && !chained,
-        own: own_addresses(listeners, &own_interfaces()?),
-        inside: ip
-            .filter(|ip| ip.client_to_client)
-            .map(config::Ip::inside)
-            .unwrap_or_default(),
-        gateways: ip
-            .map(config::Ip::gateways)
-            .unwrap_or_default()
-            .iter()
-            .map(ipnet::IpNet::addr)
-            .collect(),
-    })
-}
 
 /// Bounds of a worker's hub.
 pub fn hub_limits(checked: &Checked) -> HubLimits {
@@ -683,14 +628,9 @@ fn driver_config(checked: &Checked) -> DriverConfig {
 mod tests {
     use std::num::NonZeroUsize;
 
-    use bytes::BytesMut;
-    use quinn_proto::DatagramEvent;
-
     use super::*;
     use crate::config::{Environment, limits, parse};
-    use crate::net::clock;
     use crate::transport::tls::{ClientAuth, DevCa};
-    use crate::wire::ip::Scope;
 
     #[test]
     fn the_largest_head_is_never_taken_for_abuse() {
@@ -705,71 +645,6 @@ mod tests {
             assert!(config.headers_len_max > config.field_section_size_max);
             assert!(u64::from(config.undelivered_stream_bytes_max) > config.headers_len_max);
             assert!(config.undelivered_connection_bytes_max > config.undelivered_stream_bytes_max);
-        }
-    }
-
-    /// Scopes may name what clients reach of each other, though it is not public.
-    #[test]
-    fn a_policy_knows_what_is_behind_the_gateway() {
-        let mut environment = Environment::new("/", NonZeroUsize::MIN, "relay.test");
-        environment.dev_listen = Some(([192, 0, 2, 1], 443).into());
-        let behind = "pools = [\"10.89.0.0/24\"]\n[[ip.site]]\nprefixes = [\"10.1.0.0/16\"]";
-        for together in [true, false] {
-            let text = format!("[ip]\nclient_to_client = {together}\n{behind}");
-            let policy = policy(&parse(&text, &environment).unwrap(), &[]).unwrap();
-            let opens = |target: &str| {
-                let target = target.parse().unwrap();
-                let protocol = None;
-                policy.check_scope(&Scope { target, protocol }).is_ok()
-            };
-            assert_eq!(opens("10.89.0.0/24"), together);
-            assert_eq!(opens("10.1.7.0/24"), together);
-            assert!(opens("10.89.0.1") && !opens("10.2.0.0/16"));
-        }
-    }
-
-    /// How worker `worker` of a process resets the connection of this packet.
-    fn reset(shared: &EndpointConfig, steer: Steer, worker: u32, packet: &[u8]) -> Option<Vec<u8>> {
-        let config = endpoint_config(shared, steer, worker);
-        let mut endpoint = quinn_proto::Endpoint::new(config, None, true, None);
-        let (peer, mut reset) = (([192, 0, 2, 1], 443).into(), Vec::new());
-        let packet = BytesMut::from(packet);
-        let event = endpoint.handle(clock::now(), peer, None, None, packet, &mut reset);
-        matches!(event, Some(DatagramEvent::Response(_))).then_some(reset)
-    }
-
-    // spec: 9000-10.3-a, 9000-10.3-b, 9000-10.3-d, 9000-21.11-a
-    #[test]
-    fn the_next_process_resets_as_this_one_announced() {
-        let tls: ListenerTls = DevCa::new(&[], std::time::SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .identity
-            .into();
-        let (host, address) = (Some(OsStr::new("alpha")), ([192, 0, 2, 1], 443).into());
-        let packet = [0x40; 100];
-        let token = |reset: Vec<u8>| {
-            assert!((21..packet.len()).contains(&reset.len()), "{}", reset.len());
-            assert_eq!(reset[0] & 0xc0, 0x40);
-            reset[reset.len() - 16..].to_vec()
-        };
-        let alone = Steer::new([0; 4], 1);
-        let one = |shared: &EndpointConfig| token(reset(shared, alone, 0, &packet).unwrap());
-        let announced = one(&listener_endpoint(&tls, host, address));
-
-        // Other keys for steering, another number of workers: one of them answers.
-        let again = listener_endpoint(&tls, host, address);
-        let steer = Steer::new([1, 2, 3, 4], 5);
-        let resets: Vec<_> = (0..5)
-            .filter_map(|worker| reset(&again, steer, worker, &packet))
-            .collect();
-        let tokens: Vec<_> = resets.into_iter().map(token).collect();
-        assert_eq!(tokens, std::slice::from_ref(&announced));
-
-        // Nobody else can: another listener, one that shares its address, what dials.
-        let other = listener_endpoint(&tls, host, ([192, 0, 2, 1], 444).into());
-        let sharing = listener_endpoint(&tls, None, address);
-        for stranger in [other, sharing, shared_endpoint_config()] {
-            assert_ne!(one(&stranger), announced);
         }
     }
 

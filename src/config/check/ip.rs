@@ -9,6 +9,7 @@ use super::{Checker, DAY, count, quoted};
 use crate::config::checked::{AuthFiles, Ip, IpSite, Upstream};
 use crate::config::limits;
 use crate::config::relay::{self, Service};
+use crate::wire::ip::overlap;
 use crate::wire::target::Host;
 
 /// Prefixes of each list. A ROUTE_ADVERTISEMENT with so many fits into a packet, and people can read the lists.
@@ -359,11 +360,6 @@ fn everything(pools: &[IpNet]) -> Vec<IpNet> {
     ];
     let wanted = |any: &IpNet| pools.iter().any(|pool| same_family(pool, any));
     any.into_iter().filter(wanted).collect()
-}
-
-/// Two prefixes share addresses when one holds the other.
-fn overlap(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(other) || other.contains(one)
 }
 
 fn same_family(one: &IpNet, other: &IpNet) -> bool {

@@ -285,8 +285,13 @@ impl Users {
         // First, as they may say where packets come from.
         let capsules = std::mem::take(&mut work.capsules);
         match shared.is_carried_ip() {
-            true => carry_capsules(now, id, shared, capsules, machine, out),
-            false => send_capsules(now, id, shared, capsules, machine),
+            // Of a client whose stream somebody else carries.
+            true => send_capsules(shared, capsules, |kind, value| {
+                machine.carry_capsule(now, id, kind, value, out)
+            }),
+            false => send_capsules(shared, capsules, |kind, value| {
+                machine.send_capsule(now, id, End::Downstream, kind, value)
+            }),
         }
         let mut too_large = 0;
         for Datagram { context, payload } in datagrams.drain(..) {
@@ -526,7 +531,9 @@ fn send_bytes(
         let moved = !work.bytes.is_empty();
         let wish = Wish::of(&work);
         machine.write_local(now, id, work.bytes, out);
-        send_capsules(now, id, shared, work.capsules, machine);
+        send_capsules(shared, work.capsules, |kind, value| {
+            machine.send_capsule(now, id, End::Downstream, kind, value)
+        });
         if work.finish && wish != Wish::Break {
             machine.finish_local(now, id, out);
         }
@@ -536,40 +543,16 @@ fn send_bytes(
     }
 }
 
-/// Sends capsules; those for which the stream has no room now wait for the next occasion.
+/// Gives capsules to `send`; those for which the stream has no room now wait for the next occasion.
 fn send_capsules(
-    now: Instant,
-    id: TunnelId,
     shared: &Shared,
     mut capsules: VecDeque<Capsule>,
-    machine: &mut Machine,
+    mut send: impl FnMut(CapsuleType, &[u8]) -> CapsuleSent,
 ) {
     while let Some(Capsule { kind, value }) = capsules.front() {
-        match machine.send_capsule(now, id, End::Downstream, CapsuleType(*kind), value) {
+        match send(CapsuleType(*kind), value) {
             CapsuleSent::Blocked => return shared.return_capsules(capsules),
             // What cannot be sent was refused by the handle, unless the tunnel has ended meanwhile.
-            CapsuleSent::Sent
-            | CapsuleSent::Unsupported
-            | CapsuleSent::Reserved(_)
-            | CapsuleSent::Gone => {
-                capsules.pop_front();
-            }
-        }
-    }
-}
-
-/// Hands over the capsules of a client whose stream somebody else carries.
-fn carry_capsules(
-    now: Instant,
-    id: TunnelId,
-    shared: &Shared,
-    mut capsules: VecDeque<Capsule>,
-    machine: &mut Machine,
-    out: &mut World<'_>,
-) {
-    while let Some(Capsule { kind, value }) = capsules.front() {
-        match machine.carry_capsule(now, id, CapsuleType(*kind), value, out) {
-            CapsuleSent::Blocked => return shared.return_capsules(capsules),
             CapsuleSent::Sent
             | CapsuleSent::Unsupported
             | CapsuleSent::Reserved(_)

@@ -37,7 +37,7 @@ use crate::config::limits;
 use crate::error::{ErrorKind, Side};
 use crate::policy::Policy;
 use crate::tunnel::ip::{PoolConfig, Pools, ROUTES_MAX};
-use crate::wire::ip::DnsConfig;
+use crate::wire::ip::{DnsConfig, overlap};
 use crate::worker::build::ip::ranges;
 use crate::worker::{Direct, Family, GatewaySettings, MTU_MIN, Site};
 
@@ -393,7 +393,7 @@ impl IpProxyBuilder {
             )));
         }
         // Whoever could send from there could pass for somebody else (BCP 38).
-        if let Some((site, other)) = shared(&config.prefixes, &settings.sites) {
+        if let Some((site, other)) = overlapping_site(&config.prefixes, &settings.sites) {
             return Err(wrong(format!(
                 "site {site} overlaps {other}, which belongs to somebody else"
             )));
@@ -407,7 +407,7 @@ impl IpProxyBuilder {
             false => ranges(&routes),
         };
         let mtu = mtu.unwrap_or(match tun {
-            Some(_) => tun::MTU_DEFAULT,
+            Some(_) => limits::TUN_MTU_DEFAULT,
             None => u16::MAX,
         });
         settings.mtu = usize::from(mtu);
@@ -454,8 +454,7 @@ impl fmt::Debug for IpProxyBuilder {
 }
 
 /// A network of a site that is also, in part, a pool or a network of another user.
-fn shared<'a>(pools: &[IpNet], sites: &'a [Site]) -> Option<(IpNet, IpNet)> {
-    let overlap = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
+fn overlapping_site<'a>(pools: &[IpNet], sites: &'a [Site]) -> Option<(IpNet, IpNet)> {
     let owned = |site: &'a Site| {
         site.prefixes
             .iter()

@@ -23,9 +23,6 @@ use crate::program::exit::{self, Surroundings};
 use crate::program::threads::{StartError, control_runtime};
 use crate::worker::build::ip::TunInfo;
 
-/// The MTU of an interface for which none was asked.
-pub(super) const MTU_DEFAULT: u16 = 1_500;
-
 /// A TUN interface for packets of an [`IpProxy`](crate::IpProxy) to leave by: see
 /// [`IpProxyBuilder::tun`](crate::IpProxyBuilder::tun).
 ///

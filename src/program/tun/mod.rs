@@ -35,9 +35,6 @@ use crate::wire::target::Host;
 use crate::worker::build::{Plan, RouteOptions, hops};
 use crate::worker::mailbox::Letter;
 
-/// MTU of the interface where nothing says otherwise. What the tunnel carries is less most of the time.
-pub const MTU_DEFAULT: u16 = 1_500;
-
 /// How long a relay may be silent, and how often it is asked for a sign of life: all that this machine sends is lost
 /// until it is noticed that a relay is gone. One that was started again says so by itself, unless its key is new.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -35,6 +35,7 @@ use thiserror::Error;
 
 use self::state::State;
 use super::bits;
+use crate::wire::ip::overlap;
 
 /// Most prefixes of the network behind one tunnel.
 pub const SITE_PREFIXES_MAX: usize = 1024;
@@ -323,8 +324,8 @@ fn check(config: &PoolConfig) -> Result<(), PoolError> {
         if prefix.prefix_len() > prefix.max_prefix_len() - 2 {
             return Err(PoolError::TooSmall { prefix });
         }
-        let overlaps = |other: &&IpNet| other.contains(&prefix) || prefix.contains(*other);
-        if let Some(&first) = config.prefixes.iter().take(index).find(overlaps) {
+        let mut before = config.prefixes.iter().take(index);
+        if let Some(&first) = before.find(|other| overlap(other, &prefix)) {
             let second = prefix;
             return Err(PoolError::Overlap { first, second });
         }

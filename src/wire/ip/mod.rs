@@ -19,6 +19,8 @@ pub mod packet;
 pub mod scope;
 mod value;
 
+use ipnet::IpNet;
+
 pub use self::capsule::{
     AddressRange, AssignedAddress, IpCapsule, IpCapsuleError, RequestedAddress,
 };
@@ -26,3 +28,9 @@ pub use self::dns::{DnsConfig, DnsError, Nameserver, ServiceKey};
 pub use self::icmp::IcmpError;
 pub use self::packet::{IpVersion, Packet, PacketError};
 pub use self::scope::{Destination, Scope, ScopeError, ScopeTarget};
+
+/// Two prefixes share addresses when one holds the other.
+#[must_use]
+pub fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
+}

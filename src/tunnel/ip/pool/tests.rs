@@ -459,10 +459,6 @@ struct Model {
     grace: Duration,
 }
 
-fn overlap(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(other) || other.contains(one)
-}
-
 impl Model {
     /// Whether no tunnel has any of it.
     fn is_idle(&self, prefix: &IpNet) -> bool {
