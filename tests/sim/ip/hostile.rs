@@ -145,7 +145,7 @@ fn capsules_wait_for_the_answer() {
     );
 }
 
-// spec: 9484-4.1-a, 9484-4.4-b, 9484-4.6-b, 9484-4.6-c, 9484-4.6-d, 9484-4.6-h, 9484-3-c, map-3
+// spec: 9484-4.1-a, 9484-4.6-b, 9484-4.6-c, 9484-4.6-d, 9484-4.6-h, 9484-3-c, map-3
 #[test]
 fn malformed_scopes_are_refused() {
     let mut sim = Sim::new(13);
@@ -172,6 +172,44 @@ fn malformed_scopes_are_refused() {
         let found = sim.raw(client).connections[index].status(tunnel);
         assert_eq!(found, Some(status), "{path}");
     }
+}
+
+/// A request that lacks a part, or has an empty one, asks for no tunnel.
+// spec: 9484-4.4-b
+#[test]
+fn requests_have_all_parts() {
+    let mut sim = Sim::new(17);
+    let relay = sim.relay_with("egress.test", &[], with_gateway(|_| {}));
+    let (client, index) = connect(&mut sim, relay, "egress.test");
+    let whole = connect_ip("/.well-known/masque/ip/*/*/");
+    let with = |change: fn(&mut RequestHead)| {
+        let mut head = whole.clone();
+        change(&mut head);
+        head
+    };
+    for (name, head) in [
+        ("no scheme", with(|head| head.scheme = None)),
+        (
+            "an empty scheme",
+            with(|head| head.scheme = Some("".into())),
+        ),
+        ("no authority", with(|head| head.authority = None)),
+        ("no path", with(|head| head.path = None)),
+        ("an empty path", with(|head| head.path = Some("".into()))),
+        ("GET", with(|head| head.method = ::http::Method::GET)),
+    ] {
+        let tunnel = sim.raw(client).connections[index].open_bi(&head_frame(&head));
+        sim.run_for(secs(1));
+        let connection = &sim.raw(client).connections[index];
+        let (status, end) = (connection.status(tunnel), connection.ended(tunnel));
+        assert!(
+            status == Some(400) || end.reset == Some(Code::H3_MESSAGE_ERROR),
+            "{name}: {status:?} {end:?}"
+        );
+    }
+    let spared = sim.raw(client).connections[index].open_bi(&head_frame(&whole));
+    sim.run_for(secs(1));
+    assert_eq!(sim.raw(client).connections[index].status(spared), Some(200));
 }
 
 /// A client that assigns everything to the relay gets no further than its scope.
